@@ -1,0 +1,126 @@
+"""COCO instance segmentation: one image a frame, one annotation an object and frame."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Iterable, Iterator, Sequence
+
+from converters.dataset import (
+    box_xywh,
+    category_ids,
+    check_unique_file_names,
+    check_videos,
+    file_names_of,
+    visible_frames,
+)
+from converters.files import write_json
+from converters.masks import mask_area
+from converters.types import AnnotatedVideo
+
+_INFO = {"description": "SAM 2 video annotation for Label Studio: COCO instances"}
+
+
+def to_coco(
+    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The data set as a COCO dict of plain Python values.
+
+    Every frame is an image, with `video_id` and 0-based `frame_id`. An
+    annotation has a compressed RLE segmentation, `area` in mask pixels,
+    `bbox` as pycocotools' toBbox, `iscrowd` 0, `instance_id` (the object's
+    number in its video) and `track_id` (its number in the data set). Masks
+    without a pixel are left out. A track's category is its first label; a
+    track with several has them all in `attributes.labels`. All ids are from
+    1 and come from order; category ids from the given order, or from the
+    sorted labels. FORMATS section 4.
+
+    Raises ValueError as `dataset.check_videos` does, for file names that
+    repeat, and for a label that is not in `categories`.
+    """
+    return _document(videos, categories, list)
+
+
+def save_coco(
+    path: str | os.PathLike[str],
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+) -> None:
+    """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all."""
+    write_json(path, _document(videos, categories, iter))
+
+
+def _document(
+    videos: Iterable[AnnotatedVideo],
+    categories: Sequence[str] | None,
+    gather: Callable[[Iterator[dict[str, Any]]], Any],
+) -> dict[str, Any]:
+    checked = check_videos(videos)
+    check_unique_file_names(checked)
+    ids = category_ids(checked, categories)
+    return {
+        "info": dict(_INFO),
+        "licenses": [],
+        "videos": [_video(video, number) for number, video in enumerate(checked, start=1)],
+        "images": gather(_images(checked)),
+        "annotations": gather(_annotations(checked, ids)),
+        "categories": [
+            {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
+        ],
+    }
+
+
+def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": video.name,
+        "width": int(video.info.width),
+        "height": int(video.info.height),
+        "length": int(video.info.frame_count),
+        "fps": float(video.info.fps),
+    }
+
+
+def _images(videos: Sequence[AnnotatedVideo]) -> Iterator[dict[str, Any]]:
+    image_id = 0
+    for video_id, video in enumerate(videos, start=1):
+        for frame_index, file_name in enumerate(file_names_of(video)):
+            image_id += 1
+            yield {
+                "id": image_id,
+                "file_name": file_name,
+                "width": int(video.info.width),
+                "height": int(video.info.height),
+                "video_id": video_id,
+                "frame_id": frame_index,
+            }
+
+
+def _annotations(
+    videos: Sequence[AnnotatedVideo], ids: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    annotation_id = track_id = images_before = 0
+    for video in videos:
+        for instance_id, track in enumerate(video.tracks, start=1):
+            track_id += 1
+            for frame_index in visible_frames(track):
+                mask = track.masks[frame_index]
+                annotation_id += 1
+                annotation = {
+                    "id": annotation_id,
+                    "image_id": images_before + int(frame_index) + 1,
+                    "category_id": ids[track.labels[0]],
+                    "segmentation": {
+                        "size": [mask.height, mask.width],
+                        "counts": mask.counts,
+                    },
+                    "area": mask_area(mask),
+                    "bbox": box_xywh(mask),
+                    "iscrowd": 0,
+                    "instance_id": instance_id,
+                    "track_id": track_id,
+                }
+                if len(track.labels) > 1:
+                    annotation["attributes"] = {"labels": list(track.labels)}
+                yield annotation
+        images_before += video.info.frame_count

@@ -1,0 +1,208 @@
+"""Keyframes of a VideoRectangle: reading them, and what the editor makes of them.
+
+Every keyframe is either a person's or ours, and the editor tells no one
+which: it keeps extra fields when a box is moved, and a new keyframe can
+inherit the next one's. So what we write into a keyframe names the frame and
+box it was written for:
+
+    "mask":   {"frame", "box": [x, y, w, h], "size": [H, W], "counts"}
+              the mask on this very frame: the keyframe is ours
+    "prompt": {"frame", "box": [x, y, w, h, rotation]}
+              a person's keyframe that has been answered
+    "masks":  {"<frame index>": {"size", "counts", "score"}}
+              masks of frames without a keyframe of their own; they belong to
+              the keyframe that `mask` or `prompt` names
+    "score":  probability in (0, 1) that the object is on this frame
+
+When `mask` names another frame or box, or is missing, the keyframe is a
+person's prompt and the fields above are out of date.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+from converters.geometry import clip_box, percent_to_pixel_box
+from converters.types import Box
+
+OWN_FIELDS = ("mask", "prompt", "masks", "score")
+BOX_FIELDS = ("x", "y", "width", "height")
+_BOX_TOLERANCE_PERCENT = 1e-3  # 0.04 pixels at 4K; no person moves a box by less
+
+
+@dataclass(frozen=True)
+class PercentBox:
+    """A box in percent of the frame, turned clockwise about its top-left corner."""
+
+    x_percent: float
+    y_percent: float
+    width_percent: float
+    height_percent: float
+    rotation_degrees: float = 0.0
+
+    def to_pixels(self, size_hw: tuple[int, int]) -> Box:
+        """The axis-aligned pixel box around it, not clipped."""
+        return percent_to_pixel_box(
+            self.x_percent,
+            self.y_percent,
+            self.width_percent,
+            self.height_percent,
+            size_hw=size_hw,
+            rotation_degrees=self.rotation_degrees,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Keyframe:
+    """One checked entry of a `sequence`."""
+
+    ls_frame: int
+    """1-based."""
+    enabled: bool
+    box: PercentBox
+    fields: Mapping[str, Any]
+    """The entry as it was stored."""
+
+    @property
+    def carries_own_mask(self) -> bool:
+        """We wrote it, and no one has touched its frame or box since."""
+        return self._was_written_for(self.fields.get("mask"))
+
+    @property
+    def carries_own_masks(self) -> bool:
+        """Its `masks` were written for this frame and box."""
+        return self.carries_own_mask or self._was_written_for(self.fields.get("prompt"))
+
+    @property
+    def is_prompt(self) -> bool:
+        """A person drew or moved it."""
+        return not self.carries_own_mask
+
+    def _was_written_for(self, stamp: object) -> bool:
+        if not isinstance(stamp, Mapping) or stamp.get("frame") != self.ls_frame:
+            return False
+        box = stamp.get("box")
+        if not isinstance(box, Sequence) or not all(map(is_number, box)):
+            return False
+        # A prompt's stamp holds the rotation too; our own boxes are upright.
+        stamped = [*box, 0.0] if len(box) == 4 else list(box)
+        if len(stamped) != 5:
+            return False
+        now = [float(self.fields[name]) for name in BOX_FIELDS]
+        turn = (self.box.rotation_degrees - stamped[4] + 180) % 360 - 180
+        return abs(turn) <= _BOX_TOLERANCE_PERCENT and all(
+            abs(a - b) <= _BOX_TOLERANCE_PERCENT for a, b in zip(now, stamped)
+        )
+
+
+def read_sequence(region: Mapping[str, Any]) -> tuple[Keyframe, ...]:
+    """The keyframes of a VideoRectangle result, in stored order.
+
+    Raises ValueError naming the region and the rule when the sequence or a
+    keyframe is malformed. `enabled` and `rotation` may be missing; the editor
+    takes them as false and 0.
+    """
+    where = f"region {region.get('id')!r}"
+    value = region.get("value")
+    sequence = value.get("sequence") if isinstance(value, Mapping) else None
+    if not isinstance(sequence, list):
+        raise ValueError(f"{where}: value.sequence must be a list of keyframes")
+    return tuple(read_keyframe(item, where) for item in sequence)
+
+
+def read_keyframe(item: object, where: str = "keyframe") -> Keyframe:
+    """Raises ValueError that starts with `where` and names the field and rule."""
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{where}: keyframe {item!r} must be an object")
+    frame = item.get("frame")
+    if not is_number(frame) or frame != int(frame) or frame < 1:
+        raise ValueError(f"{where}: keyframe has frame {frame!r}, must be an integer >= 1")
+    for name in (*BOX_FIELDS, "rotation"):
+        if name == "rotation" and item.get(name) is None:
+            continue
+        if not is_number(item.get(name)):
+            raise ValueError(
+                f"{where}: keyframe at frame {int(frame)} has {name} "
+                f"{item.get(name)!r}, must be a finite number"
+            )
+    return Keyframe(
+        ls_frame=int(frame),
+        enabled=bool(item.get("enabled")),
+        box=PercentBox(
+            *(float(item[name]) for name in BOX_FIELDS),
+            rotation_degrees=float(item.get("rotation") or 0.0),
+        ),
+        fields=item,
+    )
+
+
+def as_keyframes(sequence: Sequence[Mapping[str, Any] | Keyframe]) -> tuple[Keyframe, ...]:
+    return tuple(
+        item if isinstance(item, Keyframe) else read_keyframe(item) for item in sequence
+    )
+
+
+def editor_box(
+    sequence: Sequence[Mapping[str, Any] | Keyframe], ls_frame: int
+) -> PercentBox | None:
+    """The box that the editor shows on a 1-based frame; None when it shows none.
+
+    Follows the editor also on unsorted and duplicate keyframes: the box comes
+    from the first match in stored order, visibility from the last. FORMATS
+    section 3.
+    """
+    keyframes = as_keyframes(sequence)
+    before = [keyframe for keyframe in keyframes if keyframe.ls_frame <= ls_frame]
+    if not before or not (before[-1].enabled or before[-1].ls_frame == ls_frame):
+        return None
+    previous = None
+    for keyframe in keyframes:
+        if keyframe.ls_frame == ls_frame:
+            return keyframe.box
+        if keyframe.ls_frame > ls_frame:
+            return _between(previous, keyframe, ls_frame) if previous else None
+        previous = keyframe
+    return previous.box if previous else None
+
+
+def shown_keyframes(sequence: Sequence[Keyframe]) -> tuple[Keyframe, ...]:
+    """Sorted by frame, one a frame: of duplicates the one whose box is shown."""
+    first: dict[int, Keyframe] = {}
+    for keyframe in sequence:
+        first.setdefault(keyframe.ls_frame, keyframe)
+    return tuple(first[frame] for frame in sorted(first))
+
+
+def prompt_box(keyframe: Keyframe, size_hw: tuple[int, int]) -> Box | None:
+    """The pixel box a keyframe prompts with, clipped to the frame; None if empty."""
+    if keyframe.box.width_percent < 0 or keyframe.box.height_percent < 0:
+        return None
+    return clip_box(keyframe.box.to_pixels(size_hw), size_hw)
+
+
+def _between(first: Keyframe, second: Keyframe, ls_frame: int) -> PercentBox:
+    ratio = (ls_frame - first.ls_frame) / (second.ls_frame - first.ls_frame)
+    a, b = first.box, second.box
+    turn = _normalised_degrees(b.rotation_degrees - a.rotation_degrees)
+    return PercentBox(
+        a.x_percent + (b.x_percent - a.x_percent) * ratio,
+        a.y_percent + (b.y_percent - a.y_percent) * ratio,
+        a.width_percent + (b.width_percent - a.width_percent) * ratio,
+        a.height_percent + (b.height_percent - a.height_percent) * ratio,
+        _normalised_degrees(a.rotation_degrees + turn * ratio),
+    )
+
+
+def _normalised_degrees(degrees: float) -> float:
+    """The same angle in (-180, 180]."""
+    return 180 - (180 - degrees) % 360
+
+
+def is_number(value: object) -> bool:
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )

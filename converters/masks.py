@@ -1,0 +1,163 @@
+"""Binary masks as COCO run-length encoding, and what can be read off the runs.
+
+A `MaskRLE` holds the compressed `counts` string of COCO (column-major runs,
+background first). pycocotools reads past the end of a malformed string, so
+every string is parsed and checked here before it gets near it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from converters.types import Box, MaskRLE
+
+_MAX_PIXELS = 2**31 - 1
+_MAX_CHARACTERS_PER_RUN = 7  # 35 bits: more than any run within _MAX_PIXELS needs
+
+
+def check_mask(mask: np.ndarray) -> np.ndarray:
+    """The mask itself when it is a non-empty (H, W) bool array.
+
+    Raises ValueError otherwise. 0/1 integers are refused, not guessed at:
+    0/255 or a logit would be taken as happily.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"mask has shape {mask.shape}, must be (H, W)")
+    if mask.dtype != np.bool_:
+        raise ValueError(f"mask has dtype {mask.dtype}, must be bool")
+    if mask.size == 0:
+        raise ValueError(f"mask has shape {mask.shape}, must have at least one pixel")
+    return mask
+
+
+def encode_mask(mask: np.ndarray) -> MaskRLE:
+    """(H, W) bool -> COCO compressed RLE."""
+    mask = check_mask(mask)
+    encoded = coco_mask.encode(np.asfortranarray(mask).view(np.uint8))
+    return MaskRLE(mask.shape[0], mask.shape[1], encoded["counts"].decode("ascii"))
+
+
+def decode_mask(rle: MaskRLE) -> np.ndarray:
+    """COCO compressed RLE -> (H, W) bool, C-contiguous.
+
+    Raises ValueError when `counts` is malformed or does not cover H * W pixels.
+    """
+    mask_runs(rle)
+    encoded = {"size": [rle.height, rle.width], "counts": rle.counts}
+    return np.ascontiguousarray(coco_mask.decode(encoded)).view(bool)
+
+
+def mask_runs(rle: MaskRLE) -> np.ndarray:
+    """(R,) int64 run lengths in column-major order, background first.
+
+    These are COCO's uncompressed counts. Raises ValueError naming the field
+    when the size is not positive, or `counts` is malformed or does not sum to
+    height * width.
+    """
+    for name, value in (("height", rle.height), ("width", rle.width)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"mask {name}={value!r} must be an integer >= 1")
+    if rle.height * rle.width > _MAX_PIXELS:
+        raise ValueError(
+            f"mask size {rle.height} x {rle.width} must be at most {_MAX_PIXELS} pixels"
+        )
+    runs = _undo_differences(_parse_numbers(rle.counts))
+    if (runs < 0).any():
+        raise ValueError(f"mask counts {_shortened(rle.counts)} hold a negative run")
+    if runs.sum() != rle.height * rle.width:
+        raise ValueError(
+            f"mask counts {_shortened(rle.counts)} cover {runs.sum()} pixels, must "
+            f"cover height * width = {rle.height} * {rle.width}"
+        )
+    return runs
+
+
+def mask_area(rle: MaskRLE) -> int:
+    """Number of pixels in the mask."""
+    return int(mask_runs(rle)[1::2].sum())
+
+
+def mask_box(rle: MaskRLE) -> Box | None:
+    """The half-open pixel box around the mask; None when it is empty."""
+    ends = np.cumsum(mask_runs(rle))
+    first, last = ends[:-1:2], ends[1::2] - 1
+    filled = last >= first
+    first, last = first[filled], last[filled]
+    if len(first) == 0:
+        return None
+    columns_first, columns_last = first // rle.height, last // rle.height
+    if (columns_last > columns_first).any():
+        # A run that goes on into the next column touches bottom and top.
+        y_min, y_max = 0, rle.height
+    else:
+        y_min = int((first % rle.height).min())
+        y_max = int((last % rle.height).max()) + 1
+    return Box(int(columns_first[0]), y_min, int(columns_last[-1]) + 1, y_max)
+
+
+def mask_iou(first: MaskRLE, second: MaskRLE) -> float:
+    """Intersection over union in [0, 1]; 1.0 when both are empty (DAVIS' J).
+
+    Raises ValueError when the sizes differ.
+    """
+    if (first.height, first.width) != (second.height, second.width):
+        raise ValueError(
+            f"masks have sizes {first.height} x {first.width} and "
+            f"{second.height} x {second.width}, must have the same"
+        )
+    ends_first, ends_second = np.cumsum(mask_runs(first)), np.cumsum(mask_runs(second))
+    ends = np.union1d(ends_first, ends_second)
+    starts = np.concatenate([[0], ends[:-1]])
+    lengths = ends - starts
+    in_first = np.searchsorted(ends_first, starts, side="right") % 2 == 1
+    in_second = np.searchsorted(ends_second, starts, side="right") % 2 == 1
+    union = int(lengths[in_first | in_second].sum())
+    return int(lengths[in_first & in_second].sum()) / union if union else 1.0
+
+
+def _parse_numbers(counts: str) -> np.ndarray:
+    """The signed numbers of a compressed counts string, (R,) int64.
+
+    Each number is written five bits a character, low bits first, from "0"
+    up; bit 5 says that another character follows, bit 4 of the last one is
+    the sign.
+    """
+    if not isinstance(counts, str):
+        raise ValueError(
+            f"mask counts of type {type(counts).__name__} must be a str "
+            "(COCO compressed RLE)"
+        )
+    try:
+        codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        codes = np.array([-1])
+    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63:
+        raise ValueError(
+            f"mask counts {_shortened(counts)} must be one or more characters "
+            "from '0' to 'o'"
+        )
+    ends = np.flatnonzero(codes & 32 == 0)
+    if len(ends) == 0 or ends[-1] != len(codes) - 1:
+        raise ValueError(f"mask counts {_shortened(counts)} end inside a number")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARACTERS_PER_RUN:
+        raise ValueError(f"mask counts {_shortened(counts)} hold a number too large")
+    places = np.arange(len(codes)) - np.repeat(starts, lengths)
+    numbers = np.add.reduceat((codes & 31) << (5 * places), starts)
+    negative = codes[ends] & 16 != 0
+    return numbers - np.where(negative, np.int64(1) << (5 * lengths), 0)
+
+
+def _undo_differences(numbers: np.ndarray) -> np.ndarray:
+    """From the third on, each number is a difference to the run two before it."""
+    runs = numbers.copy()
+    runs[1::2] = np.cumsum(numbers[1::2])
+    runs[2::2] = np.cumsum(numbers[2::2])
+    return runs
+
+
+def _shortened(counts: str) -> str:
+    return repr(counts if len(counts) <= 40 else counts[:37] + "...")

@@ -1,0 +1,186 @@
+"""YouTube-VIS 2019/2021/2022: ground truth and results, one entry an object."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Iterable, Iterator, Sequence
+
+from converters.dataset import (
+    box_xywh,
+    category_ids,
+    check_unique_folders,
+    check_videos,
+    file_names_of,
+    track_score,
+    visible_frames,
+)
+from converters.files import write_json
+from converters.masks import mask_area, mask_runs
+from converters.types import AnnotatedVideo, MaskRLE, Track
+
+_INFO = {"description": "SAM 2 video annotation for Label Studio: YouTube-VIS"}
+
+_Gather = Callable[[Iterator[Any]], Any]
+
+
+def to_youtube_vis(
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+    compressed: bool = False,
+) -> dict[str, Any]:
+    """The data set as a YouTube-VIS ground truth dict of plain Python values.
+
+    `segmentations`, `bboxes` and `areas` have one item a frame, None in all
+    three where the object is not visible. Counts are lists (TrackEval takes
+    no others in ground truth), or compressed strings with `compressed`. An
+    object that is never visible is left out. Ids are from 1 and come from
+    order. FORMATS section 5.
+
+    Raises ValueError as `dataset.check_videos` does, when two videos share a
+    folder, and for a label that is not in `categories`.
+    """
+    return _ground_truth(videos, categories, compressed, list)
+
+
+def save_youtube_vis(
+    path: str | os.PathLike[str],
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+    compressed: bool = False,
+) -> None:
+    """Writes what `to_youtube_vis` gives, a mask at a time; whole or not at all."""
+    write_json(path, _ground_truth(videos, categories, compressed, iter))
+
+
+def to_youtube_vis_results(
+    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """The tracks as YouTube-VIS results, with the ids of `to_youtube_vis`.
+
+    Pass `categories` when the ground truth has labels that the results lack.
+    Counts are compressed strings (YTVOSeval takes no others); `score` is the
+    mean object probability, 1.0 when no frame has one. Raises as
+    `to_youtube_vis` does.
+    """
+    return list(_results(videos, categories, list))
+
+
+def save_youtube_vis_results(
+    path: str | os.PathLike[str],
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+) -> None:
+    """Writes what `to_youtube_vis_results` gives, a mask at a time; whole or not at all."""
+    write_json(path, _results(videos, categories, iter))
+
+
+def _ground_truth(
+    videos: Iterable[AnnotatedVideo],
+    categories: Sequence[str] | None,
+    compressed: bool,
+    gather: _Gather,
+) -> dict[str, Any]:
+    checked, ids = _checked(videos, categories)
+    return {
+        "info": dict(_INFO),
+        "licenses": [],
+        "videos": [_video(video, number) for number, video in enumerate(checked, start=1)],
+        "categories": [
+            {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
+        ],
+        "annotations": gather(_annotations(checked, ids, compressed, gather)),
+    }
+
+
+def _checked(
+    videos: Iterable[AnnotatedVideo], categories: Sequence[str] | None
+) -> tuple[tuple[AnnotatedVideo, ...], dict[str, int]]:
+    checked = check_videos(videos)
+    check_unique_folders(checked)
+    return checked, category_ids(checked, categories)
+
+
+def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "width": int(video.info.width),
+        "height": int(video.info.height),
+        "length": int(video.info.frame_count),
+        "file_names": list(file_names_of(video)),
+    }
+
+
+def _annotations(
+    videos: Sequence[AnnotatedVideo],
+    ids: dict[str, int],
+    compressed: bool,
+    gather: _Gather,
+) -> Iterator[dict[str, Any]]:
+    annotation_id = 0
+    write = _compressed if compressed else _uncompressed
+    for video_id, video, track, visible in _visible_tracks(videos):
+        annotation_id += 1
+        annotation = {
+            "id": annotation_id,
+            "video_id": video_id,
+            "category_id": ids[track.labels[0]],
+            "segmentations": gather(_each_frame(video, track, visible, write)),
+            "bboxes": gather(_each_frame(video, track, visible, box_xywh)),
+            "areas": gather(_each_frame(video, track, visible, mask_area)),
+            "iscrowd": 0,
+            "width": int(video.info.width),
+            "height": int(video.info.height),
+            "length": int(video.info.frame_count),
+        }
+        if len(track.labels) > 1:
+            annotation["attributes"] = {"labels": list(track.labels)}
+        yield annotation
+
+
+def _results(
+    videos: Iterable[AnnotatedVideo], categories: Sequence[str] | None, gather: _Gather
+) -> Iterator[dict[str, Any]]:
+    checked, ids = _checked(videos, categories)
+    return (
+        {
+            "video_id": video_id,
+            "category_id": ids[track.labels[0]],
+            "segmentations": gather(_each_frame(video, track, visible, _compressed)),
+            "score": track_score(track, visible),
+        }
+        for video_id, video, track, visible in _visible_tracks(checked)
+    )
+
+
+def _visible_tracks(
+    videos: Sequence[AnnotatedVideo],
+) -> Iterator[tuple[int, AnnotatedVideo, Track, list[int]]]:
+    """(video id, video, track, visible frame indices) of tracks seen at least once."""
+    for video_id, video in enumerate(videos, start=1):
+        for track in video.tracks:
+            visible = visible_frames(track)
+            if visible:
+                yield video_id, video, track, visible
+
+
+def _each_frame(
+    video: AnnotatedVideo,
+    track: Track,
+    visible: Sequence[int],
+    describe: Callable[[MaskRLE], Any],
+) -> Iterator[Any]:
+    """describe(mask) on visible frames, None on the others."""
+    seen = set(visible)
+    for frame_index in range(video.info.frame_count):
+        yield describe(track.masks[frame_index]) if frame_index in seen else None
+
+
+def _uncompressed(mask: MaskRLE) -> dict[str, Any]:
+    return {"size": [mask.height, mask.width], "counts": mask_runs(mask).tolist()}
+
+
+def _compressed(mask: MaskRLE) -> dict[str, Any]:
+    return {"size": [mask.height, mask.width], "counts": mask.counts}

@@ -1,0 +1,160 @@
+"""From a model's name to a predictor that is ready to use."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from sam2_model.checkpoints import fetch_from_hub, load_into, resolve_checkpoint
+from sam2_model.configs import ModelConfig, model_config, resolve_model_name
+from sam2_model.network import SAM2Network
+from sam2_model.session import StateLimits
+from sam2_model.video_predictor import PredictorOptions, SAM2VideoPredictor
+
+logger = logging.getLogger(__name__)
+
+_POSTPROCESSING = {
+    "dynamic_multimask_via_stability": True,
+    "binarize_mask_from_pts_for_mem_enc": True,
+    "fill_hole_area": 8,
+}
+"""What Meta's builder switches on for the video predictor."""
+
+DOWNLOAD = "download"
+"""Value of `ckpt_path` that means: the model's own official checkpoint."""
+
+
+def default_device() -> torch.device:
+    """The first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"):
+            return torch.bfloat16
+    return torch.float32
+
+
+def build_network(
+    model: str | ModelConfig,
+    checkpoint: str | Path | None = DOWNLOAD,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    mode: str = "eval",
+) -> SAM2Network:
+    """A network with its weights, on its device.
+
+    Args:
+        model: a name `configs.resolve_model_name` knows, or a config.
+        checkpoint: a file; `DOWNLOAD` for the named model's own; None for
+            random weights.
+        device: default `default_device()`.
+        dtype: default `default_dtype(device)`.
+        mode: "eval" or "train".
+
+    Raises:
+        ValueError: unknown name, device or mode, or a checkpoint of another model.
+        CheckpointError: the weights cannot be had; see `checkpoints`.
+    """
+    if mode not in ("eval", "train"):
+        raise ValueError(f"mode={mode!r} must be 'eval' or 'train'")
+    config = model if isinstance(model, ModelConfig) else model_config(model)
+    device = torch.device(device) if device is not None else default_device()
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but no GPU can be used here")
+    if checkpoint == DOWNLOAD:
+        checkpoint = resolve_checkpoint(config.name)
+    network = SAM2Network(config)
+    if checkpoint is not None:
+        load_into(network, Path(checkpoint), model_name=config.name)
+    network = network.to(device=device, dtype=dtype or default_dtype(device))
+    return network.train(mode == "train")
+
+
+def build_sam2(
+    config_file: str | ModelConfig,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    apply_postprocessing: bool = True,
+    *,
+    dtype: torch.dtype | None = None,
+) -> SAM2Network:
+    """The network for `SAM2ImagePredictor`, with the arguments of Meta's builder.
+
+    Args:
+        config_file: `sam2.1_hiera_tiny`, Meta's config path, a hub id, `demo`.
+        ckpt_path: a checkpoint file; None gives random weights, as Meta's
+            does, except for `demo`, whose weights are in the package.
+        device: default the GPU if there is one.
+        apply_postprocessing: fall back to the best of three masks where the
+            single one is unstable.
+        dtype: default bfloat16 where it is fast, else float32.
+    """
+    network = build_network(
+        config_file, _default_checkpoint(config_file, ckpt_path),
+        device=device, dtype=dtype, mode=mode,
+    )
+    network.stability_fallback = apply_postprocessing
+    return network
+
+
+def build_sam2_video_predictor(
+    config_file: str | ModelConfig,
+    ckpt_path: str | Path | None = None,
+    device: str | torch.device | None = None,
+    mode: str = "eval",
+    apply_postprocessing: bool = True,
+    *,
+    dtype: torch.dtype | None = None,
+    limits: StateLimits = StateLimits(),
+    **options,
+) -> SAM2VideoPredictor:
+    """The video predictor, with the arguments of Meta's builder.
+
+    Args:
+        config_file, ckpt_path, device, dtype: as `build_sam2`.
+        apply_postprocessing: Meta's defaults: fill holes of up to 8 pixels,
+            remember prompted frames as people saw them, fall back to the best
+            of three masks where the single one is unstable.
+        limits: what an inference state may hold.
+        options: fields of `PredictorOptions`, which win over the defaults.
+    """
+    network = build_network(
+        config_file, _default_checkpoint(config_file, ckpt_path),
+        device=device, dtype=dtype, mode=mode,
+    )
+    defaults = _POSTPROCESSING if apply_postprocessing else {}
+    return SAM2VideoPredictor(
+        network, PredictorOptions(**{**defaults, **options}), limits=limits
+    )
+
+
+def build_sam2_hf(model_id: str, **kwargs) -> SAM2Network:
+    """`build_sam2` with a checkpoint from the Hugging Face hub."""
+    return build_sam2(model_id, _checkpoint_of_hub_model(model_id), **kwargs)
+
+
+def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor:
+    """`build_sam2_video_predictor` with a checkpoint from the Hugging Face hub."""
+    return build_sam2_video_predictor(model_id, _checkpoint_of_hub_model(model_id), **kwargs)
+
+
+def _default_checkpoint(config_file, ckpt_path):
+    is_demo = not isinstance(config_file, ModelConfig) and (
+        resolve_model_name(config_file) == "demo"
+    )
+    return DOWNLOAD if ckpt_path is None and is_demo else ckpt_path
+
+
+def _checkpoint_of_hub_model(model_id: str) -> Path:
+    resolve_model_name(model_id)
+    return fetch_from_hub(model_id)

@@ -1,0 +1,137 @@
+"""Mask logits after the network: small holes and specks, overlaps, video size."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+HOLE_FILL_LOGIT = 0.1
+"""What a filled hole's pixels become: just foreground."""
+
+
+def small_components(mask: torch.Tensor, max_area: int) -> torch.Tensor:
+    """Pixels of connected components of at most `max_area` pixels, 8-connected.
+
+    Args:
+        mask: (..., H, W) bool.
+        max_area: pixels; a component this large still counts.
+
+    Returns:
+        (..., H, W) bool, a part of `mask`. Runs on any device without kernels
+        of our own: a component of n pixels is at most n steps long, so n
+        rounds in which each pixel takes the largest label around it give every
+        small component one label; those of large ones meet another label at
+        their edge.
+    """
+    height, width = mask.shape[-2:]
+    planes = mask.reshape(-1, 1, height, width)
+    own = torch.arange(1, height * width + 1, dtype=torch.float64, device=mask.device)
+    # float32 counts exactly up to 2**24 pixels and is the faster one to pool.
+    own = own.to(torch.float32 if height * width < 2**24 else torch.float64)
+    own = own.view(1, 1, height, width)
+    inside = planes.to(own.dtype)
+    labels = own * inside
+    for _ in range(max_area):
+        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * inside
+        if torch.equal(spread, labels):
+            break
+        labels = spread
+    # A label with a different one beside it belongs to a component that is
+    # still being labelled, hence too large.
+    around = F.max_pool2d(labels, 3, stride=1, padding=1)
+    outside = labels.new_tensor(2.0 * height * width)
+    least = -F.max_pool2d(-torch.where(planes, labels, outside), 3, stride=1, padding=1)
+    meets_other = planes & ((around != labels) | (least != labels))
+    index = labels.flatten(1).long()
+    area = torch.zeros(len(index), height * width + 1, device=mask.device)
+    area.scatter_add_(1, index, torch.ones_like(index, dtype=area.dtype))
+    open_labels = torch.zeros_like(area)
+    open_labels.scatter_add_(1, index, meets_other.flatten(1).to(area.dtype))
+    is_small = (area <= max_area) & (open_labels == 0)
+    small = is_small.gather(1, index).view_as(planes) & planes
+    return small.view_as(mask)
+
+
+def fill_holes(logits: torch.Tensor, max_area: int) -> torch.Tensor:
+    """Background components of at most `max_area` pixels become foreground.
+
+    (..., H, W) logits -> the same shape. `max_area` 0 changes nothing.
+    """
+    if max_area <= 0:
+        return logits
+    return torch.where(small_components(logits <= 0, max_area), HOLE_FILL_LOGIT, logits)
+
+
+def remove_specks(
+    logits: torch.Tensor, max_area: int, *, threshold: float = 0.0, value: float = -10.0
+) -> torch.Tensor:
+    """Foreground components of at most `max_area` pixels become background (`value`)."""
+    if max_area <= 0:
+        return logits
+    return torch.where(small_components(logits > threshold, max_area), value, logits)
+
+
+def without_overlaps(logits: torch.Tensor) -> torch.Tensor:
+    """Each pixel to the object that claims it most: (B, 1, H, W) -> the same shape.
+
+    The others' logits there fall to -10 at most.
+    """
+    if len(logits) == 1:
+        return logits
+    winner = logits.argmax(dim=0, keepdim=True)
+    own = torch.arange(len(logits), device=logits.device)[:, None, None, None]
+    return torch.where(winner == own, logits, logits.clamp(max=-10.0))
+
+
+def resize_logits(logits: torch.Tensor, size_hw: tuple[int, int]) -> torch.Tensor:
+    """(B, M, h, w) -> (B, M, H, W), bilinear."""
+    if logits.shape[-2:] == tuple(size_hw):
+        return logits
+    return F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=False)
+
+
+def masks_at_size(logits: torch.Tensor, size_hw: tuple[int, int]) -> np.ndarray:
+    """`resize_logits(...) > 0` for (B, 1, h, w), computed only where a mask can be.
+
+    A pixel can be positive only next to a positive low-resolution logit, so
+    the rows and columns around those are enough.
+
+    Returns:
+        (B, H, W) bool.
+    """
+    logits = logits[:, 0].float().cpu()
+    height, width = size_hw
+    masks = np.zeros((len(logits), height, width), dtype=bool)
+    for plane, mask in zip(logits, masks):
+        positive = plane > 0
+        if not positive.any():
+            continue
+        rows = _samples_near(positive.any(dim=1), height)
+        columns = _samples_near(positive.any(dim=0), width)
+        # The same sums in the same order as the full bilinear resize.
+        (top, bottom, v), (left, right, u) = rows[1:], columns[1:]
+        v = v[:, None]
+        upper = (1 - u) * plane[top][:, left] + u * plane[top][:, right]
+        lower = (1 - u) * plane[bottom][:, left] + u * plane[bottom][:, right]
+        part = ((1 - v) * upper + v * lower) > 0
+        mask[rows[0], columns[0]] = part.numpy()
+    return masks
+
+
+def _samples_near(positive: torch.Tensor, size: int):
+    """The output positions that can see a positive cell along one axis.
+
+    Returns:
+        A slice of output positions and, for each of them, the two cells it
+        lies between and the second one's weight.
+    """
+    cells = len(positive)
+    place = (torch.arange(size, dtype=torch.float32) + 0.5) * (cells / size) - 0.5
+    place = place.clamp(min=0)
+    first = place.floor().long().clamp(max=cells - 1)
+    second = (first + 1).clamp(max=cells - 1)
+    near = (positive[first] | positive[second]).nonzero()[:, 0]
+    chosen = slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
+    weight = place - first
+    return chosen, first[chosen], second[chosen], weight[chosen]

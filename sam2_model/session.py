@@ -1,0 +1,295 @@
+"""What a predictor knows of one video: prompts, memories, cached features.
+
+Everything here is bounded. Frames are read when needed; features live in a
+cache of so many bytes; of what was tracked, the frames that the model can
+still look at stay, and older ones as far as the history's budget goes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Hashable, Iterable, Iterator
+
+import torch
+
+from sam2_model.frames import FrameReader, normalise
+from sam2_model.network import ImageFeatures, SAM2Network
+from sam2_model.video import FrameSource, VideoInfo
+
+ObjectId = Hashable
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateLimits:
+    """How much an inference state may hold."""
+
+    feature_cache_bytes: int = 2**30
+    """Encoder features of frames near prompts, for corrections without encoding again."""
+    history_bytes: int = 128 * 2**20
+    """Memories and mask logits of frames tracked earlier, over all objects.
+
+    A correction on a frame inside the history sees exactly what Meta's
+    predictor would; on an older one it sees the prompted frames' memories.
+    What the next frame needs is kept whatever this says.
+    """
+
+
+@dataclass(frozen=True)
+class PointPrompt:
+    """Clicks and box corners on one frame, in pixels of the model's image."""
+
+    points_xy: torch.Tensor
+    """(1, P, 2) float32."""
+    labels: torch.Tensor
+    """(1, P) int32: 1 and 0 clicks, 2 and 3 box corners."""
+
+
+@dataclass
+class FrameOutput:
+    """One object on one frame, as later frames and corrections may need it."""
+
+    mask_logits: torch.Tensor
+    """(1, 1, S / 4, S / 4) float32."""
+    object_pointer: torch.Tensor
+    """(1, C)."""
+    object_score_logits: torch.Tensor
+    """(1, 1)."""
+    memory: torch.Tensor | None = None
+    """(1, H * W, memory_dim); None until the prompts on this frame are final."""
+
+    @property
+    def byte_count(self) -> int:
+        tensors = (self.mask_logits, self.object_pointer, self.memory)
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+@dataclass
+class ObjectState:
+    """One object's prompts and outputs."""
+
+    object_id: ObjectId
+    points: dict[int, PointPrompt] = field(default_factory=dict)
+    masks: dict[int, torch.Tensor] = field(default_factory=dict)
+    """Mask prompts by frame, (1, 1, S, S) float32, 0 or 1."""
+    conditioning: dict[int, FrameOutput] = field(default_factory=dict)
+    """Outputs of prompted frames: every later frame may look at them."""
+    history: OrderedDict[int, FrameOutput] = field(default_factory=OrderedDict)
+    """Outputs of tracked frames, the longest untouched first."""
+    pending_conditioning: dict[int, FrameOutput] = field(default_factory=dict)
+    """Outputs of prompts since the last propagation, without memory yet."""
+    pending_history: dict[int, FrameOutput] = field(default_factory=dict)
+    """The same for corrections of tracked frames."""
+    tracked_reverse: dict[int, bool] = field(default_factory=dict)
+    """Frames tracked so far, and whether backward."""
+    history_bytes: int = 0
+
+    def pending(self, is_conditioning: bool) -> dict[int, FrameOutput]:
+        return self.pending_conditioning if is_conditioning else self.pending_history
+
+    def output_at(self, frame_index: int) -> FrameOutput | None:
+        """The frame's final output, prompted or tracked."""
+        return self.conditioning.get(frame_index) or self.history.get(frame_index)
+
+    def remember(self, frame_index: int, output: FrameOutput) -> None:
+        """Put a tracked frame's output at the fresh end of the history."""
+        self.forget(frame_index)
+        self.history[frame_index] = output
+        self.history_bytes += output.byte_count
+
+    def forget(self, frame_index: int) -> None:
+        """Drop a tracked frame's output, if it is there."""
+        output = self.history.pop(frame_index, None)
+        if output is not None:
+            self.history_bytes -= output.byte_count
+
+    def trim_history(self, budget_bytes: int, keep: range) -> None:
+        """Drop the longest untouched outputs over the budget, but none in `keep`."""
+        for frame_index in list(self.history):
+            if self.history_bytes <= budget_bytes:
+                return
+            if frame_index not in keep:
+                self.forget(frame_index)
+
+
+class FeatureCache:
+    """Encoder features by frame, those nearest to prompted frames kept longest."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.byte_count = 0
+        self._entries: OrderedDict[int, ImageFeatures] = OrderedDict()
+
+    def __contains__(self, frame_index: int) -> bool:
+        return frame_index in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, frame_index: int) -> ImageFeatures | None:
+        features = self._entries.get(frame_index)
+        if features is not None:
+            self._entries.move_to_end(frame_index)
+        return features
+
+    def put(
+        self, frame_index: int, features: ImageFeatures, prompted_frames: Iterable[int]
+    ) -> None:
+        """Add a frame's features and drop others until the budget holds.
+
+        Propagation runs through the video in order, so a plain "least recently
+        used" rule would drop each frame just before the next run needs it.
+        Dropped first is the frame farthest from any prompt, where corrections
+        are least likely; the newest always stays.
+        """
+        self.byte_count += features.byte_count
+        self._entries[frame_index] = features
+        if self.byte_count <= self.budget_bytes:
+            return
+        prompted = list(prompted_frames) or [frame_index]
+        candidates = [index for index in self._entries if index != frame_index]
+        candidates.sort(key=lambda index: -min(abs(index - p) for p in prompted))
+        for index in candidates:
+            if self.byte_count <= self.budget_bytes:
+                return
+            self.byte_count -= self._entries.pop(index).byte_count
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.byte_count = 0
+
+
+class InferenceState:
+    """One video being annotated. Made by `SAM2VideoPredictor.init_state`.
+
+    Answers `state["num_frames"]`, `["video_height"]`, `["video_width"]`,
+    `["obj_ids"]` and `["device"]` as Meta's dict does.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        network: SAM2Network,
+        *,
+        limits: StateLimits = StateLimits(),
+        storage_device: torch.device | None = None,
+        owns_source: bool = True,
+    ) -> None:
+        self.source = source
+        self.limits = limits
+        self.device = network.device
+        self.storage_device = storage_device or network.device
+        self.objects: OrderedDict[ObjectId, ObjectState] = OrderedDict()
+        self._reader = FrameReader(source, network.image_size)
+        self._features = FeatureCache(limits.feature_cache_bytes)
+        self._ahead: Iterator[tuple[int, torch.Tensor]] | None = None
+        self._owns_source = owns_source
+        self.encoded_frame_count = 0
+        """How often the image encoder ran for this state."""
+
+    @property
+    def info(self) -> VideoInfo:
+        return self.source.info
+
+    @property
+    def num_frames(self) -> int:
+        return self.info.frame_count
+
+    @property
+    def obj_ids(self) -> list[ObjectId]:
+        return list(self.objects)
+
+    def __getitem__(self, name: str):
+        answers = {
+            "num_frames": self.num_frames,
+            "video_height": self.info.height,
+            "video_width": self.info.width,
+            "obj_ids": self.obj_ids,
+            "device": self.device,
+            "storage_device": self.storage_device,
+        }
+        if name not in answers:
+            raise KeyError(
+                f"{name!r} is not kept in the inference state; it answers {sorted(answers)}"
+            )
+        return answers[name]
+
+    def object_state(self, object_id: ObjectId) -> ObjectState:
+        """The object of that id, made if it is new."""
+        if object_id not in self.objects:
+            self.objects[object_id] = ObjectState(object_id)
+        return self.objects[object_id]
+
+    def prompted_frames(self) -> set[int]:
+        """Frames with a prompt for any object."""
+        frames: set[int] = set()
+        for state in self.objects.values():
+            frames.update(state.points, state.masks)
+        return frames
+
+    def features(self, frame_index: int, network: SAM2Network) -> ImageFeatures:
+        """The frame's encoder features, from the cache or made now (batch of one)."""
+        features = self._features.get(frame_index)
+        if features is None:
+            frame = self._frame_ahead(frame_index)
+            if frame is None:
+                frame = self._reader.read(frame_index)
+            features = network.encode_image(normalise(frame, self.device)[None])
+            self.encoded_frame_count += 1
+            self._features.put(frame_index, features, self.prompted_frames())
+        return features
+
+    def has_features(self, frame_index: int) -> bool:
+        return frame_index in self._features
+
+    def start_reading(self, order: range) -> None:
+        """Begin to decode frames of `order` in a thread, as `features` will ask for them."""
+        self.stop_reading()
+        self._ahead = self._reader.read_in_order(
+            order, lambda frame_index: frame_index not in self._features
+        )
+
+    def stop_reading(self) -> None:
+        """End the reading thread, if there is one."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _frame_ahead(self, frame_index: int) -> torch.Tensor | None:
+        """The frame from the reading thread, or None if the thread will not bring it."""
+        if self._ahead is None:
+            return None
+        for read_index, frame in self._ahead:
+            if read_index == frame_index:
+                return frame
+            # A frame read ahead whose features came into the cache meanwhile
+            # is passed over; any other order means the caller has left the row.
+            if read_index not in self._features:
+                break
+        self.stop_reading()
+        return None
+
+    def trim(self, keep: range) -> None:
+        """Bound every object's history, sparing the frames in `keep`."""
+        budget = self.limits.history_bytes // max(1, len(self.objects))
+        for state in self.objects.values():
+            state.trim_history(budget, keep)
+
+    def reset(self) -> None:
+        """Forget all objects and prompts; features stay, they depend on frames only."""
+        self.stop_reading()
+        self.objects.clear()
+
+    def close(self) -> None:
+        """End threads and close the source if this state opened it."""
+        self.stop_reading()
+        self._features.clear()
+        self.objects.clear()
+        if self._owns_source:
+            self.source.close()
+
+    def __enter__(self) -> InferenceState:
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()

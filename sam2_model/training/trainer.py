@@ -1,0 +1,180 @@
+"""The training loop: deterministic by seed, resumable, its best weights always on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Callable, Iterator
+
+import torch
+from torch import nn
+
+from sam2_model.network import SAM2Network
+from sam2_model.training.objective import ClipBatch, PromptMix, run_clips
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long to train and how fast to learn."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    final_fraction: float = 0.02
+    """The learning rate at the end, as a share of `learning_rate`."""
+    weight_decay: float = 0.05
+    gradient_clip: float = 0.5
+    ema_decay: float = 0.998
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Linear warm-up, then a cosine down to the final fraction."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return self.learning_rate * (
+            self.final_fraction + (1 - self.final_fraction) * cosine
+        )
+
+
+def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices and kernels decay; biases, norms, embeddings and scales do not."""
+    decayed, free = [], []
+    for name, parameter in network.named_parameters():
+        is_matrix = parameter.ndim >= 2 and name.endswith("weight")
+        is_embedding = "embed" in name or "token" in name
+        (decayed if is_matrix and not is_embedding else free).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+
+
+class Trainer:
+    """Holds the network, its moving average and the optimizer; saves and resumes them."""
+
+    def __init__(
+        self,
+        network: SAM2Network,
+        schedule: Schedule,
+        folder: Path,
+        *,
+        prompt_mix: PromptMix = PromptMix(),
+    ) -> None:
+        self.network = network.train()
+        self.schedule = schedule
+        self.folder = folder
+        self.prompt_mix = prompt_mix
+        self.step = 0
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(network, schedule.weight_decay), lr=schedule.learning_rate
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint in the folder, if there is one."""
+        if not self.checkpoint_path.exists():
+            return False
+        state = torch.load(self.checkpoint_path, weights_only=True, map_location="cpu")
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = state["average"]
+        self.step = state["step"]
+        return True
+
+    def start_from(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Begin with given weights, at step 0."""
+        self.network.load_state_dict(state_dict)
+        self.average = {k: v.detach().clone() for k, v in state_dict.items()}
+
+    def save(self) -> None:
+        """Write the checkpoint in one atomic step."""
+        state = {
+            "model": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "schedule": asdict(self.schedule),
+        }
+        partial = self.checkpoint_path.with_suffix(".part")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint_path)
+
+    def train(
+        self,
+        batches: Iterator[ClipBatch],
+        *,
+        save_every: int = 100,
+        report: Callable[[dict], None] = lambda line: None,
+        until_step: int | None = None,
+    ) -> None:
+        """Run to the schedule's end (or `until_step`), one batch a step.
+
+        `batches` must start at this trainer's step: it is the caller's seeded
+        stream, so a resumed run sees the same data in the same order.
+        """
+        last_step = min(until_step or self.schedule.steps, self.schedule.steps)
+        log_path = self.folder / "log.jsonl"
+        while self.step < last_step:
+            started = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - started
+            line = self._train_step(batch)
+            line.update(
+                seconds=round(time.perf_counter() - started, 3), waited=round(waited, 3)
+            )
+            with log_path.open("a") as log:
+                log.write(json.dumps(line) + "\n")
+            report(line)
+            if self.step % save_every == 0 or self.step == last_step:
+                self.save()
+
+    def _train_step(self, batch: ClipBatch) -> dict:
+        rate = self.schedule.rate_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
+        result = run_clips(self.network, batch, generator, prompt_mix=self.prompt_mix)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.schedule.gradient_clip
+        )
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self._update_average()
+        self.step += 1
+
+        def mean(values: list[float]) -> float | None:
+            return round(sum(values) / len(values), 4) if values else None
+
+        return {
+            "step": self.step,
+            "loss": round(result.loss.item(), 4),
+            "rate": rate,
+            "gradient_norm": round(norm.item(), 3),
+            "prompt_iou": mean(result.prompt_iou),
+            "track_iou": mean(result.track_iou),
+            "presence": mean(result.presence_accuracy),
+        }
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # Early on a long memory would keep the random start alive.
+        decay = min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            average = self.average[name]
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
