@@ -119,7 +119,8 @@ def _pack(header: int, codes: np.ndarray, bit_lengths: np.ndarray) -> np.ndarray
 
 class _Stream(NamedTuple):
     words_at_byte: np.ndarray
-    """(bytes,) uint32: the four bytes from each byte on, zeros past the end."""
+    """(bytes + 5,) uint32: the four bytes from each byte on, zeros past the
+    end, so that a record cut short can be read and then refused."""
     bit_count: int
     word_count: int
     word_size: int
@@ -135,7 +136,7 @@ class _Stream(NamedTuple):
         if word_size > 8:
             raise ValueError(f"rle has word size {word_size}, must be at most 8")
         sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
-        padded = np.frombuffer(data + bytes(3), np.uint8).astype(np.uint32)
+        padded = np.frombuffer(data + bytes(8), np.uint8).astype(np.uint32)
         at_byte = padded[:-3] << 24 | padded[1:-2] << 16 | padded[2:-1] << 8 | padded[3:]
         return cls(
             at_byte, 8 * len(data), header >> 21, word_size, np.array(sizes, np.uint32)
@@ -189,10 +190,7 @@ def _heads(
     heads = stream.fields(starts, _RECORD_HEAD_BITS)
     sizes = stream.sizes[heads & 3]
     bits = starts + _RECORD_HEAD_BITS
-    # A head in the last two bits has its size field past the end: read it as
-    # zeros, the record then ends past the end as well and is refused.
-    inside = np.minimum(bits, stream.bit_count - 1)
-    counts = stream.fields(inside, sizes) + 1
+    counts = stream.fields(bits, sizes) + 1
     return heads >= 4, bits + sizes.astype(np.int64), counts
 
 
@@ -222,14 +220,14 @@ def _describe(stream: _Stream, starts: np.ndarray) -> _Records:
     used = int(np.searchsorted(end_words, stream.word_count)) + 1
     is_run, payloads, counts = is_run[:used], payloads[:used], counts[:used]
     end_words = end_words[:used]
+    words_in_last = 1 if is_run[-1] else int(counts[-1])
+    if payloads[-1] + stream.word_size * words_in_last > stream.bit_count:
+        raise ValueError("rle is truncated: it ends inside its last record")
     if end_words[-1] != stream.word_count:
         raise ValueError(
             f"rle is malformed: its last record ends at word {end_words[-1]} of "
             f"{stream.word_count}"
         )
-    words_in_last = 1 if is_run[-1] else int(counts[-1])
-    if payloads[-1] + stream.word_size * words_in_last > stream.bit_count:
-        raise ValueError("rle is truncated: it ends inside its last record")
     return _Records(payloads, is_run, end_words - counts, end_words)
 
 

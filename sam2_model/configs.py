@@ -41,7 +41,7 @@ class ModelConfig:
     hidden_dim: int = 256
     """Channels of image features, prompts and object pointers."""
     top_down_levels: tuple[int, ...] = (2, 3)
-    """Pyramid levels (0 the finest) that receive the coarser level's features."""
+    """Pyramid levels (0 the finest) that receive the coarser level's features; 2 or 3."""
 
     memory_attention_layers: int = 4
     memory_attention_feedforward_dim: int = 2048
@@ -79,6 +79,8 @@ class ModelConfig:
             (self.hidden_dim % 8 == 0 and self.hidden_dim % (2 * self.decoder_num_heads) == 0,
              f"hidden_dim={self.hidden_dim} must be a multiple of 8 and of twice "
              f"decoder_num_heads={self.decoder_num_heads}"),
+            (set(self.top_down_levels) <= {2, 3},
+             f"top_down_levels={self.top_down_levels} must be among 2 and 3"),
             (self.memory_dim % 4 == 0,
              f"memory_dim={self.memory_dim} must be a multiple of 4"),
             (len(self.trunk_stages) == 4 and min(self.trunk_stages) > 0,

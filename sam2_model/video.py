@@ -349,29 +349,39 @@ class _Reader:
         yield from self._decode(None)
 
     def frames_from(
-        self, key_pts: int | None, key_positions: Mapping[int, int]
+        self, key: _KeyPacket | None, keys: Mapping[int, _KeyPacket]
     ) -> Iterator[av.VideoFrame]:
-        """The frames from the key frame at `key_pts`, or before; None: all frames.
+        """The frames from a key frame or one before it; None: all frames.
 
-        Gives nothing where the container cannot seek there. `key_positions` are
-        the key frames met when reading from the start: timestamp -> file offset.
+        Gives nothing where the container cannot seek there. `keys` are the key
+        frames met when reading from the start, by timestamp.
         """
-        if key_pts is None:
+        if key is None:
             self.rewind()
             return self.frames(self.packets())
+        # Most containers seek by presentation time, MPEG-TS by decoding time.
+        for target in (key.pts, key.dts):
+            packets = self._packets_from(target)
+            first = next(packets, None)
+            # Where seeking is by guess it may land behind the key frame, and
+            # where timestamps are made up they may be other ones than before.
+            if (
+                first is not None
+                and first.pts is not None
+                and first.pts <= key.pts
+                and keys.get(first.pts) == _KeyPacket.of(first)
+            ):
+                return self.frames(itertools.chain([first], packets))
+        return iter(())
+
+    def _packets_from(self, timestamp: int) -> Iterator[av.Packet]:
+        """The packets from the first key frame after a seek."""
+        self._at_start = False
         try:
-            self._container.seek(key_pts, stream=self.stream)
+            self._container.seek(timestamp, stream=self.stream)
         except av.FFmpegError:
             return iter(())
-        packets = itertools.dropwhile(lambda p: not p.is_keyframe, self.packets())
-        first = next(packets, None)
-        # Some containers seek to the nearest key frame, even if it comes after.
-        if first is None or first.pts is None or first.pts > key_pts:
-            return iter(())
-        # Some make up timestamps, and after a seek not the same ones as before.
-        if key_positions.get(first.pts) != first.pos:
-            return iter(())
-        return self.frames(itertools.chain([first], packets))
+        return itertools.dropwhile(lambda p: not p.is_keyframe, self.packets())
 
     def rgb(self, frame: av.VideoFrame, size_hw: tuple[int, int] | None) -> np.ndarray:
         """(H, W, 3) uint8 RGB as displayed, scaled to `size_hw` if that differs."""
@@ -454,13 +464,28 @@ def _oriented(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarra
 # ------------------------------------------------------------------ the index
 
 
+@dataclass(frozen=True)
+class _KeyPacket:
+    """A packet from which decoding can start; times in the stream's time base."""
+
+    pts: int
+    dts: int
+    position: int
+    """Offset in the file."""
+
+    @classmethod
+    def of(cls, packet: av.Packet) -> _KeyPacket:
+        dts = packet.pts if packet.dts is None else packet.dts
+        return cls(packet.pts, dts, packet.pos)
+
+
 @dataclass
 class _PacketTable:
     """What the packets say of the frames, without decoding them."""
 
     pts: list[int | None] = field(default_factory=list)
-    key_positions: dict[int, int] = field(default_factory=dict)
-    """pts -> offset in the file, of key frames."""
+    keys: dict[int, _KeyPacket] = field(default_factory=dict)
+    """By pts."""
     decode_times: list[int] = field(default_factory=list)
     durations: dict[int, int] = field(default_factory=dict)
     """pts -> duration, both in the stream's time base."""
@@ -483,7 +508,7 @@ class _PacketTable:
         if packet.pts is not None:
             self.durations[packet.pts] = packet.duration or 0
             if packet.is_keyframe:
-                self.key_positions[packet.pts] = packet.pos
+                self.keys[packet.pts] = _KeyPacket.of(packet)
 
     def is_clean(self) -> bool:
         """Whether each packet must be one frame, shown at the packet's time."""
@@ -502,17 +527,15 @@ class _FrameIndex:
     pts: tuple[int, ...] | None
     """Presentation timestamp of each frame, ascending; None if the frames have
     no usable timestamps and can only be counted from the start of the file."""
-    key_positions: dict[int, int]
-    """pts -> offset in the file, of key frames."""
-    key_pts: tuple[int, ...]
-    """Timestamps of key frames, ascending; some may precede the first frame."""
+    keys: dict[int, _KeyPacket]
+    """By pts, ascending; some may precede the first frame."""
     key_indices: tuple[int, ...]
     """Their frame indices (the first frame at or after each)."""
     times_seconds: tuple[float, ...]
     duration_seconds: float
     fps: float
 
-    def entry_points(self, index: int) -> list[int | None]:
+    def entry_points(self, index: int) -> list[_KeyPacket | None]:
         """Where to decode from to reach a frame, the best first; None: the start.
 
         The second choices are for containers that mark frames as key frames
@@ -520,9 +543,11 @@ class _FrameIndex:
         """
         if self.pts is None:
             return [None]
-        last = bisect_right(self.key_pts, self.pts[index]) - 1
+        key_pts = list(self.keys)
+        last = bisect_right(key_pts, self.pts[index]) - 1
         # Nothing is gained by seeking to the first key frame.
-        return [self.key_pts[i] for i in (last, last - 1) if i > 0] + [None]
+        found = [self.keys[key_pts[i]] for i in (last, last - 1) if i > 0]
+        return [*found, None]
 
     def key_index_before(self, index: int) -> int:
         """The last frame at or before `index` at which decoding can start."""
@@ -536,11 +561,11 @@ def _make_index(
     """The index of frames given in display order."""
     if None not in frame_pts and all(a < b for a, b in itertools.pairwise(frame_pts)):
         pts = tuple(frame_pts)
-        key_pts = sorted(table.key_positions)
+        keys = dict(sorted(table.keys.items()))
         times = _times_from_pts(pts, stream.time_base)
         last = table.durations.get(pts[-1], 0) * stream.time_base
     else:
-        pts, key_pts = None, []
+        pts, keys = None, {}
         rate = _rate_of_packets(table, stream)
         times = tuple(i / rate for i in range(len(frame_pts)))
         last = 1 / rate
@@ -549,9 +574,8 @@ def _make_index(
         last = times[-1] - times[-2] if len(times) > 1 else (1 / fps if fps else 0.0)
     return _FrameIndex(
         pts=pts,
-        key_positions=table.key_positions,
-        key_pts=tuple(key_pts),
-        key_indices=tuple(bisect_left(frame_pts, key) for key in key_pts),
+        keys=keys,
+        key_indices=tuple(bisect_left(frame_pts, key) for key in keys),
         times_seconds=times,
         duration_seconds=times[-1] + float(last),
         fps=fps,
@@ -888,11 +912,9 @@ class VideoFileSource(FrameSource):
         self, reader: _Reader, start: int
     ) -> tuple[av.VideoFrame | None, Iterator[tuple[int, av.VideoFrame]]]:
         """The last frame before `start` met on the way, and those from it on."""
-        for key_pts in self._index.entry_points(start):
+        for key in self._index.entry_points(start):
             earlier, index = None, -1
-            decoded = self._numbered(
-                reader.frames_from(key_pts, self._index.key_positions)
-            )
+            decoded = self._numbered(reader.frames_from(key, self._index.keys))
             for index, frame in decoded:
                 if index >= start:
                     decoded = itertools.chain([(index, frame)], decoded)

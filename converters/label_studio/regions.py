@@ -22,6 +22,7 @@ import numpy as np
 from converters import bitmask_png, brush_rle
 from converters.geometry import (
     indices_of_ls_frames,
+    ls_frame_to_index,
     ls_frames_count,
     pixel_to_percent_box,
 )
@@ -93,7 +94,7 @@ def track_to_video_region(
         return None
     source = source_region or {}
     value: dict[str, Any] = {
-        "framesCount": timeline.frames_count,
+        "framesCount": max([timeline.frames_count, *drawn]),
         "duration": info.duration_seconds,
         "sequence": _sequence(track, timeline, drawn, frames, framerate),
     }
@@ -308,10 +309,10 @@ def _keyframe_frames(
             near = (ls_frame - 1, ls_frame, ls_frame + 1) if turned else (ls_frame,)
             fixed.update(frame for frame in near if first <= frame <= last)
         if choice == "all":
+            # The first LS frame of each picture; an editor faster than the
+            # video shows a picture on several, which thinning then looks after.
             shown = timeline.indices[first - 1 : last]
             fixed.update((np.flatnonzero(np.diff(shown)) + first + 1).tolist())
-            frames |= fixed
-            continue
         ends = sorted(fixed)
         frames.update(ends)
         for start, end in zip(ends, ends[1:]):
@@ -461,11 +462,11 @@ def _stored_masks(
                 )
             yield int(key), entry
     if keyframe.carries_own_mask:
-        index = indices_of_ls_frames(
-            [keyframe.ls_frame], framerate, info.frame_times_seconds
+        frame_index = ls_frame_to_index(
+            keyframe.ls_frame, framerate, info.frame_times_seconds
         )
         score = keyframe.fields.get("score")
-        yield int(index[0]), {**keyframe.fields["mask"], "score": score}
+        yield frame_index, {**keyframe.fields["mask"], "score": score}
 
 
 def _is_frame_index(key: object, info: VideoInfo) -> bool:

@@ -132,9 +132,11 @@ class SAM2Network(nn.Module):
 
     def encode_image(self, images: torch.Tensor) -> ImageFeatures:
         """Normalised frames (N, 3, S, S) -> their features."""
-        stride4, stride8, top = self.image_encoder(images.to(self.dtype))
         decoder = self.sam_mask_decoder
-        return ImageFeatures(top, (decoder.conv_s0(stride4), decoder.conv_s1(stride8)))
+        stride4, stride8, top = self.image_encoder(
+            images.to(self.dtype), decoder.conv_s0, decoder.conv_s1
+        )
+        return ImageFeatures(top, (stride4, stride8))
 
     def without_memory(self, top: torch.Tensor) -> torch.Tensor:
         """Features (N, C, H, W) of a frame that looks at no memory."""

@@ -265,23 +265,43 @@ def test_file_names_that_look_like_protocols_are_files(tmp_path, monkeypatch):
 # ----------------------------------------------------------------- random access
 
 
-def test_reading_frame_after_frame_does_not_seek(tmp_path, monkeypatch):
+@pytest.fixture
+def decoding_starts(monkeypatch):
+    """The timestamps where decoding started, None for the start of the file."""
     starts = []
     real = video._Reader.frames_from
-    monkeypatch.setattr(
-        video._Reader,
-        "frames_from",
-        lambda self, key_pts, known: starts.append(key_pts)
-        or real(self, key_pts, known),
-    )
+
+    def frames_from(self, key, keys):
+        frames = real(self, key, keys)
+        first = next(frames, None)
+        if first is not None:  # a seek that lands
+            starts.append(None if key is None else key.pts)
+            frames = itertools.chain([first], frames)
+        return frames
+
+    monkeypatch.setattr(video._Reader, "frames_from", frames_from)
+    return starts
+
+
+def test_reading_frame_after_frame_does_not_seek(tmp_path, decoding_starts):
     path = write_video(tmp_path / "a.mp4", 40, key_interval=10)
     with VideoFileSource(path) as source:
-        starts.clear()
+        decoding_starts.clear()
         for index in [0, 1, 2, 2, 5, 9, 10, 11]:
             assert shown_index(source.frame(index)) == index
-        assert starts == [None]
+        assert decoding_starts == [None]
         assert shown_index(source.frame(35)) == 35  # a later key frame: seek
-        assert starts == [None, 30 * TICKS_PER_FRAME]
+        assert decoding_starts == [None, 30 * TICKS_PER_FRAME]
+
+
+@pytest.mark.parametrize("name", ["h264_b.mp4", "h264_open.mp4", "h264.ts",
+    "h264.flv", "hevc_open.mkv", "vp9.webm", "av1.mp4", "mpeg4.avi", "mjpeg.mp4"])
+def test_random_access_starts_at_the_key_frame_before(tmp_path, decoding_starts, name):
+    arguments = next(case[1] for case in FILES if case[0] == name)
+    with VideoFileSource(write_video(tmp_path / name, **arguments)) as source:
+        decoding_starts.clear()
+        assert shown_index(source.frame(22)) == 22
+    assert len(decoding_starts) == 1 and decoding_starts[0] is not None
 
 
 def test_a_returned_frame_is_the_callers_to_change(tmp_path):

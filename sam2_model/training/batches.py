@@ -1,0 +1,120 @@
+"""Clips made on the fly, gathered into the batches a training step takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sam2_model.training.objective import ClipBatch
+from sam2_model.training.synthetic import (
+    Clip,
+    ClipSettings,
+    make_clip,
+    make_image_sample,
+    make_warped_clip,
+)
+
+_MAKERS = {"composed": make_clip, "warped": make_warped_clip, "image": make_image_sample}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """What one training step sees."""
+
+    image_size: int
+    frame_count: int
+    clip_count: int
+    objects_per_clip: int
+    mix: tuple[tuple[str, float], ...]
+    """Kinds of clip ("composed", "warped", "image") and their weights."""
+    least_area: float = 0.002
+    """Objects smaller than this share of the first frame are not prompted."""
+    pool_size: int = 4000
+    """Different clips in all; they come again, mirrored or not, with other objects chosen.
+
+    Composing a clip costs as much as training on it, so a slow machine is
+    better off seeing each several times.
+    """
+
+
+class StepBatches(Dataset):
+    """Item i is the batch of step i: the same for equal seeds, on any run."""
+
+    def __init__(self, materials, settings: BatchSettings, *, seed: int, start: int, stop: int):
+        self.materials = materials
+        self.settings = settings
+        self.seed = seed
+        self.start = start
+        self.stop = stop
+        self._pool: dict[int, tuple[np.ndarray, np.ndarray, tuple]] = {}
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> ClipBatch:
+        settings = self.settings
+        random = np.random.default_rng((self.seed, self.start + index))
+        frames, masks, owners = [], [], []
+        while len(frames) < settings.clip_count:
+            clip_frames, clip_masks = self._pooled_clip(int(random.integers(settings.pool_size)))
+            chosen = _choose_objects(clip_masks, settings, random)
+            if not len(chosen):
+                continue
+            if random.random() < 0.5:
+                clip_frames, clip_masks = clip_frames[:, :, ::-1], clip_masks[..., ::-1]
+            if random.random() < 0.5:
+                clip_frames, clip_masks = clip_frames[::-1], clip_masks[::-1]
+                chosen = _choose_objects(clip_masks, settings, random)
+                if not len(chosen):
+                    continue
+            owners += [len(frames)] * len(chosen)
+            frames.append(torch.from_numpy(clip_frames.copy()).permute(0, 3, 1, 2))
+            masks.append(torch.from_numpy(clip_masks[:, chosen].copy()).transpose(0, 1))
+        return ClipBatch(torch.stack(frames), torch.cat(masks), torch.tensor(owners))
+
+    def _pooled_clip(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and masks of the pool's clip of that number, made once and kept packed."""
+        if number not in self._pool:
+            clip = self._clip(np.random.default_rng((self.seed, number)))
+            packed = np.packbits(clip.masks)
+            self._pool[number] = (clip.frames, packed, clip.masks.shape)
+        frames, packed, shape = self._pool[number]
+        count = int(np.prod(shape))
+        return frames, np.unpackbits(packed, count=count).astype(bool).reshape(shape)
+
+    def _clip(self, random: np.random.Generator) -> Clip:
+        settings = self.settings
+        kinds, weights = zip(*settings.mix)
+        kind = kinds[random.choice(len(kinds), p=np.array(weights) / sum(weights))]
+        size = settings.image_size
+        return _MAKERS[kind](
+            self.materials,
+            ClipSettings(image_size_hw=(size, size), frame_count=settings.frame_count),
+            int(random.integers(2**62)),
+        )
+
+
+def _choose_objects(masks: np.ndarray, settings: BatchSettings, random) -> np.ndarray:
+    """Indices of objects to follow: large enough on the first frame, at most so many."""
+    share = masks[0].mean(axis=(1, 2))
+    large = np.flatnonzero(share >= settings.least_area)
+    return random.permutation(large)[: settings.objects_per_clip]
+
+
+def step_batches(
+    materials, settings: BatchSettings, *, seed: int, start: int, stop: int, workers: int = 1
+) -> Iterator[ClipBatch]:
+    """The batches of steps [start, stop), made in worker processes."""
+    dataset = StepBatches(materials, settings, seed=seed, start=start, stop=stop)
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        shuffle=False,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)

@@ -1,0 +1,129 @@
+"""The recipe of the embedded model: `python -m sam2_model.training.demo`.
+
+Stages from small and still to larger and moving; each continues with the
+averaged weights of the one before. A run that was stopped goes on where it
+was; finished stages are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from sam2_model.configs import DEMO
+from sam2_model.network import SAM2Network
+from sam2_model.training.batches import BatchSettings, step_batches
+from sam2_model.training.materials import Materials
+from sam2_model.training.objective import PromptMix
+from sam2_model.training.trainer import Schedule, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    name: str
+    batches: BatchSettings
+    schedule: Schedule
+    prompt_mix: PromptMix = PromptMix()
+
+
+STAGES = (
+    # A quarter of the area: shapes and edges are learned four times as fast.
+    Stage(
+        name="1-images",
+        batches=BatchSettings(
+            image_size=128, frame_count=1, clip_count=12, objects_per_clip=4, pool_size=3000,
+            mix=(("composed", 0.5), ("image", 0.5)),
+        ),
+        schedule=Schedule(steps=1700, learning_rate=1e-3, final_fraction=0.3, seed=1),
+        prompt_mix=PromptMix(box=0.6, point=0.4),
+    ),
+    Stage(
+        name="2-clips",
+        batches=BatchSettings(
+            image_size=128, frame_count=3, clip_count=5, objects_per_clip=3, pool_size=1500,
+            mix=(("composed", 0.6), ("warped", 0.4)),
+        ),
+        schedule=Schedule(
+            steps=1200, learning_rate=6e-4, warmup_steps=100, final_fraction=0.3, seed=2
+        ),
+    ),
+    Stage(
+        name="3-clips-full-size",
+        batches=BatchSettings(
+            image_size=256, frame_count=4, clip_count=2, objects_per_clip=3, pool_size=1000,
+            mix=(("composed", 0.6), ("warped", 0.4)),
+        ),
+        schedule=Schedule(
+            steps=650, learning_rate=4e-4, warmup_steps=50, final_fraction=0.01, seed=3
+        ),
+    ),
+)
+
+
+def config_at(image_size: int):
+    """The demo network at another image size; the weights fit all of them."""
+    import dataclasses
+
+    return dataclasses.replace(DEMO, image_size=image_size)
+
+
+def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path | None) -> Path:
+    """Train one stage to its end and return its checkpoint."""
+    torch.manual_seed(stage.schedule.seed)
+    network = SAM2Network(config_at(stage.batches.image_size))
+    trainer = Trainer(network, stage.schedule, folder / stage.name, prompt_mix=stage.prompt_mix)
+    if not trainer.resume() and start_from is not None:
+        trainer.start_from(torch.load(start_from, weights_only=True)["average"])
+    if trainer.step < stage.schedule.steps:
+        batches = step_batches(
+            materials, stage.batches,
+            seed=stage.schedule.seed, start=trainer.step, stop=stage.schedule.steps,
+        )
+        trainer.train(batches, report=_report)
+    return trainer.checkpoint_path
+
+
+def _report(line: dict) -> None:
+    if line["step"] % 20 == 0:
+        print(line, flush=True)
+
+
+def export(checkpoint: Path, target: Path) -> None:
+    """The averaged weights as float16 safetensors, for the package."""
+    average = torch.load(checkpoint, weights_only=True)["average"]
+    # The point frequencies stay exact; everything else rounds harmlessly.
+    exact = ("positional_encoding_gaussian_matrix",)
+    tensors = {
+        name: value.contiguous() if name.endswith(exact) else value.half().contiguous()
+        for name, value in average.items()
+    }
+    save_file(tensors, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--materials", type=Path, help="folder made by training.materials")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("--export", type=Path, help="write the newest stage's weights here")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.export:
+        finished = [arguments.out / stage.name / "checkpoint.pt" for stage in STAGES]
+        export([path for path in finished if path.exists()][-1], arguments.export)
+        return
+    if arguments.materials:
+        materials = Materials.load(arguments.materials, "train")
+    else:
+        materials = Materials.procedural(0)
+    checkpoint = None
+    for stage in STAGES:
+        checkpoint = run_stage(stage, materials, arguments.out, checkpoint)
+
+
+if __name__ == "__main__":
+    main()
