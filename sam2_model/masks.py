@@ -53,14 +53,20 @@ def small_components(mask: torch.Tensor, max_area: int) -> torch.Tensor:
     return small.view_as(mask)
 
 
-def fill_holes(logits: torch.Tensor, max_area: int) -> torch.Tensor:
-    """Background components of at most `max_area` pixels become foreground.
+def fill_holes(
+    logits: torch.Tensor,
+    max_area: int,
+    *,
+    threshold: float = 0.0,
+    value: float = HOLE_FILL_LOGIT,
+) -> torch.Tensor:
+    """Background components of at most `max_area` pixels become foreground (`value`).
 
     (..., H, W) logits -> the same shape. `max_area` 0 changes nothing.
     """
     if max_area <= 0:
         return logits
-    return torch.where(small_components(logits <= 0, max_area), HOLE_FILL_LOGIT, logits)
+    return torch.where(small_components(logits <= threshold, max_area), value, logits)
 
 
 def remove_specks(

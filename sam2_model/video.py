@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO, Self, Union
 
 import av
 import numpy as np
@@ -182,7 +182,7 @@ class FrameSource(abc.ABC):
     def close(self) -> None:
         """Free what is held open; may be called again."""
 
-    def __enter__(self) -> FrameSource:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -290,15 +290,17 @@ def _prefetched(make_items: Callable[[], Iterator[Any]], depth: int) -> Iterator
 
 
 class _NeedsOneThread(Exception):
-    """Damage met while several frames decode at once."""
+    """Damage met while several threads decode: see `_Reader`."""
 
 
 class _Reader:
     """One open container and its decoder. Not thread safe.
 
     Damage never raises: it is noted in `problems` and decoding goes on. But
-    with several decoder threads `_NeedsOneThread` is raised, as PyAV then loses
-    good frames that come back from the same call as an error.
+    with several decoder threads it raises `_NeedsOneThread`, and must be decoded
+    again: an error of one thread makes PyAV drop good frames of the others that
+    come back from the same call, and FFmpeg drop them without an error at the
+    end of the file.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
@@ -325,6 +327,11 @@ class _Reader:
         self._threads = 1
         self._open()
 
+    def require_one_thread(self) -> None:
+        """To be called where frames are missing, before taking them for damaged."""
+        if self._threads > 1:
+            raise _NeedsOneThread
+
     def close(self) -> None:
         self._container.close()
 
@@ -333,10 +340,10 @@ class _Reader:
         self._at_start = False
         try:
             for packet in self._container.demux(self.stream):
-                # Packets without content show nothing, and to the decoder they
-                # would mean the end of the stream.
                 if packet.is_corrupt:
                     self._note("a packet is incomplete or marked corrupt")
+                # Packets without content show nothing, and to the decoder they
+                # would mean the end of the stream.
                 if packet.size > 0:
                     yield packet
         except av.FFmpegError as error:
@@ -402,8 +409,7 @@ class _Reader:
         except av.error.EOFError:  # the decoder had already been flushed
             return []
         except av.FFmpegError as error:
-            if self._threads > 1:
-                raise _NeedsOneThread from error
+            self.require_one_thread()
             self._note(f"a packet does not decode: {error.strerror}")
             return []
 
@@ -490,7 +496,8 @@ class _PacketTable:
     durations: dict[int, int] = field(default_factory=dict)
     """pts -> duration, both in the stream's time base."""
     starts_with_key: bool = False
-    has_discarded: bool = False
+    discarded: int = 0
+    """Packets that an edit list hides; they are decoded but not shown."""
 
     def watch(self, packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
         """The packets, unchanged, each added on its way."""
@@ -502,7 +509,7 @@ class _PacketTable:
         if not self.pts:
             self.starts_with_key = packet.is_keyframe
         self.pts.append(packet.pts)
-        self.has_discarded |= packet.is_discard
+        self.discarded += packet.is_discard
         if packet.dts is not None:
             self.decode_times.append(packet.dts)
         if packet.pts is not None:
@@ -514,7 +521,7 @@ class _PacketTable:
         """Whether each packet must be one frame, shown at the packet's time."""
         return (
             self.starts_with_key
-            and not self.has_discarded
+            and not self.discarded
             and None not in self.pts
             and len(set(self.pts)) == len(self.pts)
         )
@@ -643,6 +650,8 @@ def _index_by_decoding(reader: _Reader) -> tuple[_FrameIndex, av.VideoFrame] | N
     for frame in reader.frames(table.watch(reader.packets())):
         frame_pts.append(frame.pts)
         first = frame if first is None else first
+    if len(frame_pts) < len(table.pts) - table.discarded:
+        reader.require_one_thread()
     if first is None:
         return None
     return _make_index(frame_pts, table, reader.stream), first
@@ -725,20 +734,23 @@ def _last_box_end(file: BinaryIO, size: int) -> int:
 
 
 class VideoFileSource(FrameSource):
-    """The frames of a video file; what a file is taken for is in the module's text.
+    """The frames of a video file (see the module's docstring for their order).
 
-    **Damage.** Frames that cannot be decoded are left out of the index, with a
-    `VideoDecodeWarning`, if the damage shows when the file is opened: the file
-    is cut short, its packets are marked corrupt or out of order, or `verify` is
-    on. Damage inside a packet shows only when that packet is decoded. Then the
-    length is known to the caller and masks may already be stored by frame
-    index, so nothing may move: such a frame keeps its index and time and shows
-    the nearest earlier picture that decodes (or, before the first that does,
-    the nearest later one), with a `VideoDecodeWarning`. This is what a player
-    shows, too. Once a source, not once a frame.
+    **Damage that shows when the file is opened**: it is cut short, packets are
+    marked corrupt, the first frames do not decode, or `verify` is on. Frames
+    that do not decode are left out of the index, with a `VideoDecodeWarning`.
 
-    **Files without timestamps** (raw H.264, AVI with B-frames) have frames that
-    can only be counted, so each jump backward decodes from the start.
+    **Damage that shows later**, inside a packet: by then the caller knows the
+    length and may have stored masks by frame index, so nothing may move. The
+    frame keeps its index and time, and shows the nearest earlier picture that
+    decodes (the nearest later one if there is none), with one
+    `VideoDecodeWarning` a source. A player shows the same.
+
+    Where a decoder conceals damage by itself, it tells nobody: the picture is
+    its guess, which may depend on where decoding started. Its index is right.
+
+    **Frames without timestamps** (raw H.264, AVI with B-frames) can only be
+    counted from the start of the file, so each jump backward decodes from there.
 
     Args:
         path: A video file.
@@ -893,6 +905,8 @@ class VideoFileSource(FrameSource):
         earlier, decoded = self._decode_to(reader, start)
         wanted = start
         for index, frame in decoded:
+            if index > wanted:
+                reader.require_one_thread()
             for gap in range(wanted, min(index, stop)):
                 stand_in = frame if earlier is None else earlier
                 yield gap, stand_in, self._gap_problem(gap, reader)
@@ -902,6 +916,7 @@ class VideoFileSource(FrameSource):
             wanted, earlier = index + 1, frame
             if wanted >= stop:
                 return
+        reader.require_one_thread()
         if earlier is None:
             cause = "; ".join(reader.problems) or "the file has changed"
             raise VideoDecodeError(f"{self.path}: no frame can be decoded: {cause}")
@@ -923,6 +938,7 @@ class VideoFileSource(FrameSource):
             known = start in self._undecodable and earlier is not None
             if index == start or known:
                 return earlier, decoded
+        reader.require_one_thread()
         # Not even from the start of the file: the next time, do not try that.
         self._undecodable.add(start)
         return earlier, decoded

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import AbstractSet, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -325,11 +325,11 @@ class SAM2VideoPredictor:
             inference_state, start_frame_idx, max_frame_num_to_track, reverse
         )
         size_hw = (inference_state.info.height, inference_state.info.width)
-        for frame_idx, logits, _ in self.propagate_low_res(inference_state, order):
+        for frame_idx, object_ids, logits, _ in self.propagate_low_res(inference_state, order):
             masks = resize_logits(logits, size_hw)
             if self.options.non_overlap_masks:
                 masks = without_overlaps(masks)
-            yield frame_idx, inference_state.obj_ids, masks
+            yield frame_idx, object_ids, masks
 
     def plan_propagation(
         self,
@@ -359,13 +359,21 @@ class SAM2VideoPredictor:
         return range(start_frame_idx, max(start_frame_idx - length, 0) - 1, -1)
 
     def propagate_low_res(
-        self, inference_state: InferenceState, order: range
-    ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Track all objects over the frames of `order` (step 1 or -1).
+        self,
+        inference_state: InferenceState,
+        order: range,
+        skipped: AbstractSet[ObjectId] = frozenset(),
+    ) -> Iterator[tuple[int, list[ObjectId], torch.Tensor, torch.Tensor]]:
+        """Track objects over the frames of `order` (step 1 or -1).
+
+        Args:
+            skipped: objects left out but for frames where they have a prompt;
+                may change between frames.
 
         Yields:
-            Frame, logits (N, 1, S / 4, S / 4) float32, and the object-presence
-            logits (N,) float32; both on the network's device.
+            Frame, ids of the N objects answered, logits (N, 1, S / 4, S / 4)
+            float32, and object-presence logits (N,) float32; both on the
+            network's device.
         """
         if not order:
             return
@@ -374,10 +382,9 @@ class SAM2VideoPredictor:
         try:
             for frame_idx in order:
                 with torch.inference_mode():
-                    outputs = self._visit_frame(inference_state, frame_idx, reverse)
-                    logits = torch.cat([o.mask_logits.to(self.device) for o in outputs])
-                    scores = torch.cat([o.object_score_logits for o in outputs])[:, 0]
-                yield frame_idx, logits, scores.float()
+                    outputs = self._visit_frame(inference_state, frame_idx, reverse, skipped)
+                    logits, scores = self._stack(outputs.values())
+                yield frame_idx, list(outputs), logits, scores
         finally:
             inference_state.stop_reading()
 
@@ -424,11 +431,28 @@ class SAM2VideoPredictor:
         if self.options.clear_non_cond_mem_around_input:
             self._clear_memories_around(state, frame_idx)
 
+    def _stack(self, outputs: Iterable[FrameOutput]) -> tuple[torch.Tensor, torch.Tensor]:
+        size = self.model.config.low_res_mask_size
+        logits = [torch.zeros(0, 1, size, size, device=self.device)]
+        scores = [torch.zeros(0, 1, device=self.device)]
+        for output in outputs:
+            logits.append(output.mask_logits.to(self.device))
+            scores.append(output.object_score_logits.float())
+        return torch.cat(logits), torch.cat(scores)[:, 0]
+
     def _visit_frame(
-        self, inference_state: InferenceState, frame_idx: int, reverse: bool
-    ) -> list[FrameOutput]:
+        self,
+        inference_state: InferenceState,
+        frame_idx: int,
+        reverse: bool,
+        skipped: AbstractSet[ObjectId],
+    ) -> dict[ObjectId, FrameOutput]:
         """Every object's output on a frame: the prompted one, or tracked now."""
-        states = list(inference_state.objects.values())
+        states = [
+            state
+            for state in inference_state.objects.values()
+            if state.object_id not in skipped or frame_idx in state.conditioning
+        ]
         open_states = [state for state in states if frame_idx not in state.conditioning]
         tracked = self._track(inference_state, open_states, frame_idx, reverse)
         outputs = dict(zip((state.object_id for state in open_states), tracked))
@@ -441,7 +465,7 @@ class SAM2VideoPredictor:
                     self._clear_memories_around(state, frame_idx)
             state.tracked_reverse[frame_idx] = reverse
         inference_state.trim(self._needed_next(frame_idx, reverse))
-        return [outputs[state.object_id] for state in states]
+        return {state.object_id: outputs[state.object_id] for state in states}
 
     def _track(
         self,

@@ -55,10 +55,10 @@ RENDER_PACKAGE = "@lobehub/fluent-emoji-3d"
 ANIMATION_PACKAGES = ("@lobehub/fluent-emoji-anim-1", "@lobehub/fluent-emoji-anim-2")
 MAX_ANIMATIONS_PER_PACKAGE = 110
 WALLPAPER_PACKAGES = {
-    "plasma-workspace-wallpapers": "LGPL-3.0 / CC-BY-SA-4.0, see licences/",
-    "mate-backgrounds": "GPL-2.0 / CC-BY-SA, see licences/",
+    "plasma-workspace-wallpapers": "GPL-2+, see licences/",
+    "mate-backgrounds": "GPL-2+, CC-BY-SA-4.0, see licences/",
     "gnome-backgrounds": "CC-BY-SA-3.0, see licences/",
-    "ukui-wallpapers": "CC-BY-SA-4.0 / GPL, see licences/",
+    "ukui-wallpapers": "CC-BY-SA-3.0, see licences/",
 }
 SAMPLE_PHOTOGRAPHS = {
     "scikit-image": (
@@ -306,7 +306,8 @@ def draw_labelled_scene(rng: np.random.Generator, size_hw: tuple[int, int]) -> n
         shape = draw_object(rng, (side, side))[0]
         rows = slice(max(top, 0), min(top + side, height))
         columns = slice(max(left, 0), min(left + side, width))
-        shape = shape[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        shape = shape[rows.start - top : rows.stop - top]
+        shape = shape[:, columns.start - left : columns.stop - left]
         inside = shape[..., 3] > 127
         canvas[rows, columns, :3][inside] = shape[inside, :3]
         canvas[rows, columns, 3][inside] = number
@@ -815,17 +816,17 @@ def _add_photo_cutouts(
         alpha = Image.fromarray(mask.astype(np.uint8) * 255)
         cutout = photo.copy()
         cutout.putalpha(alpha.filter(ImageFilter.GaussianBlur(0.7)))
-        name = f"coco-{stem}-{index:02d}"
+        name = f"coco-{split}-{stem}-{index:02d}"
         folder.add_cutout(cutout, kind="photo_cutout", name=name, split=split, source="coco")
 
 
 def _add_labelled_image(
     folder: _Folder, photo: Image.Image, labels: np.ndarray, *, stem: str, split: str
 ) -> None:
-    relative, path = folder.new_path("labelled_image", f"coco-{stem}", ".jpg")
+    relative, path = folder.new_path("labelled_image", f"coco-{split}-{stem}", ".jpg")
     photo = _shrunk(photo, BACKGROUND_MAX_SIDE)
     photo.save(path, quality=95)
-    label_relative, label_path = folder.new_path("labelled_image", f"coco-{stem}", ".png")
+    label_relative, label_path = folder.new_path("labelled_image", f"coco-{split}-{stem}", ".png")
     Image.fromarray(labels).resize(photo.size, Image.Resampling.NEAREST).save(label_path)
     folder.items.append(
         StoredItem("labelled_image", relative, split, "coco", label_path=label_relative)
@@ -845,7 +846,7 @@ def prepare_coco(folder: _Folder, coco: Path, *, year_split: str, split: str) ->
     for path in sorted((coco / "images" / year_split).glob("*.jpg")):
         with Image.open(path) as picture:
             photo = picture.convert("RGB")
-        folder.add_background(photo, name=f"coco-{path.stem}", split=split, source="coco")
+        folder.add_background(photo, name=f"coco-{split}-{path.stem}", split=split, source="coco")
         if path.stem not in annotated:
             continue
         annotation = annotated[path.stem]

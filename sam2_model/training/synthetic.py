@@ -28,7 +28,6 @@ from torch.nn import functional as F
 from sam2_model.training.materials import (
     Materials,
     draw_object,
-    draw_silhouette,
     draw_texture,
     random_colour,
     shade,
@@ -681,7 +680,7 @@ class _Maker:
     def _count(self, kind: str) -> int:
         return self.materials.count("cutout" if kind == "refilled" else kind)
 
-    def _texture(self, rng: np.random.Generator, side: int) -> np.ndarray:
+    def texture(self, rng: np.random.Generator, side: int) -> np.ndarray:
         """(side, side, 3) float32: photograph, camouflage, pattern or one colour."""
         choice = rng.random()
         if choice < 0.2:
@@ -698,14 +697,14 @@ class _Maker:
         side = int(min(max(side, 12), 256))
         moves = self.settings.frame_count > 1 and rng.random() < 0.6
         frame_count = int(rng.integers(3, 9)) if moves else 1
-        texture = self._texture(rng, side)
+        texture = self.texture(rng, side)
         return draw_object(rng, (side, side), frame_count=frame_count, texture=texture)
 
     def _refilled(self, rng: np.random.Generator, side: float) -> np.ndarray:
         """A cut-out's outline, filled with another texture."""
         frames = _resized(self.materials.pick("cutout", rng)[None], side)
         height, width = frames.shape[1:3]
-        texture = self._texture(rng, max(height, width))[:height, :width]
+        texture = self.texture(rng, max(height, width))[:height, :width]
         alpha = np.ascontiguousarray(frames[0, ..., 3])
         colours = to_uint8(texture * shade(rng, alpha)[..., None])
         return np.concatenate([colours, alpha[..., None]], axis=-1)[None]
@@ -864,7 +863,7 @@ def _occluder(
     height, width = settings.image_size_hw
     if rng.random() < 0.5:
         shape = (int(rng.uniform(0.7, 1.6) * max(height, width)), int(rng.uniform(5, 40)))
-        texture = maker._texture(rng, 64)
+        texture = maker.texture(rng, 64)
         colours = Image.fromarray(to_uint8(texture)).resize(shape[::-1])
         frames = np.dstack([np.asarray(colours), np.full(shape, 255, np.uint8)])[None]
         log_scale, angle = 0.0, rng.normal(0, 0.4) + rng.choice([0, np.pi / 2])

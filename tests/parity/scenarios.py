@@ -7,7 +7,7 @@ clip serves.
 
 from __future__ import annotations
 
-from typing import Callable, Iterator
+from typing import Callable
 
 import numpy as np
 
@@ -166,6 +166,13 @@ def removed_object(session: Session) -> None:
     session.propagate()
 
 
+def many_prompted_frames(session: Session) -> None:
+    for index, frame in enumerate(range(0, min(8, session.frame_count), 2)):
+        session.click(frame, 1, [[0.4 + 0.05 * index, 0.5]], [1])
+    session.propagate()
+    session.propagate(start_frame_idx=session.frame_count - 1, reverse=True)
+
+
 SCENARIOS: tuple[Callable[[Session], None], ...] = (
     one_click,
     three_clicks_with_a_negative,
@@ -185,7 +192,7 @@ SCENARIOS: tuple[Callable[[Session], None], ...] = (
 )
 
 
-def run(scenario, predictor, state, frame_count: int) -> Iterator[Answer]:
+def run(scenario, predictor, state, frame_count: int) -> list[Answer]:
     session = Session(predictor, state, frame_count)
     scenario(session)
     return session.answers

@@ -1,0 +1,318 @@
+"""Masks on single images: encode once, then one cheap prediction a prompt.
+
+The methods, arguments and returned values are those of Meta's
+`SAM2ImagePredictor` (https://github.com/facebookresearch/sam2).
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sam2_model.frames import normalise
+from sam2_model.masks import fill_holes, remove_specks, resize_logits
+from sam2_model.network import ImageFeatures, SAM2Network
+from sam2_model.network.mask_decoder import stable_single_mask
+
+PREVIOUS_LOGIT_BOUND = 32.0
+
+
+class SAM2ImagePredictor:
+    """Holds one image's (or several images') features and answers prompts on them."""
+
+    def __init__(
+        self,
+        sam_model: SAM2Network,
+        mask_threshold: float = 0.0,
+        max_hole_area: float = 0.0,
+        max_sprinkle_area: float = 0.0,
+    ) -> None:
+        """
+        Args:
+            sam_model: from `build_sam2`.
+            mask_threshold: logits above it are inside.
+            max_hole_area: fill holes of up to so many low-resolution pixels.
+            max_sprinkle_area: remove specks of up to so many.
+        """
+        self.model = sam_model
+        self.mask_threshold = mask_threshold
+        self.max_hole_area = int(max_hole_area)
+        self.max_sprinkle_area = int(max_sprinkle_area)
+        self.reset_predictor()
+
+    @classmethod
+    def from_pretrained(cls, model_id: str, **kwargs) -> SAM2ImagePredictor:
+        """The predictor of a model on the Hugging Face hub."""
+        from sam2_model.build import build_sam2_hf
+
+        return cls(build_sam2_hf(model_id, **kwargs))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def reset_predictor(self) -> None:
+        """Forget the image."""
+        self._features: ImageFeatures | None = None
+        self._orig_hw: list[tuple[int, int]] = []
+        self._is_batch = False
+
+    def set_image(self, image: np.ndarray | Image.Image) -> None:
+        """Encode an image: (H, W, 3) uint8 RGB, or a PIL image."""
+        self._encode([image])
+        self._is_batch = False
+
+    def set_image_batch(self, image_list: Sequence[np.ndarray | Image.Image]) -> None:
+        """Encode several images, of any sizes, for `predict_batch`."""
+        if not image_list:
+            raise ValueError("image_list is empty: there is nothing to encode")
+        self._encode(list(image_list))
+        self._is_batch = True
+
+    @torch.inference_mode()
+    def _encode(self, images: list) -> None:
+        self.reset_predictor()
+        pictures = [_as_rgb(image) for image in images]
+        size = self.model.image_size
+        batch = torch.cat([_resize_image(picture, size, self.device) for picture in pictures])
+        features = self.model.encode_image(batch)
+        top = self.model.without_memory(features.top)
+        self._features = ImageFeatures(top, features.high_res)
+        self._orig_hw = [picture.shape[:2] for picture in pictures]
+
+    def get_image_embedding(self) -> torch.Tensor:
+        """The encoded images, (N, C, H, W)."""
+        return self._encoded().top
+
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Masks for prompts on the image of `set_image`.
+
+        Args:
+            point_coords: (P, 2) x and y in pixels, or (B, P, 2) for B objects.
+            point_labels: (P,) or (B, P): 1 inside, 0 outside, -1 ignored.
+            box: (4,) or (B, 4): x_min, y_min, x_max, y_max.
+            mask_input: (1, S / 4, S / 4) logits an earlier prediction returned.
+            multimask_output: three candidates instead of one.
+            return_logits: logits instead of masks.
+            normalize_coords: coordinates are pixels; False: shares of the image.
+
+        Returns:
+            Masks (M, H, W) bool (or float32 logits), expected IoUs (M,),
+            low-resolution logits (M, S / 4, S / 4); with a leading B for
+            several objects.
+
+        Raises:
+            RuntimeError: no image is set.
+            ValueError: prompts of the wrong shape or with unknown labels.
+        """
+        return self._predict_image(
+            0, point_coords, point_labels, box, mask_input,
+            multimask_output, return_logits, normalize_coords,
+        )
+
+    def predict_batch(
+        self,
+        point_coords_batch: Sequence[np.ndarray] | None = None,
+        point_labels_batch: Sequence[np.ndarray] | None = None,
+        box_batch: Sequence[np.ndarray] | None = None,
+        mask_input_batch: Sequence[np.ndarray] | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
+    ) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+        """`predict` for each image of `set_image_batch`; every argument a list, one item an image."""
+        if not self._is_batch:
+            raise RuntimeError("predict_batch needs set_image_batch first")
+        count = len(self._orig_hw)
+        arguments = {
+            "point_coords_batch": point_coords_batch,
+            "point_labels_batch": point_labels_batch,
+            "box_batch": box_batch,
+            "mask_input_batch": mask_input_batch,
+        }
+        for name, values in arguments.items():
+            if values is not None and len(values) != count:
+                raise ValueError(f"{name} has {len(values)} items for {count} images")
+        columns = [values or [None] * count for values in arguments.values()]
+        answers = [
+            self._predict_image(
+                index, *prompts, multimask_output, return_logits, normalize_coords
+            )
+            for index, prompts in enumerate(zip(*columns))
+        ]
+        masks, ious, low_res = zip(*answers)
+        return list(masks), list(ious), list(low_res)
+
+    def _predict_image(
+        self, index, points, labels, box, mask_input, multimask, return_logits, normalize
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        coords, point_labels, boxes, mask_logits = self._prompt_tensors(
+            index, points, labels, box, mask_input, normalize
+        )
+        masks, ious, low_res = self.predict_torch(
+            coords, point_labels, boxes, mask_logits, multimask, return_logits, img_idx=index
+        )
+        if len(masks) == 1:
+            masks, ious, low_res = masks[0], ious[0], low_res[0]
+        return masks.cpu().numpy(), ious.float().cpu().numpy(), low_res.cpu().numpy()
+
+    def _prompt_tensors(self, index, points, labels, box, mask_input, normalize):
+        self._encoded()
+        if (points is None) != (labels is None):
+            raise ValueError("point_coords and point_labels must be given together")
+        height, width = self._orig_hw[index]
+        size = torch.tensor([width, height] if normalize else [1, 1], dtype=torch.float32)
+        scale = self.model.image_size / size
+        coords = point_labels = boxes = mask_logits = None
+        if points is not None:
+            coords = torch.as_tensor(np.asarray(points), dtype=torch.float32)
+            point_labels = torch.as_tensor(np.asarray(labels), dtype=torch.int32)
+            coords = coords[None] if coords.dim() == 2 else coords
+            point_labels = point_labels[None] if point_labels.dim() == 1 else point_labels
+            _check_points(coords, point_labels)
+            coords = (coords * scale).to(self.device)
+            point_labels = point_labels.to(self.device)
+        if box is not None:
+            boxes = torch.as_tensor(np.asarray(box), dtype=torch.float32)
+            if boxes.numel() % 4 or not torch.isfinite(boxes).all():
+                raise ValueError(f"box {boxes.tolist()} must be x_min, y_min, x_max, y_max")
+            boxes = (boxes.reshape(-1, 2, 2) * scale).to(self.device)
+        if mask_input is not None:
+            mask_logits = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32)
+            mask_logits = mask_logits[None] if mask_logits.dim() == 3 else mask_logits
+            mask_logits = mask_logits.to(self.device)
+        return coords, point_labels, boxes, mask_logits
+
+    @torch.inference_mode()
+    def predict_torch(
+        self,
+        point_coords: torch.Tensor | None,
+        point_labels: torch.Tensor | None,
+        boxes: torch.Tensor | None = None,
+        mask_input: torch.Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        img_idx: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`predict` on tensors, B objects at once.
+
+        Args:
+            point_coords: (B, P, 2) pixels of the model's image (side S).
+            point_labels: (B, P). boxes: (B, 4) or (B, 2, 2), likewise.
+            mask_input: (B, 1, S / 4, S / 4) logits.
+            img_idx: which image of `set_image_batch`.
+
+        Returns:
+            (B, M, H, W), (B, M), (B, M, S / 4, S / 4), on the model's device.
+        """
+        features = self._encoded()[slice(img_idx, img_idx + 1)]
+        coords, labels = _with_boxes(point_coords, point_labels, boxes)
+        encoder = self.model.sam_prompt_encoder
+        batch = 1 if coords is None else len(coords)
+        if coords is None:
+            # No clicks at all: not even the padding point, as in the original.
+            sparse = torch.zeros(
+                batch, 0, self.model.config.hidden_dim,
+                device=self.device, dtype=self.model.dtype,
+            )
+        else:
+            sparse = encoder.embed_points(coords, labels)
+        logits, ious, _, _ = self.model.sam_mask_decoder(
+            features.top,
+            features.high_res,
+            encoder.dense_positions(),
+            sparse,
+            encoder.embed_masks(mask_input, batch),
+        )
+        if multimask_output:
+            logits, ious = logits[:, 1:], ious[:, 1:]
+        elif self.model.stability_fallback:
+            logits, ious = stable_single_mask(logits, ious)
+        else:
+            logits, ious = logits[:, :1], ious[:, :1]
+        logits = logits.float()
+        threshold = self.mask_threshold
+        mended = fill_holes(logits, self.max_hole_area, threshold=threshold, value=threshold + 10)
+        mended = remove_specks(
+            mended, self.max_sprinkle_area, threshold=threshold, value=threshold - 10
+        )
+        masks = resize_logits(mended, self._orig_hw[img_idx])
+        bound = PREVIOUS_LOGIT_BOUND
+        return (
+            masks if return_logits else masks > threshold,
+            ious,
+            logits.clamp(-bound, bound),
+        )
+
+    def _encoded(self) -> ImageFeatures:
+        if self._features is None:
+            raise RuntimeError("no image is set: call set_image or set_image_batch first")
+        return self._features
+
+
+def _as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    picture = np.asarray(image)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise ValueError(
+            f"image has shape {picture.shape} and dtype {picture.dtype}, "
+            "must be (H, W, 3) uint8 in RGB order, or a PIL image"
+        )
+    if 0 in picture.shape:
+        raise ValueError(f"image has shape {picture.shape}: it is empty")
+    return picture
+
+
+def _resize_image(picture: np.ndarray, size: int, device: torch.device) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (1, 3, S, S) float32, bilinear with antialiasing, normalised.
+
+    Still images are resized in floating point, as Meta's image predictor does;
+    video frames in 8 bits (`frames.resize_frame`), as its video loader does.
+    """
+    tensor = torch.from_numpy(np.ascontiguousarray(picture)).to(device)
+    tensor = tensor.permute(2, 0, 1)[None].float()
+    resized = F.interpolate(
+        tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+    )
+    return normalise(resized)
+
+
+def _check_points(coords: torch.Tensor, labels: torch.Tensor) -> None:
+    if coords.dim() != 3 or coords.shape[2] != 2 or labels.shape != coords.shape[:2]:
+        raise ValueError(
+            f"point_coords {tuple(coords.shape)} and point_labels {tuple(labels.shape)} "
+            "must be (P, 2) and (P,), or (B, P, 2) and (B, P)"
+        )
+    if not torch.isfinite(coords).all():
+        raise ValueError(f"point_coords {coords.tolist()} must be finite")
+    unknown = sorted(set(labels.flatten().tolist()) - {-1, 0, 1, 2, 3})
+    if unknown:
+        raise ValueError(f"point_labels {unknown} are not known: use 1, 0 or -1")
+
+
+def _with_boxes(coords, labels, boxes):
+    """Box corners before the points, as labels 2 and 3."""
+    if boxes is None:
+        return coords, labels
+    corners = boxes.reshape(-1, 2, 2)
+    corner_labels = torch.tensor([[2, 3]], device=corners.device).expand(len(corners), 2)
+    if coords is None:
+        return corners, corner_labels
+    if len(coords) != len(corners):
+        raise ValueError(f"{len(corners)} boxes for points of {len(coords)} objects")
+    return torch.cat((corners, coords), dim=1), torch.cat((corner_labels, labels), dim=1)

@@ -1,0 +1,254 @@
+"""`track`: prompts in, masks of every frame out. The one call the backend makes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from converters.types import Direction, FrameMasks, FrameRange, ObjectId, Prompt
+from sam2_model.masks import masks_at_size, resize_logits, without_overlaps
+from sam2_model.session import InferenceState
+from sam2_model.video import FrameSource
+from sam2_model.video_predictor import SAM2VideoPredictor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRules:
+    """When to give an object up. All off unless set.
+
+    A stopped object is left out of the following frames until one of its own
+    prompts brings it back; when every object has stopped for good, tracking in
+    that direction ends.
+    """
+
+    lost_frames: int | None = None
+    """Stop after the object has been absent for so many frames in a row."""
+    area_share: float | None = None
+    """Stop when the mask covers more than this share of the frame: it has leaked."""
+
+    def __post_init__(self) -> None:
+        if self.lost_frames is not None and self.lost_frames < 1:
+            raise ValueError(f"lost_frames={self.lost_frames} must be >= 1")
+        if self.area_share is not None and not 0 < self.area_share <= 1:
+            raise ValueError(f"area_share={self.area_share} must be in (0, 1]")
+
+
+def track(
+    source: str | Path | Sequence | FrameSource | InferenceState,
+    prompts: Sequence[Prompt],
+    frame_range: FrameRange | None = None,
+    *,
+    predictor: SAM2VideoPredictor,
+    stop: StopRules = StopRules(),
+    is_cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[FrameMasks]:
+    """Track objects through a video.
+
+    Args:
+        source: a video file, a folder of frames, a list of images, a frame
+            source, or an inference state of `predictor` (its cached features
+            are used again; its prompts and tracks are replaced).
+        prompts: on any frames, for any number of objects, in any order.
+            Several for one object and frame are taken together.
+        frame_range: which frames to answer, half-open, and which way; default:
+            forward from the earliest prompted frame to the end.
+        predictor: the model.
+        stop: when to give an object up.
+        is_cancelled: asked before each frame; True ends the iteration.
+        progress: called after each frame with frames done and frames in all.
+
+    Yields:
+        Every frame of the range once. Forward: ascending. Backward:
+        descending. Both: from the earliest prompted frame of the range
+        ascending to the end, then from the frame before it descending to the
+        start. Objects stand in the order of their first prompt in `prompts`.
+
+    Raises:
+        ValueError: no prompts, a prompt or range outside the video, two boxes
+            or a mask and something else for one object and frame.
+        VideoDecodeError: the video cannot be decoded.
+    """
+    merged = merge_prompts(prompts)
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, InferenceState):
+            state = source
+            state.reset()
+        else:
+            state = stack.enter_context(predictor.init_state(source))
+        frame_range = _check_range(frame_range, merged, state)
+        _apply_prompts(predictor, state, merged)
+        run = _Run(predictor, state, stop)
+        total, done = frame_range.stop - frame_range.start, 0
+        for order in passes(frame_range, [prompt.frame_index for prompt in merged]):
+            for frame_masks in run.follow(order, is_cancelled):
+                done += 1
+                progress(done, total)
+                yield frame_masks
+            if is_cancelled():
+                logger.info("tracking cancelled after %d of %d frames", done, total)
+                return
+
+
+def passes(frame_range: FrameRange, prompted_frames: Sequence[int]) -> list[range]:
+    """The frames of a range in the order they are tracked, one or two passes."""
+    start, stop = frame_range.start, frame_range.stop
+    if frame_range.direction is Direction.FORWARD:
+        return [range(start, stop)]
+    if frame_range.direction is Direction.BACKWARD:
+        return [range(stop - 1, start - 1, -1)]
+    inside = [frame for frame in prompted_frames if start <= frame < stop]
+    pivot = min(inside) if inside else start
+    return [range(pivot, stop), range(pivot - 1, start - 1, -1)]
+
+
+def merge_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """One prompt for each object and frame, in the order of their first mention.
+
+    Raises:
+        ValueError: no prompts; two boxes, or a mask and something else, for
+            one object on one frame.
+    """
+    if not prompts:
+        raise ValueError("prompts is empty: tracking needs at least one prompt")
+    merged: dict[tuple[ObjectId, int], Prompt] = {}
+    for prompt in prompts:
+        key = (prompt.object_id, prompt.frame_index)
+        merged[key] = _together(merged[key], prompt) if key in merged else prompt
+    return list(merged.values())
+
+
+def _together(first: Prompt, second: Prompt) -> Prompt:
+    where = f"object {first.object_id!r} on frame {first.frame_index}"
+    if first.mask is not None or second.mask is not None:
+        raise ValueError(f"{where} has a mask and another prompt: a mask stands alone")
+    if first.box is not None and second.box is not None:
+        raise ValueError(f"{where} has two boxes: one says where it is")
+    return Prompt(
+        object_id=first.object_id,
+        frame_index=first.frame_index,
+        box=first.box or second.box,
+        points_xy=np.concatenate((first.points_xy, second.points_xy)),
+        point_labels=np.concatenate((first.point_labels, second.point_labels)),
+    )
+
+
+def _check_range(
+    frame_range: FrameRange | None, prompts: list[Prompt], state: InferenceState
+) -> FrameRange:
+    count = state.num_frames
+    for prompt in prompts:
+        if prompt.frame_index >= count:
+            raise ValueError(
+                f"prompt for object {prompt.object_id!r} is on frame {prompt.frame_index}: "
+                f"the video has frames [0, {count})"
+            )
+    if frame_range is None:
+        return FrameRange(min(prompt.frame_index for prompt in prompts), count)
+    if frame_range.stop > count:
+        raise ValueError(
+            f"frame range [{frame_range.start}, {frame_range.stop}) must end within the "
+            f"video's {count} frames"
+        )
+    return frame_range
+
+
+def _apply_prompts(
+    predictor: SAM2VideoPredictor, state: InferenceState, prompts: list[Prompt]
+) -> None:
+    for prompt in prompts:
+        if prompt.mask is not None:
+            predictor.add_new_mask(state, prompt.frame_index, prompt.object_id, prompt.mask)
+            continue
+        box = prompt.box
+        if box is not None and (box.width == 0 or box.height == 0):
+            raise ValueError(
+                f"box {(box.x_min, box.y_min, box.x_max, box.y_max)} of object "
+                f"{prompt.object_id!r} on frame {prompt.frame_index} has no area"
+            )
+        has_points = len(prompt.points_xy) > 0
+        predictor.add_new_points_or_box(
+            state,
+            prompt.frame_index,
+            prompt.object_id,
+            points=prompt.points_xy if has_points else None,
+            labels=prompt.point_labels if has_points else None,
+            box=None if box is None else (box.x_min, box.y_min, box.x_max, box.y_max),
+        )
+
+
+@dataclass
+class _Run:
+    """One tracking run: who is still followed, and since when each has been lost."""
+
+    predictor: SAM2VideoPredictor
+    state: InferenceState
+    stop: StopRules
+    stopped: set[ObjectId] = field(default_factory=set)
+    lost_for: dict[ObjectId, int] = field(default_factory=dict)
+
+    def follow(self, order: range, is_cancelled: Callable[[], bool]) -> Iterator[FrameMasks]:
+        """Track over one pass."""
+        self.stopped.clear()
+        self.lost_for.clear()
+        self.predictor.finish_prompts(self.state)
+        with contextlib.closing(
+            self.predictor.propagate_low_res(self.state, order, skipped=self.stopped)
+        ) as frames:
+            while not is_cancelled():
+                answer = next(frames, None)
+                if answer is None:
+                    return
+                frame_masks = self._frame_masks(*answer)
+                self._judge(frame_masks)
+                yield frame_masks
+                if self._all_stopped_for_good(frame_masks.frame_index, order):
+                    return
+
+    def _frame_masks(
+        self, frame_index: int, object_ids: list[ObjectId],
+        logits: torch.Tensor, scores: torch.Tensor,
+    ) -> FrameMasks:
+        size_hw = (self.state.info.height, self.state.info.width)
+        if self.predictor.options.non_overlap_masks and len(object_ids) > 1:
+            full = without_overlaps(resize_logits(logits, size_hw))
+            masks = (full[:, 0] > 0).cpu().numpy()
+        else:
+            masks = masks_at_size(logits, size_hw)
+        return FrameMasks(
+            frame_index=frame_index,
+            object_ids=tuple(object_ids),
+            masks=masks,
+            scores=scores.cpu().numpy().astype(np.float32),
+        )
+
+    def _judge(self, frame_masks: FrameMasks) -> None:
+        """Apply the stop rules to what a frame showed."""
+        for object_id, mask, score in zip(
+            frame_masks.object_ids, frame_masks.masks, frame_masks.scores
+        ):
+            self.stopped.discard(object_id)
+            lost = 0 if score > 0 else self.lost_for.get(object_id, 0) + 1
+            self.lost_for[object_id] = lost
+            rules = self.stop
+            too_long = rules.lost_frames is not None and lost >= rules.lost_frames
+            too_large = rules.area_share is not None and mask.mean() > rules.area_share
+            if too_long or too_large:
+                self.stopped.add(object_id)
+                self.lost_for[object_id] = 0
+
+    def _all_stopped_for_good(self, frame_index: int, order: range) -> bool:
+        if len(self.stopped) < len(self.state.objects):
+            return False
+        ahead = order[order.index(frame_index) + 1 :]
+        return not any(
+            frame in ahead for state in self.state.objects.values() for frame in state.conditioning
+        )
