@@ -57,7 +57,7 @@ def build_network(
         checkpoint: a file; `DOWNLOAD` for the named model's own; None for
             random weights.
         device: default `default_device()`.
-        dtype: default `default_dtype(device)`.
+        dtype: default `default_dtype(device)`, float32 for training.
         mode: "eval" or "train".
 
     Raises:
@@ -67,16 +67,29 @@ def build_network(
     if mode not in ("eval", "train"):
         raise ValueError(f"mode={mode!r} must be 'eval' or 'train'")
     config = model if isinstance(model, ModelConfig) else model_config(model)
-    device = torch.device(device) if device is not None else default_device()
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={str(device)!r} was asked for, but no GPU can be used here")
+    device = _checked_device(device)
+    if dtype is None:
+        # Weights in bfloat16 would swallow small training steps.
+        dtype = torch.float32 if mode == "train" else default_dtype(device)
     if checkpoint == DOWNLOAD:
         checkpoint = resolve_checkpoint(config.name)
     network = SAM2Network(config)
     if checkpoint is not None:
         load_into(network, Path(checkpoint), model_name=config.name)
-    network = network.to(device=device, dtype=dtype or default_dtype(device))
+    network = network.to(device=device, dtype=dtype)
     return network.train(mode == "train")
+
+
+def _checked_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return default_device()
+    try:
+        checked = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is not a device: {error}") from error
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={str(device)!r} was asked for, but no GPU can be used here")
+    return checked
 
 
 def build_sam2(

@@ -63,6 +63,13 @@ class ModelConfig:
     decoder_mlp_dim: int = 2048
     iou_head_hidden_dim: int = 256
 
+    draw_prompts: bool = False
+    """Clicks and boxes are also drawn into the mask prompt, as discs and rectangles.
+
+    The official models tell a prompt's place from its embedding alone, which
+    takes long to learn; a small model learns it from the picture in minutes.
+    """
+
     memory_of_absence: bool = True
     """SAM 2.1: the memory of a frame without the object carries a learned mark."""
     pointer_time_encoding: bool = True
@@ -145,7 +152,7 @@ _CONFIG_FILE_LETTERS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "
 
 DEMO = ModelConfig(
     name="demo",
-    image_size=256,
+    image_size=192,
     trunk_embed_dim=48,
     trunk_num_heads=1,
     trunk_stages=(1, 2, 6, 2),
@@ -157,6 +164,7 @@ DEMO = ModelConfig(
     memory_dim=32,
     decoder_mlp_dim=512,
     iou_head_hidden_dim=128,
+    draw_prompts=True,
 )
 """The model in the box: small enough to train and to run on two CPU cores."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from typing import Callable, Iterator
@@ -87,16 +88,15 @@ class FrameReader:
             return False
 
         first, last = min(order[0], order[-1]), max(order[0], order[-1])
-        frames = self.source.frames(first, last + 1, step=order.step)
         try:
-            for frame_index, frame in frames:
-                if stopped.is_set():
-                    return
-                if needed(frame_index):
-                    if not put((frame_index, resize_frame(frame, self.image_size))):
+            frames = self.source.frames(first, last + 1, step=order.step)
+            with contextlib.closing(frames):
+                for frame_index, frame in frames:
+                    if stopped.is_set():
                         return
+                    if needed(frame_index):
+                        if not put((frame_index, resize_frame(frame, self.image_size))):
+                            return
             put(None)
         except BaseException as error:  # handed to the consumer, who raises it
             put(error)
-        finally:
-            frames.close()

@@ -17,6 +17,7 @@ from sam2_model.frames import normalise
 from sam2_model.masks import fill_holes, remove_specks, resize_logits
 from sam2_model.network import ImageFeatures, SAM2Network
 from sam2_model.network.mask_decoder import stable_single_mask
+from sam2_model.prompts import as_cpu_tensor, box_corners, check_inside, points_and_labels
 
 PREVIOUS_LOGIT_BOUND = 32.0
 
@@ -116,7 +117,9 @@ class SAM2ImagePredictor:
 
         Raises:
             RuntimeError: no image is set.
-            ValueError: prompts of the wrong shape or with unknown labels.
+            ValueError: prompts of the wrong shape, a point outside the image or
+                not finite, an unknown label, a box whose maximum is under its
+                minimum.
         """
         return self._predict_image(
             0, point_coords, point_labels, box, mask_input,
@@ -146,7 +149,9 @@ class SAM2ImagePredictor:
         for name, values in arguments.items():
             if values is not None and len(values) != count:
                 raise ValueError(f"{name} has {len(values)} items for {count} images")
-        columns = [values or [None] * count for values in arguments.values()]
+        columns = [
+            [None] * count if values is None else values for values in arguments.values()
+        ]
         answers = [
             self._predict_image(
                 index, *prompts, multimask_output, return_logits, normalize_coords
@@ -175,24 +180,24 @@ class SAM2ImagePredictor:
             raise ValueError("point_coords and point_labels must be given together")
         height, width = self._orig_hw[index]
         size = torch.tensor([width, height] if normalize else [1, 1], dtype=torch.float32)
-        scale = self.model.image_size / size
+        side = self.model.image_size
         coords = point_labels = boxes = mask_logits = None
         if points is not None:
-            coords = torch.as_tensor(np.asarray(points), dtype=torch.float32)
-            point_labels = torch.as_tensor(np.asarray(labels), dtype=torch.int32)
-            coords = coords[None] if coords.dim() == 2 else coords
-            point_labels = point_labels[None] if point_labels.dim() == 1 else point_labels
-            _check_points(coords, point_labels)
-            coords = (coords * scale).to(self.device)
+            coords, point_labels = points_and_labels(points, labels)
+            check_inside(coords, point_labels, size)
+            coords = (coords / size * side).to(self.device)
             point_labels = point_labels.to(self.device)
         if box is not None:
-            boxes = torch.as_tensor(np.asarray(box), dtype=torch.float32)
-            if boxes.numel() % 4 or not torch.isfinite(boxes).all():
-                raise ValueError(f"box {boxes.tolist()} must be x_min, y_min, x_max, y_max")
-            boxes = (boxes.reshape(-1, 2, 2) * scale).to(self.device)
+            boxes = (box_corners(box) / size * side).to(self.device)
         if mask_input is not None:
-            mask_logits = torch.as_tensor(np.asarray(mask_input), dtype=torch.float32)
+            mask_logits = as_cpu_tensor(mask_input, torch.float32)
             mask_logits = mask_logits[None] if mask_logits.dim() == 3 else mask_logits
+            low_res = self.model.config.low_res_mask_size
+            if mask_logits.dim() != 4 or mask_logits.shape[1:] != (1, low_res, low_res):
+                raise ValueError(
+                    f"mask_input has shape {tuple(mask_logits.shape)}, must be "
+                    f"(1, {low_res}, {low_res}), or (B, 1, {low_res}, {low_res}) for B objects"
+                )
             mask_logits = mask_logits.to(self.device)
         return coords, point_labels, boxes, mask_logits
 
@@ -221,21 +226,22 @@ class SAM2ImagePredictor:
         features = self._encoded()[slice(img_idx, img_idx + 1)]
         coords, labels = _with_boxes(point_coords, point_labels, boxes)
         encoder = self.model.sam_prompt_encoder
-        batch = 1 if coords is None else len(coords)
-        if coords is None:
+        if coords is not None:
+            sparse, dense = encoder(coords, labels, mask_input)
+        else:
             # No clicks at all: not even the padding point, as in the original.
+            batch = 1 if mask_input is None else len(mask_input)
             sparse = torch.zeros(
                 batch, 0, self.model.config.hidden_dim,
                 device=self.device, dtype=self.model.dtype,
             )
-        else:
-            sparse = encoder.embed_points(coords, labels)
+            dense = encoder.embed_masks(mask_input, batch)
         logits, ious, _, _ = self.model.sam_mask_decoder(
             features.top,
             features.high_res,
             encoder.dense_positions(),
             sparse,
-            encoder.embed_masks(mask_input, batch),
+            dense,
         )
         if multimask_output:
             logits, ious = logits[:, 1:], ious[:, 1:]
@@ -266,7 +272,7 @@ class SAM2ImagePredictor:
 def _as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """(H, W, 3) uint8."""
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return np.array(image.convert("RGB"))  # torch wants memory that it may write to
     picture = np.asarray(image)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise ValueError(
@@ -290,19 +296,6 @@ def _resize_image(picture: np.ndarray, size: int, device: torch.device) -> torch
         tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True
     )
     return normalise(resized)
-
-
-def _check_points(coords: torch.Tensor, labels: torch.Tensor) -> None:
-    if coords.dim() != 3 or coords.shape[2] != 2 or labels.shape != coords.shape[:2]:
-        raise ValueError(
-            f"point_coords {tuple(coords.shape)} and point_labels {tuple(labels.shape)} "
-            "must be (P, 2) and (P,), or (B, P, 2) and (B, P)"
-        )
-    if not torch.isfinite(coords).all():
-        raise ValueError(f"point_coords {coords.tolist()} must be finite")
-    unknown = sorted(set(labels.flatten().tolist()) - {-1, 0, 1, 2, 3})
-    if unknown:
-        raise ValueError(f"point_labels {unknown} are not known: use 1, 0 or -1")
 
 
 def _with_boxes(coords, labels, boxes):

@@ -83,7 +83,7 @@ def without_overlaps(logits: torch.Tensor) -> torch.Tensor:
 
     The others' logits there fall to -10 at most.
     """
-    if len(logits) == 1:
+    if len(logits) < 2:
         return logits
     winner = logits.argmax(dim=0, keepdim=True)
     own = torch.arange(len(logits), device=logits.device)[:, None, None, None]
@@ -115,7 +115,8 @@ def masks_at_size(logits: torch.Tensor, size_hw: tuple[int, int]) -> np.ndarray:
             continue
         rows = _samples_near(positive.any(dim=1), height)
         columns = _samples_near(positive.any(dim=0), width)
-        # The same sums in the same order as the full bilinear resize.
+        # The same sums in the same order as the full bilinear resize; only
+        # where they cancel to the last bit can its fused additions differ.
         (top, bottom, v), (left, right, u) = rows[1:], columns[1:]
         v = v[:, None]
         upper = (1 - u) * plane[top][:, left] + u * plane[top][:, right]

@@ -34,6 +34,11 @@ class StateLimits:
     What the next frame needs is kept whatever this says.
     """
 
+    def __post_init__(self) -> None:
+        for name in ("feature_cache_bytes", "history_bytes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= 0")
+
 
 @dataclass(frozen=True)
 class PointPrompt:
@@ -142,7 +147,8 @@ class FeatureCache:
         Dropped first is the frame farthest from any prompt, where corrections
         are least likely; the newest always stays.
         """
-        self.byte_count += features.byte_count
+        old = self._entries.pop(frame_index, None)
+        self.byte_count += features.byte_count - (0 if old is None else old.byte_count)
         self._entries[frame_index] = features
         if self.byte_count <= self.budget_bytes:
             return
@@ -183,6 +189,8 @@ class InferenceState:
         self._reader = FrameReader(source, network.image_size)
         self._features = FeatureCache(limits.feature_cache_bytes)
         self._ahead: Iterator[tuple[int, torch.Tensor]] | None = None
+        self._coming = range(0)
+        """Frames that the reading thread has not brought yet."""
         self._owns_source = owns_source
         self.encoded_frame_count = 0
         """How often the image encoder ran for this state."""
@@ -215,10 +223,16 @@ class InferenceState:
         return answers[name]
 
     def object_state(self, object_id: ObjectId) -> ObjectState:
-        """The object of that id, made if it is new."""
-        if object_id not in self.objects:
-            self.objects[object_id] = ObjectState(object_id)
-        return self.objects[object_id]
+        """The object of that id; a new one, not yet among `objects`, if there is none.
+
+        Raises:
+            ValueError: the id cannot be hashed.
+        """
+        try:
+            state = self.objects.get(object_id)
+        except TypeError:
+            raise ValueError(f"object id {object_id!r} must be hashable") from None
+        return ObjectState(object_id) if state is None else state
 
     def prompted_frames(self) -> set[int]:
         """Frames with a prompt for any object."""
@@ -248,25 +262,24 @@ class InferenceState:
         self._ahead = self._reader.read_in_order(
             order, lambda frame_index: frame_index not in self._features
         )
+        self._coming = order
 
     def stop_reading(self) -> None:
         """End the reading thread, if there is one."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
+            self._coming = range(0)
 
     def _frame_ahead(self, frame_index: int) -> torch.Tensor | None:
         """The frame from the reading thread, or None if the thread will not bring it."""
-        if self._ahead is None:
-            return None
-        for read_index, frame in self._ahead:
+        while frame_index in self._coming:
+            read_index, frame = next(self._ahead, (self._coming[-1], None))
+            self._coming = self._coming[self._coming.index(read_index) + 1 :]
             if read_index == frame_index:
                 return frame
-            # A frame read ahead whose features came into the cache meanwhile
-            # is passed over; any other order means the caller has left the row.
-            if read_index not in self._features:
-                break
-        self.stop_reading()
+            # Frames that nobody asked for (all objects are prompted there, or
+            # the features came into the cache meanwhile) are passed over.
         return None
 
     def trim(self, keep: range) -> None:

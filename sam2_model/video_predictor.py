@@ -9,16 +9,17 @@ through the network together, and what is kept of the past is bounded.
 from __future__ import annotations
 
 import logging
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import AbstractSet, Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 
 from sam2_model.masks import fill_holes, remove_specks, resize_logits, without_overlaps
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import NO_OBJECT_LOGIT, MemoryTokens
+from sam2_model.prompts import as_cpu_tensor, box_corners, check_inside, points_and_labels
 from sam2_model.session import (
     FrameOutput,
     InferenceState,
@@ -59,6 +60,16 @@ class PredictorOptions:
     """Look at every r-th recent frame instead of each."""
     max_objects_per_batch: int = 32
     """Objects that go through the network together; more need more memory."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("fill_hole_area", 0),
+            ("remove_speck_area", 0),
+            ("memory_temporal_stride_for_eval", 1),
+            ("max_objects_per_batch", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be >= {least}")
 
 
 class SAM2VideoPredictor:
@@ -169,7 +180,7 @@ class SAM2VideoPredictor:
                 are not finite or not in the frame, an unknown label, or a box
                 whose maximum is under its minimum.
         """
-        self._check_frame(inference_state, frame_idx)
+        frame_idx = self._checked_frame(inference_state, frame_idx)
         coords, point_labels = self._point_tensors(
             inference_state, points, labels, box, clear_old_points, normalize_coords
         )
@@ -178,11 +189,8 @@ class SAM2VideoPredictor:
         if old is not None:
             coords = torch.cat((old.points_xy, coords), dim=1)
             point_labels = torch.cat((old.labels, point_labels), dim=1)
-        state.points[frame_idx] = PointPrompt(coords, point_labels)
-        state.masks.pop(frame_idx, None)
-
         is_first_look = frame_idx not in state.tracked_reverse
-        is_conditioning = is_first_look or self.options.add_all_frames_to_correct_as_cond
+        is_conditioning = self._will_condition(state, frame_idx)
         previous = state.pending(is_conditioning).get(frame_idx) or state.output_at(frame_idx)
         mask_logits = None
         if previous is not None:
@@ -199,6 +207,10 @@ class SAM2VideoPredictor:
             stability_fallback=self.options.dynamic_multimask_via_stability,
         )
         output = self._outputs(inference_state, prediction)[0]
+        # Nothing is kept before everything that can fail is done.
+        inference_state.objects[obj_id] = state
+        state.points[frame_idx] = PointPrompt(coords, point_labels)
+        state.masks.pop(frame_idx, None)
         state.pending(is_conditioning)[frame_idx] = output
         return self._frame_answer(inference_state, frame_idx, is_conditioning)
 
@@ -218,19 +230,35 @@ class SAM2VideoPredictor:
 
         Returns:
             As `add_new_points_or_box`.
+
+        Raises:
+            ValueError: no such frame, a mask that is not (height, width), has no
+                pixels or holds negative values.
         """
-        self._check_frame(inference_state, frame_idx)
+        frame_idx = self._checked_frame(inference_state, frame_idx)
         model_mask = self._mask_tensor(mask)
         state = inference_state.object_state(obj_id)
-        state.masks[frame_idx] = model_mask
-        state.points.pop(frame_idx, None)
-        is_first_look = frame_idx not in state.tracked_reverse
-        is_conditioning = is_first_look or self.options.add_all_frames_to_correct_as_cond
+        is_conditioning = self._will_condition(state, frame_idx)
         frame = inference_state.features(frame_idx, self.model)
         prediction = self.model.mask_as_prediction(frame.top, frame.high_res, model_mask)
         output = self._outputs(inference_state, prediction)[0]
+        inference_state.objects[obj_id] = state
+        state.masks[frame_idx] = model_mask
+        state.points.pop(frame_idx, None)
         state.pending(is_conditioning)[frame_idx] = output
         return self._frame_answer(inference_state, frame_idx, is_conditioning)
+
+    def _will_condition(self, state: ObjectState, frame_idx: int) -> bool:
+        """Whether a prompt on this frame is one that every other frame looks at.
+
+        A correction of a frame that already is must stay one: Meta's predictor
+        files it under the tracked frames and then drops it.
+        """
+        return (
+            frame_idx not in state.tracked_reverse
+            or frame_idx in state.conditioning
+            or self.options.add_all_frames_to_correct_as_cond
+        )
 
     @torch.inference_mode()
     def clear_all_prompts_in_frame(
@@ -240,12 +268,12 @@ class SAM2VideoPredictor:
         obj_id: ObjectId,
         need_output: bool = True,
     ) -> tuple[int, list[ObjectId], torch.Tensor] | None:
-        """Take back an object's prompts on a frame.
+        """Take back an object's prompts on a frame, if it has any there.
 
         Returns:
             As `add_new_points_or_box`, or None if `need_output` is False.
         """
-        self._check_frame(inference_state, frame_idx)
+        frame_idx = self._checked_frame(inference_state, frame_idx)
         state = inference_state.object_state(obj_id)
         state.points.pop(frame_idx, None)
         state.masks.pop(frame_idx, None)
@@ -277,12 +305,12 @@ class SAM2VideoPredictor:
             prompts the others' logits there, (frame, (N, 1, H, W)).
 
         Raises:
-            KeyError: `strict` and there is no such object.
+            RuntimeError: `strict` and there is no such object.
         """
         state = inference_state.objects.get(obj_id)
         if state is None:
             if strict:
-                raise KeyError(
+                raise RuntimeError(
                     f"cannot remove object {obj_id!r}: the objects are "
                     f"{inference_state.obj_ids}"
                 )
@@ -348,7 +376,7 @@ class SAM2VideoPredictor:
         if start_frame_idx is None:
             objects = inference_state.objects.values()
             start_frame_idx = min(t for state in objects for t in state.conditioning)
-        self._check_frame(inference_state, start_frame_idx)
+        start_frame_idx = self._checked_frame(inference_state, start_frame_idx)
         length = count if max_frame_num_to_track is None else max_frame_num_to_track
         if length < 0:
             raise ValueError(f"max_frame_num_to_track={length} must be >= 0")
@@ -451,7 +479,9 @@ class SAM2VideoPredictor:
         states = [
             state
             for state in inference_state.objects.values()
-            if state.object_id not in skipped or frame_idx in state.conditioning
+            # An object added since propagation began has its turn in the next one.
+            if state.conditioning
+            and (state.object_id not in skipped or frame_idx in state.conditioning)
         ]
         open_states = [state for state in states if frame_idx not in state.conditioning]
         tracked = self._track(inference_state, open_states, frame_idx, reverse)
@@ -580,7 +610,7 @@ class SAM2VideoPredictor:
             return self.model.without_memory(top)
         reverse = state.tracked_reverse[frame_idx]
         recall = self._recall(inference_state, state, frame_idx, reverse)
-        if not recall.maps and not recall.pointers:
+        if not recall.maps:
             return self.model.without_memory(top)
         return self.model.condition_on_memory(top, _batch_tokens([recall]))
 
@@ -627,7 +657,7 @@ class SAM2VideoPredictor:
     ) -> tuple[int, list[ObjectId], torch.Tensor]:
         """All objects' logits on a frame at video size; absent ones far below zero."""
         size_hw = (inference_state.info.height, inference_state.info.width)
-        planes = []
+        planes = [torch.zeros(0, 1, *size_hw, device=self.device)]
         for state in inference_state.objects.values():
             output = state.pending(is_conditioning).get(frame_idx)
             output = output or state.output_at(frame_idx)
@@ -640,10 +670,15 @@ class SAM2VideoPredictor:
             masks = without_overlaps(masks)
         return frame_idx, inference_state.obj_ids, masks
 
-    def _check_frame(self, inference_state: InferenceState, frame_idx: int) -> None:
+    def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
         count = inference_state.num_frames
-        if not 0 <= frame_idx < count:
-            raise ValueError(f"frame_idx={frame_idx} must be in [0, {count}), the video's frames")
+        try:
+            index = operator.index(frame_idx)
+        except TypeError:
+            raise ValueError(f"frame_idx={frame_idx!r} must be a whole number") from None
+        if not 0 <= index < count:
+            raise ValueError(f"frame_idx={index} must be in [0, {count}), the video's frames")
+        return index
 
     def _point_tensors(
         self, inference_state, points, labels, box, clear_old_points, normalize_coords
@@ -660,24 +695,39 @@ class SAM2VideoPredictor:
         coords = torch.zeros(1, 0, 2)
         point_labels = torch.zeros(1, 0, dtype=torch.int32)
         if points is not None:
-            coords, point_labels = _points_and_labels(points, labels)
+            coords, point_labels = points_and_labels(points, labels)
+            if len(coords) != 1:
+                raise ValueError(
+                    f"points have shape {tuple(coords.shape)}, must be (P, 2) or "
+                    "(1, P, 2): one object at a time"
+                )
         if box is not None:
-            coords = torch.cat((_box_corners(box), coords), dim=1)
-            corners = torch.tensor([[2, 3]], dtype=torch.int32)
-            point_labels = torch.cat((corners, point_labels), dim=1)
+            corners = box_corners(box)
+            if len(corners) != 1:
+                raise ValueError(
+                    f"box has {corners.numel()} numbers, must have 4: one object at a time"
+                )
+            coords = torch.cat((corners, coords), dim=1)
+            corner_labels = torch.tensor([[2, 3]], dtype=torch.int32)
+            point_labels = torch.cat((corner_labels, point_labels), dim=1)
         if coords.shape[1] == 0:
             raise ValueError("a prompt needs at least one point or a box")
         width, height = inference_state.info.width, inference_state.info.height
         size = torch.tensor([width, height]) if normalize_coords else torch.ones(2)
-        _check_inside(coords, point_labels, size)
+        check_inside(coords, point_labels, size)
         coords = coords / size * self.image_size
         return coords.to(self.device), point_labels.to(self.device)
 
     def _mask_tensor(self, mask) -> torch.Tensor:
         """(1, 1, S, S) float32, 0 or 1."""
-        mask = mask if isinstance(mask, torch.Tensor) else torch.as_tensor(np.asarray(mask))
+        mask = as_cpu_tensor(mask, torch.float32)
         if mask.dim() != 2 or 0 in mask.shape:
             raise ValueError(f"mask has shape {tuple(mask.shape)}, must be (height, width)")
+        if not (mask >= 0).all():
+            raise ValueError(
+                f"mask has the value {mask[~(mask >= 0)][0].item():g}, must be bool or 0 and 1: "
+                "logits are to be compared with 0 first"
+            )
         mask = (mask != 0).float().to(self.device)[None, None]
         size = self.image_size
         if mask.shape[-2:] != (size, size):
@@ -748,55 +798,3 @@ def _is_pending_conditioning(inference_state: InferenceState, frame_idx: int) ->
     return any(
         frame_idx in state.pending_conditioning for state in inference_state.objects.values()
     )
-
-
-def _points_and_labels(points, labels) -> tuple[torch.Tensor, torch.Tensor]:
-    coords = torch.as_tensor(np.asarray(points), dtype=torch.float32)
-    point_labels = torch.as_tensor(np.asarray(labels))
-    coords = coords[None] if coords.dim() == 2 else coords
-    point_labels = point_labels[None] if point_labels.dim() == 1 else point_labels
-    if coords.dim() != 3 or coords.shape[0] != 1 or coords.shape[2] != 2:
-        raise ValueError(
-            f"points have shape {tuple(coords.shape)}, must be (P, 2) or (1, P, 2)"
-        )
-    if point_labels.shape != coords.shape[:2]:
-        raise ValueError(
-            f"labels have shape {tuple(point_labels.shape)}, must be one a point: "
-            f"({coords.shape[1]},)"
-        )
-    unknown = sorted({value for value in point_labels.flatten().tolist()} - {-1, 0, 1, 2, 3})
-    if unknown:
-        raise ValueError(
-            f"labels {unknown} are not known: 1 inside, 0 outside, 2 and 3 box corners, "
-            "-1 ignored"
-        )
-    return coords, point_labels.to(torch.int32)
-
-
-def _box_corners(box) -> torch.Tensor:
-    """x_min, y_min, x_max, y_max -> (1, 2, 2), checked."""
-    corners = torch.as_tensor(np.asarray(box), dtype=torch.float32).reshape(-1)
-    if corners.shape != (4,):
-        raise ValueError(
-            f"box has {corners.numel()} numbers, must have 4: x_min, y_min, x_max, y_max"
-        )
-    x_min, y_min, x_max, y_max = corners.tolist()
-    if x_max < x_min or y_max < y_min:
-        raise ValueError(
-            f"box {corners.tolist()} must have x_min <= x_max and y_min <= y_max"
-        )
-    return corners.view(1, 2, 2)
-
-
-def _check_inside(coords: torch.Tensor, labels: torch.Tensor, size: torch.Tensor) -> None:
-    if not torch.isfinite(coords).all():
-        raise ValueError(f"coordinates {coords.tolist()} must be finite")
-    # A box may touch or cross the border: people draw them so. A click on
-    # nothing is a mistake of the caller's units.
-    clicks = coords[(labels == 0) | (labels == 1)]
-    outside = (clicks < 0).any(dim=1) | (clicks > size).any(dim=1)
-    if outside.any():
-        raise ValueError(
-            f"points {clicks[outside].tolist()} must be inside the frame: "
-            f"x in [0, {size[0]:g}], y in [0, {size[1]:g}]"
-        )

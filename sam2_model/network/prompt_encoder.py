@@ -22,6 +22,7 @@ class PromptEncoder(nn.Module):
         self.image_size = config.image_size
         self.feature_size = config.feature_size
         self.mask_input_size = config.low_res_mask_size
+        self.draws_prompts = config.draw_prompts
         self.pe_layer = RandomFourierPositions(dim // 2)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)
@@ -60,9 +61,67 @@ class PromptEncoder(nn.Module):
         is_point = (labels != PADDING_LABEL)[..., None]
         return encoded * is_point + table[labels.long() + 1]
 
+    def forward(
+        self,
+        points_xy: torch.Tensor,
+        labels: torch.Tensor,
+        mask_logits: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sparse (B, P + 1, C) and dense (B, C, H, W) embeddings of all prompts."""
+        dense_input = mask_logits
+        if self.draws_prompts and bool((labels != PADDING_LABEL).any()):
+            dense_input = draw_prompts(
+                points_xy / self.image_size, labels, mask_logits, self.mask_input_size
+            )
+        return (
+            self.embed_points(points_xy, labels),
+            self.embed_masks(dense_input, len(points_xy)),
+        )
+
     def embed_masks(self, mask_logits: torch.Tensor | None, batch: int) -> torch.Tensor:
         """(B, 1, S / 4, S / 4) logits, or None for "no mask" -> (B, C, S / 16, S / 16)."""
         if mask_logits is not None:
             return self.mask_downscaling(mask_logits.to(self.dtype))
         size = self.feature_size
         return self.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(batch, -1, size, size)
+
+
+DRAWN_LOGIT = 10.0
+"""What drawn prompts say in the mask prompt: plus inside, minus outside, 0 unknown."""
+DRAWN_CLICK_RADIUS = 1 / 24
+"""A click's disc, as a share of the image's side."""
+
+
+def draw_prompts(
+    points: torch.Tensor, labels: torch.Tensor, mask_logits: torch.Tensor | None, size: int
+) -> torch.Tensor:
+    """Clicks and boxes as a mask prompt.
+
+    Args:
+        points: (B, P, 2) x and y in [0, 1]. labels: (B, P): 1, 0, 2, 3, -1.
+        mask_logits: (B, 1, size, size) of an earlier prediction, drawn over by
+            clicks; a box then adds nothing to it.
+
+    Returns:
+        (B, 1, size, size) logits.
+    """
+    place = (torch.arange(size, device=points.device) + 0.5) / size
+    x, y = place.view(1, 1, 1, -1), place.view(1, 1, -1, 1)
+    if mask_logits is None:
+        top_left = (points * (labels == 2)[..., None]).sum(dim=1)[:, :, None, None]
+        bottom_right = (points * (labels == 3)[..., None]).sum(dim=1)[:, :, None, None]
+        inside = (
+            (x >= top_left[:, :1]) & (x <= bottom_right[:, :1])
+            & (y >= top_left[:, 1:]) & (y <= bottom_right[:, 1:])
+        )
+        has_box = (labels == 2).any(dim=1)[:, None, None, None]
+        drawn = torch.where(inside, DRAWN_LOGIT, -DRAWN_LOGIT) * has_box
+    else:
+        drawn = mask_logits.float()
+    for point, label in zip(points.unbind(1), labels.unbind(1)):
+        dx, dy = x - point[:, 0, None, None, None], y - point[:, 1, None, None, None]
+        near = dx**2 + dy**2 <= DRAWN_CLICK_RADIUS**2
+        label = label[:, None, None, None]
+        drawn = torch.where(near & (label == 1), DRAWN_LOGIT, drawn)
+        drawn = torch.where(near & (label == 0), -DRAWN_LOGIT, drawn)
+    return drawn

@@ -218,8 +218,7 @@ class SAM2Network(nn.Module):
             features,
             high_res,
             encoder.dense_positions(),
-            encoder.embed_points(points_xy, point_labels),
-            encoder.embed_masks(mask_logits, batch),
+            *encoder(points_xy, point_labels, mask_logits),
         )
         return self._choose_mask(
             logits, ious, mask_tokens, score, multimask, stability_fallback

@@ -18,6 +18,7 @@ from sam2_model.configs import DEMO
 from sam2_model.network import SAM2Network
 from sam2_model.training.batches import BatchSettings, step_batches
 from sam2_model.training.materials import Materials
+from sam2_model.training.losses import LossWeights
 from sam2_model.training.objective import PromptMix
 from sam2_model.training.trainer import Schedule, Trainer
 
@@ -28,38 +29,44 @@ class Stage:
     batches: BatchSettings
     schedule: Schedule
     prompt_mix: PromptMix = PromptMix()
+    loss_weights: LossWeights = LossWeights()
 
+
+_FROM_SCRATCH = LossWeights(focal=0.0, cross_entropy=2.0)
 
 STAGES = (
     # A quarter of the area: shapes and edges are learned four times as fast.
     Stage(
         name="1-images",
         batches=BatchSettings(
-            image_size=128, frame_count=1, clip_count=12, objects_per_clip=4, pool_size=3000,
-            mix=(("composed", 0.5), ("image", 0.5)),
+            image_size=128, frame_count=1, clip_count=10, objects_per_clip=6,
+            mix=(("composed", 0.5), ("image", 0.5)), pool_size=3000, least_area=0.01,
         ),
-        schedule=Schedule(steps=1700, learning_rate=1e-3, final_fraction=0.3, seed=1),
+        schedule=Schedule(steps=1400, learning_rate=4e-4, warmup_steps=50, final_fraction=0.5, seed=1),
         prompt_mix=PromptMix(box=0.6, point=0.4),
+        loss_weights=_FROM_SCRATCH,
     ),
     Stage(
         name="2-clips",
         batches=BatchSettings(
-            image_size=128, frame_count=3, clip_count=5, objects_per_clip=3, pool_size=1500,
-            mix=(("composed", 0.6), ("warped", 0.4)),
+            image_size=128, frame_count=3, clip_count=5, objects_per_clip=3,
+            mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1500, least_area=0.01,
         ),
         schedule=Schedule(
-            steps=1200, learning_rate=6e-4, warmup_steps=100, final_fraction=0.3, seed=2
+            steps=1300, learning_rate=3e-4, warmup_steps=50, final_fraction=0.5, seed=2
         ),
+        loss_weights=_FROM_SCRATCH,
     ),
     Stage(
         name="3-clips-full-size",
         batches=BatchSettings(
-            image_size=256, frame_count=4, clip_count=2, objects_per_clip=3, pool_size=1000,
-            mix=(("composed", 0.6), ("warped", 0.4)),
+            image_size=DEMO.image_size, frame_count=4, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1000, least_area=0.005,
         ),
         schedule=Schedule(
-            steps=650, learning_rate=4e-4, warmup_steps=50, final_fraction=0.01, seed=3
+            steps=500, learning_rate=2e-4, warmup_steps=30, final_fraction=0.02, seed=3
         ),
+        loss_weights=_FROM_SCRATCH,
     ),
 )
 
@@ -75,7 +82,10 @@ def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path
     """Train one stage to its end and return its checkpoint."""
     torch.manual_seed(stage.schedule.seed)
     network = SAM2Network(config_at(stage.batches.image_size))
-    trainer = Trainer(network, stage.schedule, folder / stage.name, prompt_mix=stage.prompt_mix)
+    trainer = Trainer(
+        network, stage.schedule, folder / stage.name,
+        prompt_mix=stage.prompt_mix, loss_weights=stage.loss_weights,
+    )
     if not trainer.resume() and start_from is not None:
         trainer.start_from(torch.load(start_from, weights_only=True)["average"])
     if trainer.step < stage.schedule.steps:

@@ -18,6 +18,8 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
+    cross_entropy: float = 0.0
+    """Plain cross-entropy beside focal: it teaches a network from scratch sooner."""
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, *, alpha: float = 0.25) -> torch.Tensor:
@@ -66,8 +68,11 @@ def prediction_loss(
     logits = F.interpolate(logits.float(), size=targets.shape[-2:], mode="bilinear")
     targets = targets.expand_as(logits)
     present = targets[:, 0].flatten(1).any(dim=1).float()
-    mask_loss = weights.focal * focal_loss(logits, targets)
+    mask_loss = weights.focal * focal_loss(logits, targets) if weights.focal else 0.0
     mask_loss = mask_loss + weights.dice * dice_loss(logits, targets)
+    if weights.cross_entropy:
+        entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        mask_loss = mask_loss + weights.cross_entropy * entropy.mean(dim=(-2, -1))
     best = mask_loss.detach().argmin(dim=1)
     rows = torch.arange(len(best), device=best.device)
     with torch.no_grad():

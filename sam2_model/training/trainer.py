@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from sam2_model.network import SAM2Network
+from sam2_model.training.losses import LossWeights
 from sam2_model.training.objective import ClipBatch, PromptMix, run_clips
 
 
@@ -27,7 +28,7 @@ class Schedule:
     final_fraction: float = 0.02
     """The learning rate at the end, as a share of `learning_rate`."""
     weight_decay: float = 0.05
-    gradient_clip: float = 0.5
+    gradient_clip: float = 1.0
     ema_decay: float = 0.998
     seed: int = 0
 
@@ -65,11 +66,13 @@ class Trainer:
         folder: Path,
         *,
         prompt_mix: PromptMix = PromptMix(),
+        loss_weights: LossWeights = LossWeights(),
     ) -> None:
         self.network = network.train()
         self.schedule = schedule
         self.folder = folder
         self.prompt_mix = prompt_mix
+        self.loss_weights = loss_weights
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(
@@ -144,7 +147,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
-        result = run_clips(self.network, batch, generator, prompt_mix=self.prompt_mix)
+        result = run_clips(
+            self.network,
+            batch,
+            generator,
+            prompt_mix=self.prompt_mix,
+            weights=self.loss_weights,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(

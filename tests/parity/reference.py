@@ -20,9 +20,10 @@ def import_sam2() -> None:
     if not hasattr(import_sam2, "library"):
         # The library lives as long as this reference to it.
         import_sam2.library = torch.library.Library("torchvision", "DEF")
-        import_sam2.library.define(
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        for name in ("nms", "qnms"):
+            import_sam2.library.define(
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import sam2.build_sam  # noqa: F401

@@ -1,0 +1,60 @@
+"""Errors that have an HTTP status: what a request may fail with, in plain words.
+
+`detail` names the value and the rule. It goes into logs and answers, so it
+never holds a token, nor a URL's query (`http_client.without_query`).
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """A request that cannot be answered; subclasses give the status and a short name."""
+
+    status = 500
+    name = "internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class BadRequest(ServiceError):
+    """The request's JSON breaks the protocol."""
+
+    status, name = 400, "bad request"
+
+
+class UnusableTask(ServiceError):
+    """The request is well-formed, but this service cannot work on what it names."""
+
+    status, name = 422, "task cannot be answered"
+
+
+class MediaRefused(ServiceError):
+    """A media reference that the rules do not allow."""
+
+    status, name = 403, "media refused"
+
+
+class MediaNotFound(ServiceError):
+    """There is nothing at the media reference."""
+
+    status, name = 404, "media not found"
+
+
+class MediaTooLarge(ServiceError):
+    """The media is over a limit."""
+
+    status, name = 413, "media too large"
+
+
+class MediaUnreachable(ServiceError):
+    """The host of the media did not give it."""
+
+    status, name = 502, "media unreachable"
+
+
+class NotReady(ServiceError):
+    """The model is loading, has failed, or is busy for too long."""
+
+    status, name = 503, "model not ready"

@@ -1,0 +1,100 @@
+"""The JSON of Label Studio's ML-backend requests (PROTOCOL sections 2, 6 and 11)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+from backend.errors import BadRequest
+
+Result = Mapping[str, Any]
+
+_VIDEO_TYPES = ("videorectangle", "labels")
+"""A VideoRectangle, and the result of its own that may hold its labels."""
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A checked body of POST /predict."""
+
+    tasks: tuple[Mapping[str, Any], ...]
+    label_config: str
+    context_results: tuple[Result, ...] | None
+    """What is marked in the open editor; None for a batch call."""
+
+    @property
+    def is_interactive(self) -> bool:
+        return self.context_results is not None
+
+
+def parse_predict(body: object) -> PredictRequest:
+    """Raises BadRequest naming the field, the value and the rule."""
+    body = _object(body, "the body")
+    tasks = _objects(body.get("tasks"), "tasks")
+    label_config = body.get("label_config")
+    if not isinstance(label_config, str) or not label_config.strip():
+        raise BadRequest(
+            f"label_config {label_config!r:.80} must be the project's labeling config, a string"
+        )
+    params = body.get("params")
+    context = _object({} if params is None else params, "params").get("context")
+    if context is None:
+        return PredictRequest(tasks, label_config, None)
+    results = _object(context, "params.context").get("result")
+    results = _objects([] if results is None else results, "params.context.result")
+    if len(tasks) != 1:
+        raise BadRequest(f"tasks has {len(tasks)} entries, an interactive call must have one")
+    return PredictRequest(tasks, label_config, results)
+
+
+def interactive_results(
+    task: Mapping[str, Any], context_results: Sequence[Result]
+) -> tuple[Result, ...]:
+    """The results that an interactive call asks about.
+
+    They are the context's, but for a text area that stands alone: its context
+    does not hold the boxes, which are in the draft, or the annotation, that
+    was saved last.
+    """
+    if context_results and all(r.get("type") in ("textarea", "choices") for r in context_results):
+        saved = [*_saved(task, "drafts"), *_saved(task, "annotations")]
+        return (*_video_results(_newest(saved)), *context_results)
+    return tuple(context_results)
+
+
+def batch_results(task: Mapping[str, Any]) -> tuple[Result, ...]:
+    """The VideoRectangles of the task's newest annotation; none without one."""
+    return _video_results(_newest(_saved(task, "annotations")))
+
+
+def _saved(task: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    entries = task.get(name)
+    if not isinstance(entries, list):
+        return []
+    return [e for e in entries if isinstance(e, Mapping) and not e.get("was_cancelled")]
+
+
+def _newest(entries: Sequence[Mapping[str, Any]]) -> Sequence[Result]:
+    """The results of the entry saved last; times are ISO 8601 in one zone."""
+    if not entries:
+        return ()
+    newest = max(entries, key=lambda entry: str(entry.get("updated_at") or ""))
+    results = newest.get("result")
+    return _objects([] if results is None else results, "annotations[].result")
+
+
+def _video_results(results: Sequence[Result]) -> tuple[Result, ...]:
+    found = tuple(r for r in results if r.get("type") in _VIDEO_TYPES)
+    return found if any(r.get("type") == _VIDEO_TYPES[0] for r in found) else ()
+
+
+def _object(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"{name} {value!r:.80} must be a JSON object")
+    return value
+
+
+def _objects(value: object, name: str) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(value, list):
+        raise BadRequest(f"{name} {value!r:.80} must be a list of JSON objects")
+    return tuple(_object(item, f"{name}[{index}]") for index, item in enumerate(value))

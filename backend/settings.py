@@ -1,0 +1,254 @@
+"""What an operator can set. The only file of the backend that reads the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Callable, Mapping, TypeVar
+from urllib.parse import urlsplit
+
+from converters.types import Direction
+from sam2_model.checkpoints import cache_folder
+
+_MIB = 2**20
+_SECRETS = ("label_studio_api_key",)
+_DTYPES = ("float32", "bfloat16", "float16")
+_KEYFRAMES = ("thin", "all")
+_HOST = re.compile(r"[^\s/@?#]+")
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Settings:
+    """Everything the service can be told; checked when it is made.
+
+    Raises ValueError naming the field, its value (never a secret's) and the rule.
+    """
+
+    model: str = "demo"
+    """A model name, Meta's config path or a hub id (`sam2_model.configs`)."""
+    checkpoint: str | None = None
+    """A file, a checkpoint name or a hub id; None: the model's own."""
+    device: str | None = None
+    """"cpu", "cuda", "cuda:1"; None: the GPU if there is one."""
+    dtype: str | None = None
+    """"float32", "bfloat16" or "float16"; None: what the device is fast at."""
+
+    label_studio_url: str | None = None
+    """Where relative media is fetched from, and the only host that sees the key."""
+    label_studio_api_key: str | None = None
+    """A legacy token or a personal access token. Secret."""
+    label_studio_local_files_root: Path | None = None
+    """Label Studio's LOCAL_FILES_DOCUMENT_ROOT, where this machine has it too:
+    `/data/local-files/?d=...` is then read from it and not over HTTP."""
+
+    media_roots: tuple[Path, ...] = ()
+    """Folders from which task data may name files by absolute path."""
+    media_cache: Path = field(default_factory=lambda: cache_folder() / "media")
+    """Where downloads are kept."""
+    allow_private_media_hosts: tuple[str, ...] = ()
+    """Hosts ("name" or "name:port") on private or loopback addresses that media
+    may come from; Label Studio's own host always may."""
+    max_download_bytes: int = 2048 * _MIB
+    """For one video, or all the images of one task."""
+    download_seconds: float = 600.0
+    """For one download; it goes on when the request that began it has timed out."""
+
+    max_request_bytes: int = 250 * _MIB
+    """Label Studio's own limit."""
+    max_waiting_requests: int = 8
+    """/predict calls at once; more are refused. Below the server's threads, so
+    that /health always finds a free one."""
+    answer_seconds: float = 90.0
+    """Tracking stops and answers after this; Label Studio gives up after 100 s."""
+    max_frames: int = 100_000
+    """Frames of one video."""
+    max_objects: int = 64
+    """Objects in one request."""
+
+    direction: Direction = Direction.FORWARD
+    """Forward to the end, backward to the start, or both, from each object's prompts."""
+    keyframes: str = "thin"
+    """"thin": as few as keep the editor's box right; "all": one a frame."""
+    keyframe_min_iou: float = 0.9
+    """How close a thinned box stays to the mask's, in (0, 1]."""
+    max_brush_regions: int = 100
+    """BrushLabels regions in one answer; the editor gets slow with more."""
+    max_bitmask_regions: int = 300
+    """The same for BitmaskLabels and RectangleLabels."""
+
+    def __post_init__(self) -> None:
+        _check_name("model", self.model)
+        if self.dtype is not None and self.dtype not in _DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} must be one of {_DTYPES}")
+        if self.keyframes not in _KEYFRAMES:
+            raise ValueError(f"keyframes={self.keyframes!r} must be one of {_KEYFRAMES}")
+        if not 0 < self.keyframe_min_iou <= 1:
+            raise ValueError(
+                f"keyframe_min_iou={self.keyframe_min_iou!r} must be above 0 and at most 1"
+            )
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}={value!r} must be above 0")
+        for host in self.allow_private_media_hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"allow_private_media_hosts has {host!r}, must be 'host' or 'host:port'"
+                )
+        object.__setattr__(self, "direction", _direction(self.direction))
+        object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
+        _check_key(self.label_studio_api_key)
+        if self.label_studio_api_key and not self.label_studio_url:
+            raise ValueError(
+                "label_studio_api_key is set but label_studio_url is not: the key is "
+                "sent to that host alone"
+            )
+
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={self._shown(item.name)}" for item in fields(self))
+        return f"Settings({', '.join(shown)})"
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        return "'***'" if name in _SECRETS and value else repr(value)
+
+    @property
+    def model_version(self) -> str:
+        """What predictions are stored under; known before the model is loaded."""
+        if self.checkpoint is None:
+            return f"sam2:{self.model}"
+        return f"sam2:{self.model}:{Path(self.checkpoint).name}"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must not be shown anywhere."""
+        return tuple(value for name in _SECRETS if (value := getattr(self, name)))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Settings from variables; one that is empty or missing leaves the default.
+
+        Args:
+            environment: default the process's own.
+
+        Raises:
+            ValueError: a value that breaks its rule; names the variable or field.
+        """
+        environment = os.environ if environment is None else environment
+        given: dict[str, Any] = {}
+        for variable, (name, read) in _VARIABLES.items():
+            text = environment.get(variable, "").strip()
+            if text:
+                try:
+                    given[name] = read(text)
+                except ValueError as error:
+                    raise ValueError(f"{variable}={text!r} {error}") from None
+        return cls(**given)
+
+
+_POSITIVE = (
+    "max_download_bytes", "download_seconds", "max_request_bytes", "max_waiting_requests",
+    "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
+)
+
+
+def _number(convert: Callable[[str], _Value], what: str) -> Callable[[str], _Value]:
+    def read(text: str) -> _Value:
+        try:
+            return convert(text)
+        except ValueError:
+            raise ValueError(f"must be {what}") from None
+
+    return read
+
+
+_whole = _number(int, "a whole number")
+_real = _number(float, "a number")
+
+
+def _mebibytes(text: str) -> int:
+    return _whole(text) * _MIB
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    return tuple(_folder(part) for part in text.split(os.pathsep) if part)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "SAM2_MODEL": ("model", str),
+    "SAM2_CHECKPOINT": ("checkpoint", str),
+    "SAM2_DEVICE": ("device", str),
+    "SAM2_DTYPE": ("dtype", str),
+    "LABEL_STUDIO_URL": ("label_studio_url", str),
+    "LABEL_STUDIO_API_KEY": ("label_studio_api_key", str),
+    "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": ("label_studio_local_files_root", _folder),
+    "SAM2_MEDIA_ROOTS": ("media_roots", _folders),
+    "SAM2_MEDIA_CACHE": ("media_cache", _folder),
+    "SAM2_ALLOW_PRIVATE_MEDIA_HOSTS": ("allow_private_media_hosts", _list),
+    "SAM2_MAX_DOWNLOAD_MIB": ("max_download_bytes", _mebibytes),
+    "SAM2_DOWNLOAD_SECONDS": ("download_seconds", _real),
+    "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
+    "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
+    "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
+    "SAM2_MAX_FRAMES": ("max_frames", _whole),
+    "SAM2_MAX_OBJECTS": ("max_objects", _whole),
+    "SAM2_DIRECTION": ("direction", str),
+    "SAM2_KEYFRAMES": ("keyframes", str),
+    "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
+    "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),
+    "SAM2_MAX_BITMASK_REGIONS": ("max_bitmask_regions", _whole),
+}
+"""Variable -> field, and how its text is read."""
+
+
+def _check_name(name: str, value: str) -> None:
+    if not value or value != value.strip():
+        raise ValueError(f"{name}={value!r} must not be empty or have spaces around it")
+
+
+def _direction(value: object) -> Direction:
+    try:
+        return Direction(value)
+    except ValueError:
+        names = [str(direction) for direction in Direction]
+        raise ValueError(f"direction={value!r} must be one of {names}") from None
+
+
+def _base_url(url: str | None) -> str | None:
+    """Without a slash at the end."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise ValueError("label_studio_url must be http(s)://host[:port][/path]")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "label_studio_url must not hold a user or password; the key goes into "
+            "label_studio_api_key"
+        )
+    return url.rstrip("/")
+
+
+def _check_key(key: str | None) -> None:
+    # http.client names a bad header's value in its error, so it must not come that far.
+    if key is not None and not re.fullmatch(r"[!-~]+", key):
+        raise ValueError(
+            "label_studio_api_key must be visible ASCII characters without spaces"
+        )

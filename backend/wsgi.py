@@ -1,0 +1,12 @@
+"""For a WSGI server of one's own: `gunicorn --worker-class gthread --threads 16 backend.wsgi:app`.
+
+One worker process only: each would load the model for itself.
+"""
+
+from backend.app import create_app
+from backend.logs import configure_logging
+from backend.settings import Settings
+
+_settings = Settings.from_environment()
+configure_logging(_settings.secrets)
+app = create_app(_settings)

@@ -1,0 +1,1 @@
+"""Speed and memory, ours and the reference's side by side in one run."""

@@ -1,0 +1,110 @@
+"""The real predictor with random weights, real media files, and a Label Studio of sorts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from backend.app import create_app
+from backend.model import load_tracker
+from backend.settings import Settings
+from sam2_model.configs import DEMO
+from tests.backend.http_server import Reply, serving_site
+from tests.parity.weights import lively_state_dict
+from tests.video_files import write_video
+
+FRAME_COUNT = 8
+SIZE = (320, 240)
+"""Width and height: those of the captured payloads' media."""
+
+
+def payload(name: str) -> dict:
+    """A captured request, one that may be changed."""
+    path = Path(__file__).with_name("data") / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def picture(index: int) -> np.ndarray:
+    """A bright disc that moves over a dark, grainy ground."""
+    width, height = SIZE
+    rows, columns = np.mgrid[:height, :width]
+    grain = np.random.default_rng(index).integers(0, 40, (height, width, 3))
+    disc = (columns - 110 - 8 * index) ** 2 + (rows - 90 - 4 * index) ** 2 < 40**2
+    grain[disc] += np.array([180, 120, 40])
+    return grain.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "random.safetensors"
+    state = lively_state_dict(DEMO)
+    save_file({name: value.contiguous() for name, value in state.items()}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tracker(checkpoint):
+    """The real one, loaded once for all tests."""
+    return load_tracker(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def media_root(tmp_path_factory) -> Path:
+    """`n25.mp4` and `sub/f0.jpg` to `sub/f5.jpg`, all of the same moving disc."""
+    root = tmp_path_factory.mktemp("media")
+    pictures = [picture(index) for index in range(FRAME_COUNT)]
+    write_video(root / "n25.mp4", FRAME_COUNT, size=SIZE, pictures=pictures)
+    (root / "sub").mkdir()
+    for index in range(6):
+        Image.fromarray(pictures[index]).save(root / "sub" / f"f{index}.jpg", quality=95)
+    return root
+
+
+@pytest.fixture
+def label_studio(media_root):
+    """A site that serves the captured payloads' uploads to those who know the key."""
+    with serving_site() as site:
+        video = (media_root / "n25.mp4").read_bytes()
+
+        def upload(asked):
+            if asked.headers.get("Authorization") != "Token secret-key":
+                return Reply(status=401)
+            return Reply(video, headers={"Content-Type": "video/mp4"})
+
+        site.replies["/data/upload/1/ef9e5fd2-n25.mp4"] = upload
+        site.replies["/static/samples/opossum_snow.mp4"] = upload
+        yield site
+
+
+@pytest.fixture
+def settings(label_studio, media_root, tmp_path) -> Settings:
+    return Settings(
+        label_studio_url=label_studio.url,
+        label_studio_api_key="secret-key",
+        label_studio_local_files_root=media_root,
+        media_cache=tmp_path / "cache",
+        device="cpu",
+        dtype="float32",
+    )
+
+
+@pytest.fixture
+def make_client(settings, tracker):
+    """A client of the app with the real tracker; keywords change the settings."""
+
+    def make(*, load=lambda _: tracker, **changes):
+        app = create_app(dataclasses.replace(settings, **changes), load=load)
+        return app.test_client()
+
+    return make
+
+
+@pytest.fixture
+def client(make_client):
+    return make_client()

@@ -1,0 +1,80 @@
+"""A small real HTTP server that gives what a test tells it to, and notes what it was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Reply:
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    announced: int | None = None
+    """Content-Length, where it is to differ from the body's; -1 for none."""
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Site:
+    """Replies by path (with query), or a function of the request."""
+
+    def __init__(self) -> None:
+        self.replies: dict[str, Reply | Callable[[Asked], Reply]] = {}
+        self.asked: list[Asked] = []
+        self.url = ""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def tokens(self) -> list[str | None]:
+        return [asked.headers.get("Authorization") for asked in self.asked]
+
+
+@contextlib.contextmanager
+def serving_site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            asked = Asked(self.command, self.path, dict(self.headers), self.rfile.read(length))
+            site.asked.append(asked)
+            reply = site.replies.get(self.path, Reply(status=404))
+            reply = reply(asked) if callable(reply) else reply
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            if reply.announced != -1:
+                announced = len(reply.body) if reply.announced is None else reply.announced
+                self.send_header("Content-Length", str(announced))
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(reply.body)
+
+        do_GET = do_POST = _answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,343 @@
+"""Task data to files: what is read, what is fetched, who is told the key, what is refused."""
+
+import dataclasses
+import io
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.deadlines import Deadline
+from backend.errors import (
+    MediaNotFound,
+    MediaRefused,
+    MediaTooLarge,
+    MediaUnreachable,
+    UnusableTask,
+)
+from backend.http_client import Access, Origin, download, is_public, without_query
+from backend.media import MediaStore
+from tests.backend.http_server import Reply, serving_site
+
+UPLOAD = "/data/upload/1/ef9e5fd2-n25.mp4"
+VIDEO = {"Content-Type": "video/mp4"}
+
+
+@pytest.fixture
+def make_store(settings):
+    def make(**changes):
+        return MediaStore(dataclasses.replace(settings, **changes))
+
+    return make
+
+
+@pytest.fixture
+def elsewhere():
+    """Another site on this machine; as 127.0.0.1 it is private, and must be allowed by name."""
+    with serving_site() as site:
+        site.replies["/v.mp4"] = Reply(b"elsewhere", headers=VIDEO)
+        yield site
+
+
+def host(site):
+    return f"127.0.0.1:{site.port}"
+
+
+# --- files -------------------------------------------------------------------
+
+
+def test_a_file_inside_a_root_is_read_in_place(make_store, media_root):
+    file = media_root / "n25.mp4"
+    assert make_store(media_roots=(media_root,)).video_file(str(file)) == file.resolve()
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "/etc/passwd",
+        "{root}/../outside.mp4",
+        "{root}/sub/../../outside.mp4",
+        "{root}/link.mp4",  # a symlink to a file outside
+        "{root}/folder/outside.mp4",  # through a symlinked folder
+        "{root}-other/outside.mp4",  # begins like the root, is another folder
+        "sub/f0.jpg",  # relative to who knows what
+        "../outside.mp4",
+        "{root}/a\0b",
+    ],
+)
+def test_a_path_that_leads_out_of_the_roots_is_refused(make_store, tmp_path, reference):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "root-other").mkdir()
+    for outside in (tmp_path / "outside.mp4", tmp_path / "root-other" / "outside.mp4"):
+        outside.write_bytes(b"secret")
+    (root / "link.mp4").symlink_to(tmp_path / "outside.mp4")
+    (root / "folder").symlink_to(tmp_path)
+    with pytest.raises(MediaRefused):
+        make_store(media_roots=(root,)).video_file(reference.format(root=root))
+
+
+def test_a_symlink_that_stays_inside_is_followed(make_store, tmp_path):
+    (tmp_path / "real.mp4").write_bytes(b"x")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
+    store = make_store(media_roots=(tmp_path,))
+    assert store.video_file(str(tmp_path / "link.mp4")) == tmp_path / "real.mp4"
+
+
+def test_a_pipe_or_folder_is_no_file(make_store, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("pipe.mp4", "."):
+        with pytest.raises(MediaNotFound):
+            make_store(media_roots=(tmp_path,)).video_file(str(tmp_path / name))
+
+
+def test_without_roots_no_path_is_read(make_store, media_root):
+    with pytest.raises(MediaRefused, match="SAM2_MEDIA_ROOTS"):
+        make_store().video_file(str(media_root / "n25.mp4"))
+
+
+def test_local_files_come_from_the_document_root_without_a_request(
+    make_store, media_root, label_studio
+):
+    store = make_store()
+    expected = media_root / "sub" / "f0.jpg"
+    assert store.video_file("/data/local-files/?d=sub/f0.jpg") == expected
+    assert store.video_file(f"{label_studio.url}/data/local-files/?d=sub%2Ff0.jpg") == expected
+    assert label_studio.asked == []
+
+
+@pytest.mark.parametrize("name", ["../secret", "sub/../../secret", "%2e%2e/secret", "/../secret"])
+def test_local_files_do_not_leave_the_document_root(make_store, media_root, name):
+    with pytest.raises(MediaRefused):
+        make_store().video_file(f"/data/local-files/?d={name}")
+
+
+def test_local_files_of_another_host_are_not_ours(make_store, elsewhere):
+    store = make_store(allow_private_media_hosts=(host(elsewhere),))
+    with pytest.raises(MediaNotFound):
+        store.video_file(f"{elsewhere.url}/data/local-files/?d=sub/f0.jpg")
+    assert len(elsewhere.asked) == 1
+
+
+def test_local_files_without_a_document_root_are_fetched_with_the_key(make_store, label_studio):
+    label_studio.replies["/data/local-files/?d=a b.mp4".replace(" ", "%20")] = Reply(
+        b"film", headers=VIDEO
+    )
+    store = make_store(label_studio_local_files_root=None)
+    assert store.video_file("/data/local-files/?d=a b.mp4").read_bytes() == b"film"
+    assert label_studio.tokens() == ["Token secret-key"]
+
+
+@pytest.mark.parametrize("reference", [None, 7, "", "  ", ["/a"], {"video": "/a"}])
+def test_a_reference_that_is_no_text_is_refused(make_store, reference):
+    with pytest.raises(UnusableTask):
+        make_store().video_file(reference)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["s3://bucket/v.mp4", "file:///etc/passwd", "FILE:/etc/passwd", "ftp://host/v.mp4",
+     "data:video/mp4;base64,AAAA", "concat:/etc/passwd"],
+)
+def test_other_schemes_are_refused(make_store, reference):
+    with pytest.raises(MediaRefused):
+        make_store().video_file(reference)
+
+
+# --- downloads ---------------------------------------------------------------
+
+
+def test_an_upload_is_fetched_once_with_the_key(make_store, label_studio, media_root):
+    store = make_store()
+    with ThreadPoolExecutor(4) as pool:
+        files = set(pool.map(store.video_file, [UPLOAD] * 4))
+    assert len(files) == 1
+    assert files.pop().read_bytes() == (media_root / "n25.mp4").read_bytes()
+    assert label_studio.tokens() == ["Token secret-key"]
+
+
+def test_local_files_need_only_the_document_root(make_store, media_root):
+    store = make_store(label_studio_url=None, label_studio_api_key=None)
+    assert store.video_file("/data/local-files/?d=n25.mp4") == media_root / "n25.mp4"
+
+
+def test_media_on_label_studio_needs_its_url(make_store):
+    store = make_store(label_studio_url=None, label_studio_api_key=None)
+    with pytest.raises(UnusableTask, match="LABEL_STUDIO_URL"):
+        store.video_file(UPLOAD)
+
+
+def test_a_label_studio_under_a_path_keeps_its_path(make_store, label_studio):
+    label_studio.replies["/studio/data/upload/a.mp4"] = Reply(b"film", headers=VIDEO)
+    store = make_store(label_studio_url=f"{label_studio.url}/studio")
+    for reference in ("/data/upload/a.mp4", "/studio/data/upload/a.mp4"):
+        assert store.video_file(reference).read_bytes() == b"film"
+    assert {asked.path for asked in label_studio.asked} == {"/studio/data/upload/a.mp4"}
+
+
+def test_a_personal_access_token_buys_a_short_lived_one(make_store, label_studio):
+    def refresh(asked):
+        assert json.loads(asked.body) == {"refresh": "aaa.bbb.ccc"}
+        return Reply(b'{"access": "short"}', headers={"Content-Type": "application/json"})
+
+    label_studio.replies["/api/token/refresh"] = refresh
+    for name in ("/data/upload/a.mp4", "/data/upload/b.mp4"):
+        label_studio.replies[name] = Reply(b"film", headers=VIDEO)
+    store = make_store(label_studio_api_key="aaa.bbb.ccc")
+    store.video_file("/data/upload/a.mp4")
+    store.video_file("/data/upload/b.mp4")
+    assert label_studio.tokens() == [None, "Bearer short", "Bearer short"]
+
+
+def test_a_personal_access_token_that_is_refused_is_said(make_store, label_studio):
+    label_studio.replies["/api/token/refresh"] = Reply(b"{}", 401)
+    with pytest.raises(MediaUnreachable, match="no valid personal access token"):
+        make_store(label_studio_api_key="aaa.bbb.ccc").video_file(UPLOAD)
+
+
+def test_another_host_never_gets_the_key(make_store, elsewhere):
+    store = make_store(allow_private_media_hosts=(host(elsewhere),))
+    assert store.video_file(f"{elsewhere.url}/v.mp4").read_bytes() == b"elsewhere"
+    assert elsewhere.tokens() == [None]
+
+
+def test_a_redirect_to_another_host_does_not_take_the_key_along(
+    make_store, label_studio, elsewhere
+):
+    label_studio.replies["/data/upload/a.mp4"] = Reply(
+        status=302, headers={"Location": f"{elsewhere.url}/v.mp4"}
+    )
+    store = make_store(allow_private_media_hosts=(host(elsewhere),))
+    assert store.video_file("/data/upload/a.mp4").read_bytes() == b"elsewhere"
+    assert label_studio.tokens() == ["Token secret-key"]
+    assert elsewhere.tokens() == [None]
+
+
+def test_another_host_cannot_borrow_the_key_by_a_redirect(make_store, label_studio, elsewhere):
+    elsewhere.replies["/v.mp4"] = Reply(
+        status=307, headers={"Location": f"{label_studio.url}{UPLOAD}"}
+    )
+    store = make_store(allow_private_media_hosts=(host(elsewhere),))
+    with pytest.raises(MediaUnreachable, match="401"):
+        store.video_file(f"{elsewhere.url}/v.mp4")
+    assert label_studio.tokens() == [None]
+
+
+def test_a_redirect_to_a_private_address_is_refused(make_store, label_studio, elsewhere):
+    label_studio.replies["/data/upload/a.mp4"] = Reply(
+        status=302, headers={"Location": f"{elsewhere.url}/v.mp4"}
+    )
+    with pytest.raises(MediaRefused, match="private"):
+        make_store().video_file("/data/upload/a.mp4")
+    assert elsewhere.asked == []
+
+
+def test_redirects_in_a_circle_end(make_store, label_studio):
+    label_studio.replies["/data/upload/a.mp4"] = Reply(
+        status=301, headers={"Location": "/data/upload/a.mp4"}
+    )
+    with pytest.raises(MediaUnreachable, match="redirects"):
+        make_store().video_file("/data/upload/a.mp4")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:{port}/v.mp4", "http://localhost:{port}/v.mp4", "http://[::1]:{port}/v.mp4",
+     "http://2130706433:{port}/v.mp4", "http://169.254.169.254/latest", "http://10.0.0.1/v.mp4",
+     "http://user:pw@example.com/v.mp4", "http:///v.mp4", "http://host:port/v.mp4"],
+)
+def test_private_hosts_and_odd_urls_are_refused_unasked(make_store, elsewhere, url, settings):
+    with pytest.raises(MediaRefused):
+        make_store().video_file(url.format(port=elsewhere.port))
+    assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("8.8.8.8", True), ("2606:4700::1111", True),
+        ("127.0.0.1", False), ("10.1.2.3", False), ("172.16.0.1", False),
+        ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False),
+        ("0.0.0.0", False), ("224.0.0.1", False), ("::1", False), ("fe80::1%eth0", False),
+        ("fd00::1", False), ("ff02::1", False), ("::", False),
+        ("::ffff:127.0.0.1", False), ("::ffff:8.8.8.8", True),
+        ("64:ff9b::7f00:1", False), ("2002:7f00:1::", False),
+    ],
+)
+def test_public_addresses_are_told_from_others(address, expected):
+    assert is_public(address) is expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (Reply(b"x" * 11, headers=VIDEO), MediaTooLarge),
+        (Reply(b"x" * 11, headers=VIDEO, announced=-1), MediaTooLarge),  # length not told
+        (Reply(b"x" * 5, headers=VIDEO, announced=9), MediaUnreachable),  # broke off
+        (Reply(b"", headers=VIDEO), MediaUnreachable),
+        (Reply(b"<html>", headers={"Content-Type": "text/html; charset=utf-8"}), MediaUnreachable),
+        (Reply(b"{}", headers={"Content-Type": "application/json"}), MediaUnreachable),
+        (Reply(status=404), MediaNotFound),
+        (Reply(status=403), MediaUnreachable),
+        (Reply(status=500), MediaUnreachable),
+    ],
+)
+def test_a_bad_reply_is_told_apart_and_leaves_nothing(
+    make_store, label_studio, settings, reply, error
+):
+    label_studio.replies["/data/upload/a.mp4"] = reply
+    with pytest.raises(error):
+        make_store(max_download_bytes=10).video_file("/data/upload/a.mp4")
+    left = [file for file in settings.media_cache.iterdir() if file.suffix != ".lock"]
+    assert left == []
+
+
+def test_a_host_that_is_down_is_unreachable(make_store):
+    with serving_site() as site:
+        url = site.url
+    store = make_store(label_studio_url=url)
+    with pytest.raises(MediaUnreachable, match="ConnectionRefusedError"):
+        store.video_file(UPLOAD)
+
+
+def test_a_download_that_takes_too_long_ends(label_studio):
+    label_studio.replies["/a"] = Reply(b"x" * 10, headers=VIDEO)
+    access = Access(home=Origin.of(label_studio.url))
+    with pytest.raises(MediaUnreachable, match="too long"):
+        download(
+            f"{label_studio.url}/a", io.BytesIO(), access=access, max_bytes=100,
+            deadline=Deadline(0),
+        )
+
+
+def test_what_is_shown_of_a_url_holds_no_key():
+    shown = without_query("https://me:pw@host:1/v.mp4?X-Amz-Signature=abc#t")
+    assert shown == "https://host:1/v.mp4"
+
+
+# --- frames ------------------------------------------------------------------
+
+
+def test_frames_keep_their_order(make_store, media_root):
+    references = [f"/data/local-files/?d=sub/f{index}.jpg" for index in (3, 0, 5)]
+    names = [file.name for file in make_store().frame_files(references)]
+    assert names == ["f3.jpg", "f0.jpg", "f5.jpg"]
+
+
+@pytest.mark.parametrize("references", [None, [], "/data/upload/a.jpg", 3, {}])
+def test_frames_must_be_a_list(make_store, references):
+    with pytest.raises(UnusableTask):
+        make_store().frame_files(references)
+
+
+def test_limits_hold_for_all_frames_together(make_store, label_studio):
+    for index in range(3):
+        label_studio.replies[f"/data/upload/{index}.jpg"] = Reply(b"x" * 6, headers=VIDEO)
+    references = [f"/data/upload/{index}.jpg" for index in range(3)]
+    with pytest.raises(MediaTooLarge, match="more than 10 bytes"):
+        make_store(max_download_bytes=10).frame_files(references)
+    with pytest.raises(MediaTooLarge, match="3 frames"):
+        make_store(max_frames=2).frame_files(references)
+    assert threading.active_count() < 20

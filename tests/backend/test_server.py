@@ -1,0 +1,85 @@
+"""A real gunicorn in a process of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.server import Server
+from backend.settings import Settings
+from tests.backend.conftest import payload
+
+CLICKS_CALL = "predict_interactive_image_valuelist_keypoints_pos_neg_two_frames"
+
+
+def ask(url, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(url, data, timeout=60) as answer:
+        return json.load(answer)
+
+
+def wait_until_ready(url, process):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        assert process.poll() is None, "the server has ended"
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            if ask(f"{url}/health")["model"] == "ready":
+                return
+        time.sleep(0.05)
+    raise AssertionError("the model is not ready")
+
+
+def command_of(kind, port):
+    if kind == "our command":
+        return ["-m", "backend.cli", "serve", "--port", str(port)]
+    options = ["--worker-class", "gthread", "--threads", "12", "--no-control-socket"]
+    return ["-m", "gunicorn", "--bind", f"127.0.0.1:{port}", *options, "backend.wsgi:app"]
+
+
+@pytest.mark.parametrize("kind", ["our command", "wsgi"])
+def test_a_server_of_its_own_answers_health_while_it_tracks(kind, checkpoint, media_root, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {
+        "SAM2_CHECKPOINT": str(checkpoint),
+        "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
+    }
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *command_of(kind, port)],
+            env=environment, stdout=log, stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_until_ready(url, process)
+            with ThreadPoolExecutor(1) as pool:
+                tracking = pool.submit(ask, f"{url}/predict", payload(CLICKS_CALL))
+                times = []
+                while not tracking.done():
+                    begin = time.perf_counter()
+                    assert ask(f"{url}/health")["model"] == "ready"
+                    times.append(time.perf_counter() - begin)
+                    time.sleep(0.05)
+                assert len(tracking.result()["results"][0]["result"]) == 6
+            assert times and max(times) < 0.9  # Label Studio waits for a second
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(20)
+    assert status == 0, (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_threads_that_predictions_could_use_up_are_refused():
+    with pytest.raises(ValueError, match="threads=8 must be above max_waiting_requests=8"):
+        Server(Settings(), host="127.0.0.1", port=9090, threads=8)

@@ -1,0 +1,76 @@
+"""Settings: what the environment may say, and what it is told when it says it wrong."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backend.settings import Settings
+from converters.types import Direction
+
+
+def test_an_empty_environment_gives_the_defaults():
+    assert Settings.from_environment({"SAM2_MODEL": "", "PATH": "/bin"}) == Settings()
+
+
+def test_every_kind_of_variable_is_read():
+    settings = Settings.from_environment(
+        {
+            "SAM2_MODEL": "sam2.1_hiera_tiny",
+            "LABEL_STUDIO_URL": "https://ls.example/studio/",
+            "LABEL_STUDIO_API_KEY": " abc ",
+            "SAM2_MEDIA_ROOTS": "/a:/b",
+            "SAM2_MEDIA_CACHE": "/cache",
+            "SAM2_ALLOW_PRIVATE_MEDIA_HOSTS": "minio:9000, nas",
+            "SAM2_MAX_DOWNLOAD_MIB": "3",
+            "SAM2_ANSWER_SECONDS": "1.5",
+            "SAM2_DIRECTION": "both",
+        }
+    )
+    assert settings == Settings(
+        model="sam2.1_hiera_tiny",
+        label_studio_url="https://ls.example/studio",
+        label_studio_api_key="abc",
+        media_roots=(Path("/a"), Path("/b")),
+        media_cache=Path("/cache"),
+        allow_private_media_hosts=("minio:9000", "nas"),
+        max_download_bytes=3 * 2**20,
+        answer_seconds=1.5,
+        direction=Direction.BOTH,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"SAM2_MAX_FRAMES": "many"}, "SAM2_MAX_FRAMES='many' must be a whole number"),
+        ({"SAM2_MAX_FRAMES": "0"}, "max_frames=0 must be above 0"),
+        ({"SAM2_ANSWER_SECONDS": "nan"}, "answer_seconds=nan must be above 0"),
+        ({"SAM2_DIRECTION": "up"}, "direction='up' must be one of"),
+        ({"SAM2_DTYPE": "int8"}, "dtype='int8' must be one of"),
+        ({"SAM2_KEYFRAMES": "some"}, "keyframes='some' must be one of"),
+        ({"SAM2_KEYFRAME_MIN_IOU": "1.5"}, "keyframe_min_iou=1.5 must be"),
+        ({"LABEL_STUDIO_URL": "ls.example"}, "label_studio_url must be http"),
+        ({"LABEL_STUDIO_URL": "http://a:99999"}, "label_studio_url must be http"),
+        ({"LABEL_STUDIO_URL": "http://me:pw@ls"}, "must not hold a user"),
+        ({"LABEL_STUDIO_API_KEY": "abc"}, "label_studio_url is not"),
+        ({"SAM2_ALLOW_PRIVATE_MEDIA_HOSTS": "http://nas/"}, "must be 'host' or"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(variables, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings.from_environment(variables)
+
+
+def test_a_secret_is_never_shown():
+    settings = Settings(label_studio_url="http://ls", label_studio_api_key="very-secret")
+    assert "very-secret" not in repr(settings) + str(settings)
+    assert "label_studio_api_key='***'" in repr(settings)
+    with pytest.raises(ValueError, match="visible ASCII") as caught:
+        Settings(label_studio_url="http://ls", label_studio_api_key="very-secret\nX: 1")
+    assert "very-secret" not in str(caught.value)
+
+
+def test_the_model_version_tells_model_and_checkpoint():
+    assert Settings().model_version == "sam2:demo"
+    assert Settings(checkpoint="/x/mine.pt").model_version == "sam2:demo:mine.pt"
