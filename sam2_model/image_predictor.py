@@ -272,7 +272,7 @@ class SAM2ImagePredictor:
 def _as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     """(H, W, 3) uint8."""
     if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))  # torch wants memory that it may write to
+        return np.asarray(image.convert("RGB"))
     picture = np.asarray(image)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise ValueError(
@@ -290,7 +290,8 @@ def _resize_image(picture: np.ndarray, size: int, device: torch.device) -> torch
     Still images are resized in floating point, as Meta's image predictor does;
     video frames in 8 bits (`frames.resize_frame`), as its video loader does.
     """
-    tensor = torch.from_numpy(np.ascontiguousarray(picture)).to(device)
+    # A copy: torch warns of memory that it may not write to, as PIL's is.
+    tensor = torch.from_numpy(np.array(picture, order="C")).to(device)
     tensor = tensor.permute(2, 0, 1)[None].float()
     resized = F.interpolate(
         tensor, size=(size, size), mode="bilinear", align_corners=False, antialias=True

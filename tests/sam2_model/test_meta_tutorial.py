@@ -56,7 +56,8 @@ def test_the_tutorial_gives_masks_at_video_size_for_every_frame(
     assert sorted(path.name for path in output.iterdir()) == [
         "0_1.png", "3_1.png", "6_1.png", "9_1.png"
     ]
-    assert Image.open(output / "9_1.png").size == (96, 64)
+    with Image.open(output / "9_1.png") as picture:
+        assert picture.size == (96, 64)
 
 
 def test_the_tutorial_imports_nothing_of_ours_but_the_predictor():
