@@ -1,0 +1,154 @@
+"""Training: losses, sampled prompts, and a run that resumes as if never stopped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sam2_model.configs import ModelConfig
+from sam2_model.network import SAM2Network
+from sam2_model.training.batches import BatchSettings, step_batches
+from sam2_model.training.losses import LossWeights, mask_iou, prediction_loss
+from sam2_model.training.materials import Materials
+from sam2_model.training.objective import PromptMix, run_clips
+from sam2_model.training.prompt_sampling import boxes_of, sample_boxes, sample_correction
+from sam2_model.training.trainer import Schedule, Trainer
+
+CONFIG = ModelConfig(
+    name="trained in a test", image_size=64, trunk_embed_dim=16, trunk_stages=(1, 1, 1, 1),
+    trunk_global_attention_blocks=(2,), trunk_window_sizes=(8, 4, 4, 2), hidden_dim=64,
+    memory_attention_layers=1, memory_attention_feedforward_dim=64, memory_dim=16,
+    memory_fuser_layers=1, decoder_mlp_dim=64, iou_head_hidden_dim=32,
+)
+BATCHES = BatchSettings(
+    image_size=64, frame_count=2, clip_count=2, objects_per_clip=2,
+    mix=(("composed", 1.0),), pool_size=8,
+)
+
+
+def batches(start: int, stop: int):
+    return step_batches(
+        Materials.procedural(0, count_per_kind=4), BATCHES,
+        seed=3, start=start, stop=stop, workers=0,
+    )
+
+
+def square(batch: int, size: int = 16) -> torch.Tensor:
+    target = torch.zeros(batch, 1, size, size)
+    target[:, :, 4:12, 4:12] = 1
+    return target
+
+
+def test_a_confident_right_prediction_costs_next_to_nothing():
+    target = square(2)
+    logits = (target * 2 - 1) * 20
+    loss, iou = prediction_loss(
+        logits.expand(2, 3, -1, -1), torch.ones(2, 3), torch.full((2, 1), 20.0), target
+    )
+    assert loss < 0.01
+    assert iou.tolist() == [1.0, 1.0]
+
+
+def test_of_three_candidates_only_the_best_is_supervised():
+    target = square(1)
+    right, wrong = (target * 2 - 1) * 20, (1 - target * 2) * 20
+    logits = torch.cat((wrong, right, wrong), dim=1).requires_grad_()
+    loss, _ = prediction_loss(logits, torch.zeros(1, 3), torch.zeros(1, 1), target)
+    loss.backward()
+    assert logits.grad[0, 0].abs().max() == 0
+    assert logits.grad[0, 2].abs().max() == 0
+
+
+def test_an_absent_object_counts_for_presence_only():
+    target = torch.zeros(1, 1, 16, 16)
+    logits = torch.randn(1, 3, 16, 16, requires_grad=True)
+    score = torch.zeros(1, 1, requires_grad=True)
+    loss, _ = prediction_loss(logits, torch.zeros(1, 3), score, target)
+    loss.backward()
+    assert logits.grad.abs().max() == 0
+    assert score.grad.item() > 0
+
+
+def test_two_empty_masks_agree():
+    assert mask_iou(torch.full((1, 1, 4, 4), -1.0), torch.zeros(1, 1, 4, 4)).item() == 1
+
+
+def test_sampled_boxes_hug_the_object_and_stay_inside_the_image():
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(50, 32, 32, dtype=torch.bool)
+    masks[:, 0:20, 10:32] = True
+    exact = boxes_of(masks)[0]
+    assert exact.tolist() == [10, 0, 31, 19]
+    boxes = sample_boxes(masks, generator).flatten(1)
+    assert (boxes >= 0).all() and (boxes <= 31).all()
+    assert (boxes - exact).abs().max() <= 0.1 * 21
+    assert boxes.std(dim=0).max() > 0
+
+
+def test_corrections_fall_where_the_prediction_is_wrong():
+    generator = torch.Generator().manual_seed(0)
+    true = torch.zeros(30, 16, 16, dtype=torch.bool)
+    true[:, 4:12, 4:12] = True
+    predicted = torch.zeros_like(true)
+    predicted[:, 8:16, 4:12] = True
+    points, labels = sample_correction(true, predicted, generator)
+    x, y = points.long().unbind(1)
+    rows = torch.arange(30)
+    assert (true[rows, y, x] ^ predicted[rows, y, x]).all()
+    assert (labels.bool() == true[rows, y, x]).all()
+    assert 0 < labels.float().mean() < 1
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [PromptMix(box=1.0, point=0.0), PromptMix(box=0.0, point=1.0), PromptMix(box=0.0, point=0.0)],
+    ids=["box", "point", "mask"],
+)
+def test_every_kind_of_prompt_trains_the_whole_network(mix):
+    torch.manual_seed(0)
+    network = SAM2Network(CONFIG).train()
+    batch = next(batches(0, 1))
+    result = run_clips(network, batch, torch.Generator().manual_seed(0), prompt_mix=mix)
+    result.loss.backward()
+    assert torch.isfinite(result.loss)
+    for part in ("image_encoder", "memory_attention", "memory_encoder", "sam_mask_decoder"):
+        gradients = [
+            p.grad.abs().max() for p in getattr(network, part).parameters() if p.grad is not None
+        ]
+        assert gradients and max(gradients) > 0, part
+
+
+def train(folder, *stops: int) -> Trainer:
+    """Train to each stop in turn, in a new trainer each time."""
+    for stop in stops:
+        torch.manual_seed(0)
+        trainer = Trainer(
+            SAM2Network(CONFIG), Schedule(steps=4, warmup_steps=1, learning_rate=1e-3), folder,
+            loss_weights=LossWeights(focal=0.0, cross_entropy=2.0),
+        )
+        trainer.resume()
+        trainer.train(batches(trainer.step, 4), save_every=1, until_step=stop)
+    return trainer
+
+
+def test_a_resumed_run_ends_with_the_weights_of_one_that_never_stopped(tmp_path):
+    whole = train(tmp_path / "whole", 4)
+    pieces = train(tmp_path / "pieces", 1, 3, 4)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, pieces.network.state_dict()[name]), name
+    assert all(torch.equal(v, pieces.average[k]) for k, v in whole.average.items())
+
+
+def test_the_same_step_has_the_same_clips_wherever_a_run_starts():
+    whole, late = list(batches(0, 3)), list(batches(2, 3))
+    assert torch.equal(whole[2].frames, late[0].frames)
+    assert torch.equal(whole[2].masks, late[0].masks)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_end():
+    schedule = Schedule(steps=100, learning_rate=1.0, warmup_steps=10, final_fraction=0.1)
+    rates = [schedule.rate_at(step) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.1)
+    assert all(b <= a + 1e-9 for a, b in zip(rates[10:], rates[11:]))
