@@ -42,7 +42,7 @@ STAGES = (
             image_size=128, frame_count=1, clip_count=10, objects_per_clip=6,
             mix=(("composed", 0.5), ("image", 0.5)), pool_size=3000, least_area=0.01,
         ),
-        schedule=Schedule(steps=1400, learning_rate=4e-4, warmup_steps=50, final_fraction=0.5, seed=1),
+        schedule=Schedule(steps=900, learning_rate=4e-4, warmup_steps=50, final_fraction=0.5, seed=1),
         prompt_mix=PromptMix(box=0.6, point=0.4),
         loss_weights=_FROM_SCRATCH,
     ),
@@ -53,7 +53,7 @@ STAGES = (
             mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1500, least_area=0.01,
         ),
         schedule=Schedule(
-            steps=1300, learning_rate=3e-4, warmup_steps=50, final_fraction=0.5, seed=2
+            steps=1500, learning_rate=4e-4, warmup_steps=50, final_fraction=0.3, seed=2
         ),
         loss_weights=_FROM_SCRATCH,
     ),

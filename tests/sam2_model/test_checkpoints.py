@@ -23,7 +23,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import sam2_model.checkpoints as checkpoints
 from sam2_model.checkpoints import (
     REMOTE_CHECKPOINTS,
     CheckpointDownloadError,
@@ -39,10 +38,12 @@ from sam2_model.checkpoints import (
     load_state_dict_file,
     resolve_checkpoint,
 )
+from sam2_model.checkpoints import download as download_module
+from sam2_model.checkpoints import https, hub, resolve, state_dicts
 
 BODY = bytes(range(256)) * 1024  # 256 KiB
 OTHER_BODY = BODY[::-1]
-PROJECT_ROOT = Path(checkpoints.__file__).parents[1]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
 # --- a server that misbehaves to order ---------------------------------------------------------------
@@ -247,9 +248,9 @@ def test_no_credentials_are_sent_even_across_a_redirect_to_another_host(start_se
 
 
 def test_a_redirect_does_not_pass_on_what_urllib_adds_for_a_proxy():
-    request = urllib.request.Request("https://a.invalid/toy.pt", headers=checkpoints._request_headers(None))
+    request = urllib.request.Request("https://a.invalid/toy.pt", headers=https.request_headers(None))
     request.add_header("Proxy-authorization", "Basic c2VjcmV0")
-    redirects = checkpoints._SafeRedirects(allow_loopback_http=False)
+    redirects = https._SafeRedirects(allow_loopback_http=False)
     followed = redirects.redirect_request(request, None, 302, "Found", {}, "https://b.invalid/toy.pt")
     assert followed.full_url == "https://b.invalid/toy.pt"
     assert sorted(followed.headers) == ["Accept-encoding", "User-agent"]
@@ -278,7 +279,7 @@ def test_a_passing_server_error_is_tried_again(start_server, tmp_path, status):
 
 def test_an_official_name_uses_the_same_download(start_server, tmp_path, monkeypatch):
     server = start_server(file_answer())
-    monkeypatch.setattr(checkpoints, "REMOTE_CHECKPOINTS", {"toy": remote_of()})
+    monkeypatch.setattr(resolve, "REMOTE_CHECKPOINTS", {"toy": remote_of()})
     assert fetch_checkpoint("toy", cache=tmp_path, base_url=server.url + "/").read_bytes() == BODY
     with pytest.raises(ValueError, match="name='huge': must be one of toy"):
         fetch_checkpoint("huge", cache=tmp_path)
@@ -399,7 +400,7 @@ def test_a_continued_file_with_a_wrong_hash_is_downloaded_once_more_whole(start_
 def test_retries_start_anew_after_a_gain_but_not_for_a_server_that_always_cuts(
     start_server, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(checkpoints, "_GAIN_THAT_RESETS_RETRIES_BYTES", 50_000)
+    monkeypatch.setattr(download_module, "_GAIN_THAT_RESETS_RETRIES_BYTES", 50_000)
     steady = start_server(*[file_answer(send=60_000)] * 5)  # five answers for one retry
     assert download(steady, tmp_path / "steady", retries=1).read_bytes() == BODY
     stubborn = start_server(file_answer(send=60_000, ranges=False))
@@ -468,7 +469,7 @@ def test_a_page_instead_of_the_file_is_refused_by_its_size_before_it_costs_the_p
 
 
 def test_an_endless_body_is_stopped_at_the_limit(start_server, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "MAX_DOWNLOAD_BYTES", 100_000)
+    monkeypatch.setattr(download_module, "MAX_DOWNLOAD_BYTES", 100_000)
     with pytest.raises(CheckpointDownloadError, match="more than the limit of 100000"):
         download(start_server(chunked_answer()), tmp_path)
     assert names_in(tmp_path) == []
@@ -685,7 +686,7 @@ def hub_remote(monkeypatch):
     remote = RemoteCheckpoint(
         "toy", "toy.pt", "https://example.invalid/toy.pt", hashlib.sha256(BODY).hexdigest(), None, "org/toy"
     )
-    monkeypatch.setattr(checkpoints, "REMOTE_CHECKPOINTS", {"toy": remote})
+    monkeypatch.setattr(hub, "REMOTE_CHECKPOINTS", {"toy": remote})
     return remote
 
 
@@ -747,9 +748,9 @@ def calls(monkeypatch, tmp_path):
     """Records the fetches that `resolve_checkpoint` decides on, in a folder of its own."""
     made = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checkpoints, "fetch_checkpoint", lambda name, **_: made.append(name))
+    monkeypatch.setattr(resolve, "fetch_checkpoint", lambda name, **_: made.append(name))
     monkeypatch.setattr(
-        checkpoints, "fetch_from_hub", lambda hub_id, *, filename, cache: made.append((hub_id, filename))
+        resolve, "fetch_from_hub", lambda hub_id, *, filename, cache: made.append((hub_id, filename))
     )
     return made
 
@@ -797,7 +798,7 @@ def test_an_unknown_name_lists_the_known_ones(calls):
 
 
 def test_demo_is_the_packaged_file(calls, monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoints, "__file__", str(tmp_path / "package" / "checkpoints.py"))
+    monkeypatch.setattr(resolve, "__file__", str(tmp_path / "package" / "checkpoints" / "resolve.py"))
     with pytest.raises(CheckpointFileError, match="package/demo.safetensors: the demo model is missing"):
         resolve_checkpoint("demo")
     (tmp_path / "package").mkdir()
@@ -875,7 +876,7 @@ WRONG_FILES = {
     "text.pt": (text("hello, this is text"), "neither a PyTorch nor a safetensors"),
     "truncated.pt": (truncated_checkpoint, "damaged or not a PyTorch"),
     "zip.pt": (content(b"PK\x03\x04" + bytes(100)), "damaged or not a PyTorch"),
-    "legacy.pt": (content(checkpoints._LEGACY_TORCH_MAGIC + b"x"), "is (damaged|refused)"),
+    "legacy.pt": (content(state_dicts._LEGACY_TORCH_MAGIC + b"x"), "is (damaged|refused)"),
     "truncated.safetensors": (content(b"\xff" + bytes(7) + b'{"a":'), "damaged or not a safetensors"),
     "noise.safetensors": (content(bytes(100)), "damaged or not a safetensors"),
     "code.pt": (saved({"model": Evil()}), r"is refused: .*(posix|nt)\.mkdir.* safetensors"),

@@ -4,10 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from converters.types import Box, Direction, FrameMasks, FrameRange, Prompt
 from sam2_model.session import StateLimits
 from sam2_model.tracker import StopRules, merge_prompts, passes, track
+from sam2_model.video import open_frame_source
 from tests.sam2_model.small_model import moving_square, small_network, small_predictor
 from tests.video_files import write_video
 
@@ -113,10 +115,6 @@ def test_tracks_are_what_the_video_predictor_answers():
 
 @pytest.mark.parametrize("kind", ["file", "folder", "source", "state"])
 def test_a_source_of_any_kind_serves(tmp_path, kind):
-    from PIL import Image
-
-    from sam2_model.video import open_frame_source
-
     predictor = small_predictor()
     source = write_video(tmp_path / "clip.mp4", count=5)
     if kind == "folder":
@@ -225,6 +223,15 @@ def test_a_stopped_object_returns_at_its_next_prompt():
         6: there, 7: there, 8: there,  # prompted again, lost, lost: for good
     }
     assert answers[3].masks.shape == (0, HEIGHT, WIDTH) and answers[3].scores.shape == (0,)
+
+
+def test_frames_lost_before_a_stop_do_not_count_after_the_next_prompt():
+    # The second prompt says "absent": one lost frame, not the third.
+    answers = follow(
+        [mask(0), mask(6, value=False)],
+        predictor=absent_unless_prompted(), stop=StopRules(lost_frames=2),
+    )
+    assert [at for at, ids in shown(answers).items() if ids] == [0, 1, 2, 6, 7]
 
 
 def test_one_object_stops_and_the_other_goes_on():

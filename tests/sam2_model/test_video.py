@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import sam2_model.video as video
 from sam2_model.video import (
     ImageFolderSource,
     ImageListSource,
@@ -21,7 +20,10 @@ from sam2_model.video import (
     VideoDecodeWarning,
     VideoFileSource,
     open_frame_source,
+    video_file,
 )
+from sam2_model.video.frame_index import index_by_packets
+from sam2_model.video.reader import Reader
 from tests.video_files import (
     TICKS_PER_FRAME,
     TICKS_PER_SECOND,
@@ -81,9 +83,9 @@ def same(indices):
 
 def without_decoding(path):
     """Whether the index of a file is built from its packets alone."""
-    reader = video._Reader(path, 1)
+    reader = Reader(path, 1)
     try:
-        return video._index_by_packets(reader) is not None
+        return index_by_packets(reader) is not None
     finally:
         reader.close()
 
@@ -270,7 +272,7 @@ def test_file_names_that_look_like_protocols_are_files(tmp_path, monkeypatch):
 def decoding_starts(monkeypatch):
     """The timestamps where decoding started, None for the start of the file."""
     starts = []
-    real = video._Reader.frames_from
+    real = Reader.frames_from
 
     def frames_from(self, key, keys):
         frames = real(self, key, keys)
@@ -280,7 +282,7 @@ def decoding_starts(monkeypatch):
             frames = itertools.chain([first], frames)
         return frames
 
-    monkeypatch.setattr(video._Reader, "frames_from", frames_from)
+    monkeypatch.setattr(Reader, "frames_from", frames_from)
     return starts
 
 
@@ -355,13 +357,13 @@ def test_ranges_are_half_open_in_both_directions(tmp_path, start, stop):
 @pytest.mark.parametrize("limit", ["frames", "bytes"])
 def test_backward_over_a_long_gop_holds_few_frames(tmp_path, monkeypatch, limit):
     if limit == "frames":
-        monkeypatch.setattr(video, "_BACKWARD_FRAMES", 4)
+        monkeypatch.setattr(video_file, "_BACKWARD_FRAMES", 4)
     else:
-        monkeypatch.setattr(video, "_BACKWARD_BYTES", 4 * 96 * 64 * 3)
+        monkeypatch.setattr(video_file, "_BACKWARD_BYTES", 4 * 96 * 64 * 3)
     held = []
-    real = video._popped
+    real = video_file._popped
     monkeypatch.setattr(
-        video, "_popped", lambda items: held.append(len(items)) or real(items)
+        video_file, "_popped", lambda items: held.append(len(items)) or real(items)
     )
     path = write_video(tmp_path / "long.mp4", 30, key_interval=250, b_frames=2)
     with VideoFileSource(path) as source:
@@ -370,11 +372,11 @@ def test_backward_over_a_long_gop_holds_few_frames(tmp_path, monkeypatch, limit)
 
 
 def test_backward_chunks_begin_at_key_frames(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "_BACKWARD_FRAMES", 16)
+    monkeypatch.setattr(video_file, "_BACKWARD_FRAMES", 16)
     held = []
-    real = video._popped
+    real = video_file._popped
     monkeypatch.setattr(
-        video, "_popped", lambda items: held.append(len(items)) or real(items)
+        video_file, "_popped", lambda items: held.append(len(items)) or real(items)
     )
     with VideoFileSource(write_video(tmp_path / "a.mp4", 35)) as source:
         assert shown(source.frames(step=-1)) == same(range(34, -1, -1))

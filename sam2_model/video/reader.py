@@ -1,0 +1,218 @@
+"""One open video file and its decoder: packets, frames, pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from sam2_model.video.errors import VideoDecodeError
+
+# Demuxers that can be opened. The rest of FFmpeg's must not be: playlists and
+# scripts (hls, dash, concat, sdp) name other files and URLs to read, and the
+# `tty` demuxer renders any text file as a video.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,"
+    "ivf,obu,mjpeg,flv,ogg,asf,nut,yuv4mpegpipe,mxf,gif,apng,dv,vc1,wtv,rm,h263"
+)
+
+
+@dataclass(frozen=True)
+class KeyPacket:
+    """A packet from which decoding can start; times in the stream's time base."""
+
+    pts: int
+    dts: int
+    position: int
+    """Offset in the file."""
+
+    @classmethod
+    def of(cls, packet: av.Packet) -> KeyPacket:
+        dts = packet.pts if packet.dts is None else packet.dts
+        return cls(packet.pts, dts, packet.pos)
+
+
+class NeedsOneThread(Exception):
+    """Damage met while several threads decode: see `Reader`."""
+
+
+class Reader:
+    """One open container and its decoder. Not thread safe.
+
+    Damage never raises: it is noted in `problems` and decoding goes on. But
+    with several decoder threads it raises `NeedsOneThread`, and must be decoded
+    again: an error of one thread makes PyAV drop good frames of the others that
+    come back from the same call, and FFmpeg drop them without an error at the
+    end of the file.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path = path
+        self._threads = threads
+        self.problems: list[str] = []
+        self._reformatter = VideoReformatter()
+        self._open()
+
+    def _open(self) -> None:
+        self._container, self.stream = _open_container(self._path)
+        self.stream.thread_type = "AUTO"
+        self.stream.codec_context.thread_count = self._threads
+        self._at_start = True
+
+    def rewind(self) -> None:
+        # Not every container can seek to its start; every one can be reopened.
+        if not self._at_start:
+            self.close()
+            self._open()
+
+    def use_one_thread(self) -> None:
+        self.close()
+        self._threads = 1
+        self._open()
+
+    def require_one_thread(self) -> None:
+        """To be called where frames are missing, before taking them for damaged."""
+        if self._threads > 1:
+            raise NeedsOneThread
+
+    def close(self) -> None:
+        self._container.close()
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The video packets that have content, from here to the end of the file."""
+        self._at_start = False
+        try:
+            for packet in self._container.demux(self.stream):
+                if packet.is_corrupt:
+                    self._note("a packet is incomplete or marked corrupt")
+                # Packets without content show nothing, and to the decoder they
+                # would mean the end of the stream.
+                if packet.size > 0:
+                    yield packet
+        except av.FFmpegError as error:
+            self._note(f"reading stops early: {error.strerror}")
+
+    def frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
+        """The frames that decode from `packets`, in the decoder's display order."""
+        for packet in packets:
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def frames_from(
+        self, key: KeyPacket | None, keys: Mapping[int, KeyPacket]
+    ) -> Iterator[av.VideoFrame]:
+        """The frames from a key frame or one before it; None: all frames.
+
+        Gives nothing where the container cannot seek there. `keys` are the key
+        frames met when reading from the start, by timestamp.
+        """
+        if key is None:
+            self.rewind()
+            return self.frames(self.packets())
+        # Most containers seek by presentation time, MPEG-TS by decoding time.
+        for target in (key.pts, key.dts):
+            packets = self._packets_from(target)
+            first = next(packets, None)
+            # Where seeking is by guess it may land behind the key frame, and
+            # where timestamps are made up they may be other ones than before.
+            if (
+                first is not None
+                and first.pts is not None
+                and first.pts <= key.pts
+                and keys.get(first.pts) == KeyPacket.of(first)
+            ):
+                return self.frames(itertools.chain([first], packets))
+        return iter(())
+
+    def _packets_from(self, timestamp: int) -> Iterator[av.Packet]:
+        """The packets from the first key frame after a seek."""
+        self._at_start = False
+        try:
+            self._container.seek(timestamp, stream=self.stream)
+        except av.FFmpegError:
+            return iter(())
+        return itertools.dropwhile(lambda p: not p.is_keyframe, self.packets())
+
+    def rgb(self, frame: av.VideoFrame, size_hw: tuple[int, int] | None) -> np.ndarray:
+        """(H, W, 3) uint8 RGB as displayed, scaled to `size_hw` if that differs."""
+        matrix = _display_matrix(frame)
+        height, width = frame.height, frame.width
+        if size_hw is not None:
+            height, width = size_hw[::-1] if _swaps_axes(matrix) else size_hw
+        converted = self._reformatter.reformat(
+            frame, width=width, height=height, format="rgb24"
+        )
+        return np.require(
+            _oriented(converted.to_ndarray(), matrix), requirements=["C", "W"]
+        )
+
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        try:
+            return self.stream.codec_context.decode(packet)
+        except av.error.EOFError:  # the decoder had already been flushed
+            return []
+        except av.FFmpegError as error:
+            self.require_one_thread()
+            self._note(f"a packet does not decode: {error.strerror}")
+            return []
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+
+def _open_container(path: Path) -> tuple[Any, av.VideoStream]:
+    try:
+        container = av.open(
+            # Without the prefix, FFmpeg takes "a:b.mp4" for a protocol.
+            f"file:{path}",
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file", "format_whitelist": _FORMATS},
+        )
+    except av.FFmpegError as error:
+        raise VideoDecodeError(
+            f"{path}: not a video that can be read: {error.strerror}"
+        ) from error
+    streams = [
+        stream
+        for stream in container.streams.video
+        # The cover picture of a song is stored as a video stream.
+        if not stream.disposition & Disposition.attached_pic
+    ]
+    if streams and streams[0].codec_context is not None:
+        return container, streams[0]
+    cause = "there is no decoder for its video" if streams else "it has no video"
+    container.close()
+    raise VideoDecodeError(f"{path}: {cause}")
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d of x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2)."""
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if data is None:
+        return (1, 0, 0, 1)
+    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _swaps_axes(matrix: tuple[int, int, int, int]) -> bool:
+    a, b, c, d = matrix
+    return abs(b) + abs(c) > abs(a) + abs(d)
+
+
+def _oriented(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
+    """The picture rotated and mirrored to the nearest right angle; a view."""
+    a, b, c, d = matrix
+    if _swaps_axes(matrix):
+        image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return image[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
