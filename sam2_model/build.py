@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Sequence
 
 import torch
 
@@ -127,6 +129,8 @@ def build_sam2_video_predictor(
     mode: str = "eval",
     apply_postprocessing: bool = True,
     *,
+    hydra_overrides_extra: Sequence[str] = (),
+    vos_optimized: bool = False,
     dtype: torch.dtype | None = None,
     limits: StateLimits = StateLimits(),
     **options,
@@ -138,9 +142,26 @@ def build_sam2_video_predictor(
         apply_postprocessing: Meta's defaults: fill holes of up to 8 pixels,
             remember prompted frames as people saw them, fall back to the best
             of three masks where the single one is unstable.
+        hydra_overrides_extra, vos_optimized: Meta's; there is no hydra and
+            nothing to compile here, so anything but the default is refused.
         limits: what an inference state may hold.
         options: fields of `PredictorOptions`, which win over the defaults.
+
+    Raises:
+        ValueError: as `build_network`, or an option that does not exist.
     """
+    if hydra_overrides_extra:
+        raise ValueError(
+            f"hydra_overrides_extra={list(hydra_overrides_extra)!r}: there is no hydra here; "
+            "pass predictor options by name, or a ModelConfig"
+        )
+    if vos_optimized:
+        raise ValueError(
+            "vos_optimized=True asks for Meta's compiled predictor, which is not offered"
+        )
+    known = {field.name for field in dataclasses.fields(PredictorOptions)}
+    if unknown := sorted(set(options) - known):
+        raise ValueError(f"options {unknown} are not known: use {sorted(known)}")
     network = build_network(
         config_file, _default_checkpoint(config_file, ckpt_path),
         device=device, dtype=dtype, mode=mode,

@@ -111,7 +111,7 @@ class SAM2ImagePredictor:
             normalize_coords: coordinates are pixels; False: shares of the image.
 
         Returns:
-            Masks (M, H, W) bool (or float32 logits), expected IoUs (M,),
+            Masks (M, H, W) float32, 0 or 1 (or logits), expected IoUs (M,),
             low-resolution logits (M, S / 4, S / 4); with a leading B for
             several objects.
 
@@ -172,7 +172,8 @@ class SAM2ImagePredictor:
         )
         if len(masks) == 1:
             masks, ious, low_res = masks[0], ious[0], low_res[0]
-        return masks.cpu().numpy(), ious.float().cpu().numpy(), low_res.cpu().numpy()
+        # Masks as numbers, as Meta's: scripts compute with them.
+        return masks.float().cpu().numpy(), ious.float().cpu().numpy(), low_res.cpu().numpy()
 
     def _prompt_tensors(self, index, points, labels, box, mask_input, normalize):
         self._encoded()

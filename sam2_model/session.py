@@ -7,6 +7,8 @@ still look at stay, and older ones as far as the history's budget goes.
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Hashable, Iterable, Iterator
@@ -109,12 +111,29 @@ class ObjectState:
             self.history_bytes -= output.byte_count
 
     def trim_history(self, budget_bytes: int, keep: range) -> None:
-        """Drop the longest untouched outputs over the budget, but none in `keep`."""
-        for frame_index in list(self.history):
+        """Drop outputs over the budget, but none in `keep`.
+
+        The longest untouched go first; those around prompted frames after all
+        others, the nearest last, because a pass in the other direction begins there.
+        """
+        if self.history_bytes <= budget_bytes:
+            return
+        prompted = sorted(self.conditioning)
+        droppable = [index for index in self.history if index not in keep]
+        reach = len(keep)
+        away = {index: _distance(index, prompted) for index in droppable}
+        droppable.sort(key=lambda index: max(0, reach + 1 - away[index]))
+        for frame_index in droppable:
             if self.history_bytes <= budget_bytes:
                 return
-            if frame_index not in keep:
-                self.forget(frame_index)
+            self.forget(frame_index)
+
+
+def _distance(frame_index: int, sorted_frames: list[int]) -> float:
+    """How far the nearest of some frames is; infinite if there is none."""
+    place = bisect.bisect_left(sorted_frames, frame_index)
+    near = sorted_frames[max(0, place - 1) : place + 1]
+    return min((abs(frame_index - other) for other in near), default=math.inf)
 
 
 class FeatureCache:
@@ -152,13 +171,11 @@ class FeatureCache:
         self._entries[frame_index] = features
         if self.byte_count <= self.budget_bytes:
             return
-        prompted = list(prompted_frames) or [frame_index]
-        candidates = [index for index in self._entries if index != frame_index]
-        candidates.sort(key=lambda index: -min(abs(index - p) for p in prompted))
-        for index in candidates:
-            if self.byte_count <= self.budget_bytes:
-                return
-            self.byte_count -= self._entries.pop(index).byte_count
+        prompted = sorted(prompted_frames) or [frame_index]
+        while self.byte_count > self.budget_bytes and len(self._entries) > 1:
+            others = (index for index in self._entries if index != frame_index)
+            farthest = max(others, key=lambda index: _distance(index, prompted))
+            self.byte_count -= self._entries.pop(farthest).byte_count
 
     def clear(self) -> None:
         self._entries.clear()
@@ -182,6 +199,8 @@ class InferenceState:
         owns_source: bool = True,
     ) -> None:
         self.source = source
+        self.network = network
+        """Whose features and memories are kept here."""
         self.limits = limits
         self.device = network.device
         self.storage_device = storage_device or network.device

@@ -67,10 +67,11 @@ def track(
         progress: called after each frame with frames done and frames in all.
 
     Yields:
-        Every frame of the range once. Forward: ascending. Backward:
+        Every frame of the range once (fewer when stop rules end a direction
+        early). Forward: ascending. Backward:
         descending. Both: from the earliest prompted frame of the range
         ascending to the end, then from the frame before it descending to the
-        start. Objects stand in the order of their first prompt in `prompts`.
+        start; from the nearer end if no prompt is in the range. Objects stand in the order of their first prompt in `prompts`.
 
     Raises:
         ValueError: no prompts, a prompt or range outside the video, two boxes
@@ -106,7 +107,8 @@ def passes(frame_range: FrameRange, prompted_frames: Sequence[int]) -> list[rang
     if frame_range.direction is Direction.BACKWARD:
         return [range(stop - 1, start - 1, -1)]
     inside = [frame for frame in prompted_frames if start <= frame < stop]
-    pivot = min(inside) if inside else start
+    nearest_end = stop if min(prompted_frames) >= stop else start
+    pivot = min(inside) if inside else nearest_end
     return [range(pivot, stop), range(pivot - 1, start - 1, -1)]
 
 

@@ -671,6 +671,8 @@ class SAM2VideoPredictor:
         return frame_idx, inference_state.obj_ids, masks
 
     def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
+        if inference_state.network is not self.model:
+            raise ValueError("inference_state was made by another predictor: use its own")
         count = inference_state.num_frames
         try:
             index = operator.index(frame_idx)

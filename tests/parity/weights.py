@@ -14,8 +14,14 @@ from sam2_model.configs import ModelConfig
 from sam2_model.network import SAM2Network
 
 
-def lively_state_dict(config: ModelConfig, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A state dict for `config`, equal for equal seeds."""
+def lively_state_dict(
+    config: ModelConfig, seed: int = 0, *, sharpened: bool = True
+) -> dict[str, torch.Tensor]:
+    """A state dict for `config`, equal for equal seeds.
+
+    Unless `sharpened`, what memories and pointers hold hardly moves the masks:
+    random ones all look alike to random weights.
+    """
     torch.manual_seed(seed)
     network = SAM2Network(config)
     generator = torch.Generator().manual_seed(seed)
@@ -37,4 +43,19 @@ def lively_state_dict(config: ModelConfig, seed: int = 0) -> dict[str, torch.Ten
     for index in range(4):
         last = f"sam_mask_decoder.output_hypernetworks_mlps.{index}.layers.2.weight"
         state[last] = state[last] * 12
+    if sharpened:
+        for name in state:
+            for part, factor in _SHARPENED.items():
+                if part in name:
+                    state[name] = state[name] * factor
     return state
+
+
+_SHARPENED = {
+    "cross_attn_image.q_proj.weight": 3,
+    "cross_attn_image.k_proj.weight": 3,
+    "cross_attn_image.v_proj.weight": 4,
+    "cross_attn_image.out_proj.weight": 4,
+    "obj_ptr_proj.layers.2.weight": 6,
+    "obj_ptr_tpos_proj.weight": 5,
+}

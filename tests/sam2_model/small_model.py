@@ -49,7 +49,7 @@ def small_state_dict(config: ModelConfig = SMALL, *, score_bias: float = 3.0) ->
     `score_bias` is the bias of the object-presence logit: far below zero and
     every tracked object is absent.
     """
-    weights = lively_state_dict(config)
+    weights = lively_state_dict(config, sharpened=False)
     for name in weights:
         for part, factor in _SHARPENED:
             is_last = "mlps" not in part or ".layers.2." in name
