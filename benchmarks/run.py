@@ -1,6 +1,6 @@
 """Measure everything and write RESULTS.md: `make bench`.
 
-Sections: speed, correction, image, memory, growth. Give names to run only
+Sections: speed, bfloat16, correction, image, memory, growth. Give names to run only
 those; the others keep their last figures from results.json.
 """
 
@@ -62,8 +62,13 @@ def growth() -> dict:
     }
 
 
+def bfloat16() -> dict:
+    return harness.isolated(sections.bfloat16_agreement, 20)
+
+
 SECTIONS = {
     "speed": speed,
+    "bfloat16": bfloat16,
     "correction": correction,
     "image": image,
     "memory": memory,
@@ -100,6 +105,7 @@ def report(results: dict) -> str:
     ]
     for name, write in (
         ("speed", _report_speed),
+        ("bfloat16", _report_bfloat16),
         ("correction", _report_correction),
         ("image", _report_image),
         ("memory", _report_memory),
@@ -129,6 +135,15 @@ def _report_speed(figures: dict) -> list[str]:
         lines.append(f"| {objects} | {theirs:.2f} | {cells[0]} | {cells[1]} |")
     parts = ", ".join(f"{name} {value:.2f}" for name, value in figures["parts"].items())
     return [*lines, "", f"Where ours goes, one object, float32, seconds: {parts}."]
+
+
+def _report_bfloat16(figures: dict) -> list[str]:
+    return [
+        "## bfloat16 beside float32, the embedded model",
+        "",
+        f"IoU of the masks: mean {figures['mean']:.4f}, least {figures['least']:.4f}, over "
+        f"{figures['masks']} masks.",
+    ]
 
 
 def _report_correction(figures: dict) -> list[str]:

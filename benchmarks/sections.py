@@ -31,7 +31,7 @@ TINY = "sam2.1_hiera_tiny"
 
 def our_predictor(config, dtype: torch.dtype, device: str = "cpu") -> SAM2VideoPredictor:
     network = SAM2Network(config)
-    network.load_state_dict(lively_state_dict(config))
+    network.load_state_dict(lively_state_dict(config, sharpened=False))
     network = network.to(device, dtype).eval()
     return SAM2VideoPredictor(network, PredictorOptions(**_POSTPROCESSING))
 
@@ -48,7 +48,8 @@ def steady_state(which: str, objects: int, skip: int, count: int) -> dict:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         frames = harness.write_frames(Path(folder) / "f", skip + count + 1, SIZE_WH)
         if which == "reference":
-            predictor = reference.video_predictor(TINY, lively_state_dict(config))
+            weights = lively_state_dict(config, sharpened=False)
+            predictor = reference.video_predictor(TINY, weights)
             state = predictor.init_state(str(frames))
             dtype = torch.float32
         else:
@@ -160,6 +161,29 @@ def peak_memory(frame_count: int, objects: int, mode: str) -> dict:
             predictor.add_new_points_or_box(state, 0, index, box=box)
         seen = sum(1 for _ in predictor.propagate_in_video(state))
     return {"frames": seen, "before": before, "peak": harness.peak_memory_mib()}
+
+
+def bfloat16_agreement(frame_count: int) -> dict:
+    """IoU of the embedded model's masks in bfloat16 with its own in float32."""
+    from sam2_model import build_sam2_video_predictor
+
+    harness.threads_from_environment()
+    tracked = []
+    with tempfile.TemporaryDirectory() as folder:
+        frames = harness.write_frames(Path(folder) / "f", frame_count, SIZE_WH)
+        for dtype in (torch.float32, torch.bfloat16):
+            predictor = build_sam2_video_predictor("demo", device="cpu", dtype=dtype)
+            state = predictor.init_state(frames)
+            _prompt(predictor, state, 3)
+            tracked.append(
+                [(logits > 0).numpy() for _, _, logits in predictor.propagate_in_video(state)]
+            )
+    ious = [
+        (a & b).sum() / max(1, (a | b).sum())
+        for exact, rounded in zip(*tracked)
+        for a, b in zip(exact, rounded)
+    ]
+    return {"mean": float(np.mean(ious)), "least": float(np.min(ious)), "masks": len(ious)}
 
 
 def growth(axis: str, value: int) -> dict:

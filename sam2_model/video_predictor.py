@@ -32,6 +32,9 @@ from sam2_model.video import FrameSource, open_frame_source
 
 logger = logging.getLogger(__name__)
 
+_CPU_BATCH_CELLS = 4096
+"""Feature-map cells, over all objects, that keep a CPU busy: one object at 1024 px."""
+
 PREVIOUS_LOGIT_BOUND = 32.0
 """Logits fed back with a correction click are clamped to this."""
 
@@ -58,8 +61,12 @@ class PredictorOptions:
     """Where the single mask is unstable, take the best of three."""
     memory_temporal_stride_for_eval: int = 1
     """Look at every r-th recent frame instead of each."""
-    max_objects_per_batch: int = 32
-    """Objects that go through the network together; more need more memory."""
+    max_objects_per_batch: int | None = None
+    """Objects that go through the network together; None: as many as pay.
+
+    On a GPU 32. On a CPU only as many as fill its cores: more push each
+    other's values out of the cache.
+    """
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -68,8 +75,9 @@ class PredictorOptions:
             ("memory_temporal_stride_for_eval", 1),
             ("max_objects_per_batch", 1),
         ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)} must be >= {least}")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value} must be >= {least}")
 
 
 class SAM2VideoPredictor:
@@ -513,7 +521,7 @@ class SAM2VideoPredictor:
         for index, recall in enumerate(recalled):
             groups.setdefault(recall.layout, []).append(index)
         outputs: dict[int, FrameOutput] = {}
-        limit = self.options.max_objects_per_batch
+        limit = self.options.max_objects_per_batch or self._objects_that_pay()
         for members in groups.values():
             for start in range(0, len(members), limit):
                 batch = members[start : start + limit]
@@ -536,6 +544,12 @@ class SAM2VideoPredictor:
             logits = without_overlaps(resize_logits(logits, size))
             self._remember_frame(inference_state, frame, logits, ordered)
         return ordered
+
+    def _objects_that_pay(self) -> int:
+        """How many objects to take through the network at once on this device."""
+        if self.device.type != "cpu":
+            return 32
+        return max(1, _CPU_BATCH_CELLS // self.model.config.feature_size**2)
 
     # --- memory --------------------------------------------------------------
 

@@ -53,7 +53,7 @@ STAGES = (
             mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1500, least_area=0.01,
         ),
         schedule=Schedule(
-            steps=1500, learning_rate=4e-4, warmup_steps=50, final_fraction=0.3, seed=2
+            steps=1200, learning_rate=4e-4, warmup_steps=50, final_fraction=0.3, seed=2
         ),
         loss_weights=_FROM_SCRATCH,
     ),
@@ -64,7 +64,7 @@ STAGES = (
             mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1000, least_area=0.005,
         ),
         schedule=Schedule(
-            steps=500, learning_rate=2e-4, warmup_steps=30, final_fraction=0.02, seed=3
+            steps=350, learning_rate=2.5e-4, warmup_steps=20, final_fraction=0.02, seed=3
         ),
         loss_weights=_FROM_SCRATCH,
     ),
