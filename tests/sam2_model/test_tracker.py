@@ -1,6 +1,5 @@
 """`track`: which frames come, in which order, when it stops, and what it refuses."""
 
-import threading
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from sam2_model.tracker import StopRules, merge_prompts, passes, track
 from sam2_model.video import open_frame_source
 from tests.sam2_model.small_model import moving_square, small_network, small_predictor
 from tests.video_files import write_video
+from tests.sam2_model.threads import new_threads
 
 COUNT, HEIGHT, WIDTH = 10, 64, 96
 BOTH, BACKWARD, FORWARD = Direction.BOTH, Direction.BACKWARD, Direction.FORWARD
@@ -165,7 +165,7 @@ def test_prompts_for_one_object_and_frame_are_taken_together():
 def test_prompts_that_cannot_be_followed_are_refused(prompts, message):
     with pytest.raises(ValueError, match=message):
         follow(prompts)
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 @pytest.mark.parametrize("frame_range", [(0, 11), (10, 11), (3, 40, BACKWARD)])
@@ -285,7 +285,7 @@ def test_cancellation_ends_between_frames():
     ):
         answers.append(answer)
     assert frames(answers) == [0, 1, 2, 3]
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 def test_cancellation_ends_both_passes():
@@ -335,7 +335,7 @@ def test_leaving_early_leaves_no_thread_and_closes_the_video(tmp_path, how):
             next(tracking)
     else:
         del tracking
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 # ------------------------------------------------------------------------ kept states

@@ -25,6 +25,7 @@ from tests.sam2_model.small_model import (
     small_predictor,
 )
 from tests.video_files import write_video
+from tests.sam2_model.threads import new_threads
 
 CLICK = {"points": [[40, 30]], "labels": [1]}
 BOX = {"box": [10, 10, 50, 50]}
@@ -554,7 +555,7 @@ def test_a_prompt_whose_frame_cannot_be_read_leaves_no_trace(predictor, tmp_path
     assert next(propagation)[0] == 0
     with pytest.raises(ValueError, match="1.jpg"):
         next(propagation)
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 @pytest.mark.parametrize(
@@ -869,7 +870,7 @@ def test_two_propagations_of_one_state_at_once_both_end(predictor, state):
     ]
     forward.close()
     again.close()
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 def test_a_source_that_fails_in_the_reading_thread_raises_and_does_not_hang(predictor, tmp_path):
@@ -878,7 +879,7 @@ def test_a_source_that_fails_in_the_reading_thread_raises_and_does_not_hang(pred
     state.source.close()
     with pytest.raises(ValueError, match="clos"):
         follow(predictor, state)
-    assert threading.active_count() == 1
+    assert not new_threads()
 
 
 # ------------------------------------------------------------------------- options
