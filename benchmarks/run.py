@@ -16,10 +16,10 @@ from benchmarks import harness, sections
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 GROWTH = {
-    "objects": (1, 2, 4, 8),
-    "memories": (1, 3, 5, 7),
-    "image size": (256, 512, 768, 1024),
-    "frame number": (10, 50, 100, 200),
+    "objects": (1, 2, 4),
+    "memories": (1, 4, 7),
+    "image size": (256, 512, 1024),
+    "frame number": (10, 50, 150),
 }
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 SIZE_WH = (320, 180)
+ENLARGED = 3
+"""The drawn clip's frames are enlarged so that one pixel is well under the bound."""
 
 
 def write_frames(folder: Path, count: int) -> Path:
@@ -21,7 +23,10 @@ def write_frames(folder: Path, count: int) -> Path:
     source = os.environ.get("PARITY_CLIP")
     pictures = _decoded(Path(source), count) if source else _drawn(count)
     for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / f"{index:05d}.jpg", quality=95)
+        frame = Image.fromarray(picture)
+        if not source:
+            frame = frame.resize([side * ENLARGED for side in SIZE_WH])
+        frame.save(folder / f"{index:05d}.jpg", quality=95)
     return folder
 
 
