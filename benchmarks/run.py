@@ -50,7 +50,7 @@ def image() -> dict:
 
 def memory() -> dict:
     return {
-        str(count): harness.isolated(sections.peak_memory, count, 2, "ours")
+        str(count): harness.isolated(sections.peak_memory, count, 2)
         for count in (100, 2000)
     }
 

@@ -147,7 +147,7 @@ def second_click() -> dict:
     return {"first": first, "second": harness.seconds(lambda: predictor.predict(**click))}
 
 
-def peak_memory(frame_count: int, objects: int, mode: str) -> dict:
+def peak_memory(frame_count: int, objects: int) -> dict:
     """Peak MiB of tracking a whole video with the small network, caches bounded."""
     harness.threads_from_environment()
     torch.manual_seed(0)

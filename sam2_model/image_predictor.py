@@ -17,9 +17,13 @@ from sam2_model.frames import normalise
 from sam2_model.masks import fill_holes, remove_specks, resize_logits
 from sam2_model.network import ImageFeatures, SAM2Network
 from sam2_model.network.mask_decoder import stable_single_mask
-from sam2_model.prompts import as_cpu_tensor, box_corners, check_inside, points_and_labels
-
-PREVIOUS_LOGIT_BOUND = 32.0
+from sam2_model.prompts import (
+    PREVIOUS_LOGIT_BOUND,
+    as_cpu_tensor,
+    box_corners,
+    check_inside,
+    points_and_labels,
+)
 
 
 class SAM2ImagePredictor:

@@ -7,6 +7,8 @@ import torch
 
 POINT_LABELS = {-1, 0, 1, 2, 3}
 """1 inside the object, 0 outside, -1 ignored, 2 and 3 a box's first and last corner."""
+PREVIOUS_LOGIT_BOUND = 32.0
+"""Logits of an earlier prediction are clamped to this before they are fed back."""
 
 
 def as_cpu_tensor(values, dtype: torch.dtype | None = None) -> torch.Tensor:

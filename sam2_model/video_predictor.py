@@ -19,7 +19,13 @@ import torch
 from sam2_model.masks import fill_holes, remove_specks, resize_logits, without_overlaps
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import NO_OBJECT_LOGIT, MemoryTokens
-from sam2_model.prompts import as_cpu_tensor, box_corners, check_inside, points_and_labels
+from sam2_model.prompts import (
+    PREVIOUS_LOGIT_BOUND,
+    as_cpu_tensor,
+    box_corners,
+    check_inside,
+    points_and_labels,
+)
 from sam2_model.session import (
     FrameOutput,
     InferenceState,
@@ -34,9 +40,6 @@ logger = logging.getLogger(__name__)
 
 _CPU_BATCH_CELLS = 4096
 """Feature-map cells, over all objects, that keep a CPU busy: one object at 1024 px."""
-
-PREVIOUS_LOGIT_BOUND = 32.0
-"""Logits fed back with a correction click are clamped to this."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,23 +96,15 @@ class RotaryMemoryAttention(Attention):
         cells = map_count * rotations.shape[0]
         maps = key[:, :cells].unflatten(1, (map_count, -1))
         key = torch.cat((rotate(maps, rotations).flatten(1, 2), key[:, cells:]), dim=1)
-        if memory.shape[-1] < query.shape[-1] and _prefers_narrow_values(query):
+        if memory.shape[-1] < query.shape[-1] and _uses_blocks(query):
             # Values are a linear map of the memory and the weights of one
             # query sum to one, so mapping after the sum is the same number for
-            # a fraction of the work.
+            # a fraction of the work. The fused kernels want keys and values
+            # equally wide, so it pays only where they are not used.
             attended = self.v_proj(attend_one_head(query, key, memory))
         else:
             attended = attend_one_head(query, key, self.v_proj(memory))
         return self.out_proj(attended)
-
-
-def _prefers_narrow_values(query: torch.Tensor) -> bool:
-    """Whether attention with values narrower than keys is the fast way here.
-
-    The fused kernels want keys and values equally wide, so it pays only where
-    `attend_one_head` does not use them.
-    """
-    return _uses_blocks(query)
 
 
 def _uses_blocks(query: torch.Tensor) -> bool:
@@ -153,7 +145,9 @@ def _attend_in_blocks(
     """
     query = query * query.shape[-1] ** -0.5
     out = query.new_empty(*query.shape[:2], value.shape[-1])
-    scores = query.new_empty(_QUERY_BLOCK * _KEY_BLOCK)
+    scores = query.new_empty(
+        min(query.shape[1], _QUERY_BLOCK) * min(key.shape[1], _KEY_BLOCK)
+    )
     for rows, keys, values, answer in zip(query, key, value, out):
         for start in range(0, len(rows), _QUERY_BLOCK):
             stop = start + _QUERY_BLOCK
