@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks import harness
-from sam2_model.build import _POSTPROCESSING, default_dtype
+from sam2_model.build import VIDEO_POSTPROCESSING, default_dtype
 from sam2_model.configs import DEMO, model_config
 from sam2_model.image_predictor import SAM2ImagePredictor
 from sam2_model.network import SAM2Network
@@ -33,7 +33,7 @@ def our_predictor(config, dtype: torch.dtype, device: str = "cpu") -> SAM2VideoP
     network = SAM2Network(config)
     network.load_state_dict(lively_state_dict(config, sharpened=False))
     network = network.to(device, dtype).eval()
-    return SAM2VideoPredictor(network, PredictorOptions(**_POSTPROCESSING))
+    return SAM2VideoPredictor(network, PredictorOptions(**VIDEO_POSTPROCESSING))
 
 
 def _prompt(predictor, state, objects: int) -> None:

@@ -17,7 +17,7 @@ from sam2_model.video_predictor import PredictorOptions, SAM2VideoPredictor
 
 logger = logging.getLogger(__name__)
 
-_POSTPROCESSING = {
+VIDEO_POSTPROCESSING = {
     "dynamic_multimask_via_stability": True,
     "binarize_mask_from_pts_for_mem_enc": True,
     "fill_hole_area": 8,
@@ -166,7 +166,7 @@ def build_sam2_video_predictor(
         config_file, _default_checkpoint(config_file, ckpt_path),
         device=device, dtype=dtype, mode=mode,
     )
-    defaults = _POSTPROCESSING if apply_postprocessing else {}
+    defaults = VIDEO_POSTPROCESSING if apply_postprocessing else {}
     return SAM2VideoPredictor(
         network, PredictorOptions(**{**defaults, **options}), limits=limits
     )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sam2_model.configs import ModelConfig
+from sam2_model.network.blocked_attention import attend
 from sam2_model.network.layers import MLP
 
 
@@ -75,9 +76,7 @@ class MultiScaleAttention(nn.Module):
             query = max_pool_2x2(query.reshape(batch, height, width, -1))
             height, width = query.shape[1:3]
             query = query.reshape(batch, height * width, self.num_heads, -1)
-        attended = F.scaled_dot_product_attention(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        )
+        attended = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return self.proj(attended.transpose(1, 2).reshape(batch, height, width, -1))
 
 

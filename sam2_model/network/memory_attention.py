@@ -72,7 +72,9 @@ class MemoryAttention(nn.Module):
         """Condition a frame's features on memories.
 
         Args:
-            features: (B, C, H, W), the frame's coarsest level.
+            features: (1 or B, C, H, W), the frame's coarsest level. With one for
+                all objects, what precedes the first look at the memories is
+                computed once.
             position: (C, H, W), the sine grid.
             memory: (B, M, memory_dim): `map_count` maps of H * W cells, then pointers.
             memory_position: (B, M, memory_dim).

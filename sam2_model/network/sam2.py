@@ -160,7 +160,7 @@ class SAM2Network(nn.Module):
         memory = torch.cat(maps, dim=1)
         position = torch.cat(positions)[None].expand(batch, -1, -1)
         return self.memory_attention(
-            top.expand(batch, -1, -1, -1),
+            top,
             self.position_grid(config.hidden_dim),
             memory,
             position,

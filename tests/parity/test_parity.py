@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_model.build import _POSTPROCESSING
+from sam2_model.build import VIDEO_POSTPROCESSING
 from sam2_model.configs import CONFIGS, model_config
 from sam2_model.image_predictor import SAM2ImagePredictor
 from sam2_model.network import SAM2Network
@@ -45,7 +45,7 @@ AT_FULL_SIZE = (
 TINY = "sam2.1_hiera_tiny"
 OTHERS = [name for name in CONFIGS if name not in (TINY, "demo")]
 # Options of both predictors; hole filling needs a CUDA extension in Meta's.
-OPTIONS = {**_POSTPROCESSING, "fill_hole_area": 0}
+OPTIONS = {**VIDEO_POSTPROCESSING, "fill_hole_area": 0}
 
 
 class Pair:
