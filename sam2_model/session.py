@@ -8,6 +8,7 @@ still look at stay, and older ones as far as the history's budget goes.
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -52,6 +53,9 @@ class PointPrompt:
     """(1, P) int32: 1 and 0 clicks, 2 and 3 box corners."""
 
 
+_serials = itertools.count()
+
+
 @dataclass
 class FrameOutput:
     """One object on one frame, as later frames and corrections may need it."""
@@ -64,6 +68,10 @@ class FrameOutput:
     """(1, 1)."""
     memory: torch.Tensor | None = None
     """(1, H * W, memory_dim); None until the prompts on this frame are final."""
+    looked_at: Hashable | None = None
+    """Which outputs, by serial and role, a tracked frame was conditioned on."""
+    serial: int = field(default_factory=lambda: next(_serials))
+    """Names this output in other outputs' `looked_at`; never given twice."""
 
     @property
     def byte_count(self) -> int:

@@ -518,12 +518,15 @@ class SAM2VideoPredictor:
         """Track objects onto a frame, as many together as their memories allow."""
         if not states:
             return []
-        frame = inference_state.features(frame_idx, self.model)
         recalled = [self._recall(inference_state, s, frame_idx, reverse) for s in states]
+        outputs = self._still_true(states, recalled, frame_idx)
+        if len(outputs) == len(states):
+            return [outputs[index] for index in range(len(states))]
+        frame = inference_state.features(frame_idx, self.model)
         groups: dict[tuple, list[int]] = {}
         for index, recall in enumerate(recalled):
-            groups.setdefault(recall.layout, []).append(index)
-        outputs: dict[int, FrameOutput] = {}
+            if index not in outputs:
+                groups.setdefault(recall.layout, []).append(index)
         limit = self.options.max_objects_per_batch or self._objects_that_pay()
         for members in groups.values():
             for start in range(0, len(members), limit):
@@ -541,12 +544,33 @@ class SAM2VideoPredictor:
                         [outputs[index] for index in batch],
                     )
         ordered = [outputs[index] for index in range(len(states))]
+        for output, recall in zip(ordered, recalled):
+            output.looked_at = recall.fingerprint
         if self.options.non_overlap_masks_for_mem_enc:
             size = (self.image_size, self.image_size)
             logits = torch.cat([output.mask_logits for output in ordered]).to(self.device)
             logits = without_overlaps(resize_logits(logits, size))
             self._remember_frame(inference_state, frame, logits, ordered)
         return ordered
+
+    def _still_true(
+        self, states: list[ObjectState], recalled: list[_Recall], frame_idx: int
+    ) -> dict[int, FrameOutput]:
+        """Outputs of an earlier pass that would come out the same again, by place in `states`.
+
+        An object's frame is a function of the frame and the outputs it looks
+        at. After a correction, or with another object added, all that looks
+        at nothing new is answered without the network.
+        """
+        if self.options.non_overlap_masks_for_mem_enc:
+            # What is remembered then depends on the other objects too.
+            return {}
+        kept = {}
+        for index, (state, recall) in enumerate(zip(states, recalled)):
+            output = state.history.get(frame_idx)
+            if output is not None and output.looked_at == recall.fingerprint:
+                kept[index] = output
+        return kept
 
     def _objects_that_pay(self) -> int:
         """How many objects to take through the network at once on this device."""
@@ -764,6 +788,15 @@ class _Recall:
     maps: tuple[tuple[int, FrameOutput], ...]
     pointers: tuple[tuple[int, FrameOutput], ...]
     pointer_offset_scale: int
+
+    @property
+    def fingerprint(self) -> tuple:
+        """Equal for two recalls exactly if the network would see the same."""
+        return (
+            tuple((recency, output.serial) for recency, output in self.maps),
+            tuple((offset, output.serial) for offset, output in self.pointers),
+            self.pointer_offset_scale,
+        )
 
     @property
     def layout(self) -> tuple:

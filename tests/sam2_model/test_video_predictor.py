@@ -250,6 +250,86 @@ def test_an_object_added_after_tracking_is_tracked_next_time(predictor, state):
         torch.testing.assert_close(both[frame_index][:1], alone[frame_index], atol=1e-4, rtol=0)
 
 
+@pytest.fixture
+def conditioned(predictor, monkeypatch) -> list[int]:
+    """How many objects each call conditioned on memories."""
+    calls = []
+    condition = predictor.model.condition_on_memory
+
+    def counting(top, tokens):
+        calls.append(len((tokens.maps or tokens.pointers)[0]))
+        return condition(top, tokens)
+
+    monkeypatch.setattr(predictor.model, "condition_on_memory", counting)
+    return calls
+
+
+def test_propagating_again_with_nothing_new_computes_nothing(predictor, state, conditioned):
+    predictor.add_new_points_or_box(state, 0, "a", **BOX)
+    first = follow(predictor, state)
+    del conditioned[:]
+    encoded = state.encoded_frame_count
+    assert_equal_answers(follow(predictor, state), first)
+    assert conditioned == [] and state.encoded_frame_count == encoded
+
+
+def test_another_object_does_not_recompute_those_already_tracked(predictor, state, conditioned):
+    predictor.add_new_points_or_box(state, 0, "a", **BOX)
+    follow(predictor, state)
+    del conditioned[:]
+    predictor.add_new_points_or_box(state, 0, "b", **CLICK)
+    both = follow(predictor, state)
+    assert sum(conditioned) == state.num_frames - 1
+    with predictor.init_state(moving_square(8)) as fresh:
+        predictor.add_new_points_or_box(fresh, 0, "a", **BOX)
+        predictor.add_new_points_or_box(fresh, 0, "b", **CLICK)
+        assert_equal_answers(both, follow(predictor, fresh), atol=1e-4)
+
+
+def test_a_new_prompted_frame_changes_what_every_frame_looks_at(predictor, state, conditioned):
+    predictor.add_new_points_or_box(state, 0, "a", **BOX)
+    follow(predictor, state, max_frame_num_to_track=4)
+    predictor.add_new_points_or_box(state, 6, "a", **CLICK)
+    del conditioned[:]
+    again = follow(predictor, state, start_frame_idx=0)
+    assert sum(conditioned) == state.num_frames - 2
+    with predictor.init_state(moving_square(8)) as fresh:
+        predictor.add_new_points_or_box(fresh, 0, "a", **BOX)
+        predictor.add_new_points_or_box(fresh, 6, "a", **CLICK)
+        assert_equal_answers(again, follow(predictor, fresh), atol=1e-4)
+
+
+def test_frames_before_a_corrected_one_are_not_tracked_again(predictor, state, conditioned):
+    predictor.add_new_points_or_box(state, 0, "a", **BOX)
+    first = follow(predictor, state)
+    predictor.add_new_points_or_box(state, 5, "a", points=[[70, 50]], labels=[0])
+    del conditioned[:]
+    again = follow(predictor, state)
+    assert len(conditioned) == 3
+    for frame in range(5):
+        torch.testing.assert_close(again[frame], first[frame], atol=0, rtol=0)
+
+
+def test_a_pass_the_other_way_is_computed_anew(predictor, state, conditioned):
+    predictor.add_new_points_or_box(state, 4, "a", **BOX)
+    follow(predictor, state)
+    del conditioned[:]
+    follow(predictor, state, reverse=True)
+    assert len(conditioned) == 4
+
+
+def test_memories_without_overlaps_are_never_taken_over(conditioned, predictor, state):
+    # What is remembered then depends on the other objects of the frame.
+    predictor.options = dataclasses.replace(
+        predictor.options, non_overlap_masks_for_mem_enc=True
+    )
+    predictor.add_new_points_or_box(state, 0, "a", **BOX)
+    follow(predictor, state)
+    count = len(conditioned)
+    follow(predictor, state)
+    assert len(conditioned) == 2 * count > 0
+
+
 def test_an_object_added_while_a_propagation_waits_joins_the_next_one(predictor, state):
     predictor.add_new_points_or_box(state, 0, "a", **CLICK)
     propagation = predictor.propagate_in_video(state)
