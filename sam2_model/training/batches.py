@@ -33,12 +33,6 @@ class BatchSettings:
     """Kinds of clip ("composed", "warped", "image") and their weights."""
     least_area: float = 0.002
     """Objects smaller than this share of the first frame are not prompted."""
-    pool_size: int = 4000
-    """Different clips in all; they come again, mirrored or not, with other objects chosen.
-
-    Composing a clip costs as much as training on it, so a slow machine is
-    better off seeing each several times.
-    """
 
 
 class StepBatches(Dataset):
@@ -50,7 +44,6 @@ class StepBatches(Dataset):
         self.seed = seed
         self.start = start
         self.stop = stop
-        self._pool: dict[int, tuple[np.ndarray, np.ndarray, tuple]] = {}
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -60,7 +53,8 @@ class StepBatches(Dataset):
         random = np.random.default_rng((self.seed, self.start + index))
         frames, masks, owners = [], [], []
         while len(frames) < settings.clip_count:
-            clip_frames, clip_masks = self._pooled_clip(int(random.integers(settings.pool_size)))
+            clip = self._clip(random)
+            clip_frames, clip_masks = clip.frames, clip.masks
             chosen = _choose_objects(clip_masks, settings, random)
             if not len(chosen):
                 continue
@@ -75,16 +69,6 @@ class StepBatches(Dataset):
             frames.append(torch.from_numpy(clip_frames.copy()).permute(0, 3, 1, 2))
             masks.append(torch.from_numpy(clip_masks[:, chosen].copy()).transpose(0, 1))
         return ClipBatch(torch.stack(frames), torch.cat(masks), torch.tensor(owners))
-
-    def _pooled_clip(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames and masks of the pool's clip of that number, made once and kept packed."""
-        if number not in self._pool:
-            clip = self._clip(np.random.default_rng((self.seed, number)))
-            packed = np.packbits(clip.masks)
-            self._pool[number] = (clip.frames, packed, clip.masks.shape)
-        frames, packed, shape = self._pool[number]
-        count = int(np.prod(shape))
-        return frames, np.unpackbits(packed, count=count).astype(bool).reshape(shape)
 
     def _clip(self, random: np.random.Generator) -> Clip:
         settings = self.settings

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from sam2_model.build import default_dtype
 from sam2_model.configs import DEMO
 from sam2_model.network import SAM2Network
 from sam2_model.training.batches import BatchSettings, step_batches
@@ -40,7 +41,7 @@ STAGES = (
         name="1-images",
         batches=BatchSettings(
             image_size=128, frame_count=1, clip_count=10, objects_per_clip=6,
-            mix=(("composed", 0.5), ("image", 0.5)), pool_size=3000, least_area=0.01,
+            mix=(("composed", 0.5), ("image", 0.5)), least_area=0.01,
         ),
         schedule=Schedule(steps=900, learning_rate=4e-4, warmup_steps=50, final_fraction=0.5, seed=1),
         prompt_mix=PromptMix(box=0.6, point=0.4),
@@ -50,7 +51,7 @@ STAGES = (
         name="2-clips",
         batches=BatchSettings(
             image_size=128, frame_count=3, clip_count=5, objects_per_clip=3,
-            mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1500, least_area=0.01,
+            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.01,
         ),
         schedule=Schedule(
             steps=1200, learning_rate=4e-4, warmup_steps=50, final_fraction=0.3, seed=2
@@ -58,14 +59,39 @@ STAGES = (
         loss_weights=_FROM_SCRATCH,
     ),
     Stage(
-        name="3-clips-full-size",
+        name="3-clips-192",
         batches=BatchSettings(
-            image_size=DEMO.image_size, frame_count=4, clip_count=2, objects_per_clip=3,
-            mix=(("composed", 0.6), ("warped", 0.4)), pool_size=1000, least_area=0.005,
+            image_size=192, frame_count=4, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
         ),
         schedule=Schedule(
             steps=350, learning_rate=2.5e-4, warmup_steps=20, final_fraction=0.02, seed=3
         ),
+        loss_weights=_FROM_SCRATCH,
+    ),
+    # Eight frames fill the memory: from here on the model knows every age of it.
+    Stage(
+        name="4-long-clips-256",
+        batches=BatchSettings(
+            image_size=256, frame_count=8, clip_count=2, objects_per_clip=2,
+            mix=(("composed", 0.65), ("warped", 0.35)), least_area=0.004,
+        ),
+        schedule=Schedule(
+            steps=3000, learning_rate=3e-4, warmup_steps=50, final_fraction=0.3, seed=4
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.3),
+        loss_weights=_FROM_SCRATCH,
+    ),
+    Stage(
+        name="5-full-size",
+        batches=BatchSettings(
+            image_size=DEMO.image_size, frame_count=8, clip_count=1, objects_per_clip=3,
+            mix=(("composed", 0.65), ("warped", 0.35)), least_area=0.003,
+        ),
+        schedule=Schedule(
+            steps=1500, learning_rate=1.5e-4, warmup_steps=20, final_fraction=0.02, seed=5
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.3),
         loss_weights=_FROM_SCRATCH,
     ),
 )
@@ -85,9 +111,10 @@ def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path
     trainer = Trainer(
         network, stage.schedule, folder / stage.name,
         prompt_mix=stage.prompt_mix, loss_weights=stage.loss_weights,
+        dtype=default_dtype(network.device),
     )
     if not trainer.resume() and start_from is not None:
-        trainer.start_from(torch.load(start_from, weights_only=True)["average"])
+        trainer.start_from(weights_of(start_from))
     if trainer.step < stage.schedule.steps:
         batches = step_batches(
             materials, stage.batches,
@@ -95,6 +122,13 @@ def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path
         )
         trainer.train(batches, report=_report)
     return trainer.checkpoint_path
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    """Weights to go on from: a stage's averaged ones, or an exported file's."""
+    if path.suffix == ".safetensors":
+        return {name: value.float() for name, value in load_file(path).items()}
+    return torch.load(path, weights_only=True)["average"]
 
 
 def _report(line: dict) -> None:
@@ -119,6 +153,11 @@ def main() -> None:
     parser.add_argument("--materials", type=Path, help="folder made by training.materials")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--export", type=Path, help="write the newest stage's weights here")
+    parser.add_argument("--start-from", type=Path, help="weights that the first stage begins with")
+    parser.add_argument(
+        "--stages", nargs="+", choices=[stage.name for stage in STAGES],
+        help="only these; the first begins with the weights of --start-from",
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -130,8 +169,10 @@ def main() -> None:
         materials = Materials.load(arguments.materials, "train")
     else:
         materials = Materials.procedural(0)
-    checkpoint = None
+    checkpoint = arguments.start_from
     for stage in STAGES:
+        if arguments.stages and stage.name not in arguments.stages:
+            continue
         checkpoint = run_stage(stage, materials, arguments.out, checkpoint)
 
 

@@ -25,8 +25,7 @@ class LossWeights:
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, *, alpha: float = 0.25) -> torch.Tensor:
     """Per mask sigmoid focal loss, gamma 2: (B, M, H, W) both -> (B, M)."""
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probability = logits.sigmoid()
-    miss = probability + targets - 2 * probability * targets
+    miss = (logits.sigmoid() - targets).abs()
     balance = alpha * targets + (1 - alpha) * (1 - targets)
     return (balance * cross_entropy * miss.square()).mean(dim=(-2, -1))
 
@@ -59,15 +58,17 @@ def prediction_loss(
     Args:
         logits: (B, M, h, w) candidates, before absent objects are blanked.
         ious: (B, M) their expected IoUs. score_logits: (B, 1).
-        targets: (B, 1, H, W) float 0 or 1; logits are resized to it.
+        targets: (B, 1, H, W) float 0 or 1. The logits are judged at their own size,
+            by what share of each of their cells is the object's: resizing them to the
+            frame would cost more time than the whole decoder.
 
     Returns:
         The mean loss (scalar) and the IoU of the supervised candidate, (B,).
         Objects that are not in the frame count for presence only.
     """
-    logits = F.interpolate(logits.float(), size=targets.shape[-2:], mode="bilinear")
-    targets = targets.expand_as(logits)
     present = targets[:, 0].flatten(1).any(dim=1).float()
+    logits = logits.float()
+    targets = F.adaptive_avg_pool2d(targets, logits.shape[-2:]).expand_as(logits)
     mask_loss = weights.focal * focal_loss(logits, targets) if weights.focal else 0.0
     mask_loss = mask_loss + weights.dice * dice_loss(logits, targets)
     if weights.cross_entropy:

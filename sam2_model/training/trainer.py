@@ -67,8 +67,11 @@ class Trainer:
         *,
         prompt_mix: PromptMix = PromptMix(),
         loss_weights: LossWeights = LossWeights(),
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.network = network.train()
+        self.dtype = dtype
+        """What the network computes in; weights, losses and averages stay float32."""
         self.schedule = schedule
         self.folder = folder
         self.prompt_mix = prompt_mix
@@ -147,13 +150,16 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
-        result = run_clips(
-            self.network,
-            batch,
-            generator,
-            prompt_mix=self.prompt_mix,
-            weights=self.loss_weights,
-        )
+        with torch.autocast(
+            self.network.device.type, self.dtype, enabled=self.dtype != torch.float32
+        ):
+            result = run_clips(
+                self.network,
+                batch,
+                generator,
+                prompt_mix=self.prompt_mix,
+                weights=self.loss_weights,
+            )
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
         norm = nn.utils.clip_grad_norm_(

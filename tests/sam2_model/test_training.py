@@ -22,7 +22,7 @@ CONFIG = ModelConfig(
 )
 BATCHES = BatchSettings(
     image_size=64, frame_count=2, clip_count=2, objects_per_clip=2,
-    mix=(("composed", 1.0),), pool_size=8,
+    mix=(("composed", 1.0),),
 )
 
 
