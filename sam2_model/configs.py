@@ -70,6 +70,13 @@ class ModelConfig:
     takes long to learn; a small model learns it from the picture in minutes.
     """
 
+    carry_masks: bool = False
+    """A tracked frame starts from the mask of the frame before, as a mask prompt.
+
+    The official models find the object by their memory alone, at a sixteenth of
+    the image's size; on a small image that is too coarse for an outline.
+    """
+
     memory_of_absence: bool = True
     """SAM 2.1: the memory of a frame without the object carries a learned mark."""
     pointer_time_encoding: bool = True
@@ -152,7 +159,7 @@ _CONFIG_FILE_LETTERS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "
 
 DEMO = ModelConfig(
     name="demo",
-    image_size=192,
+    image_size=256,
     trunk_embed_dim=48,
     trunk_num_heads=1,
     trunk_stages=(1, 2, 6, 2),
@@ -165,6 +172,7 @@ DEMO = ModelConfig(
     decoder_mlp_dim=512,
     iou_head_hidden_dim=128,
     draw_prompts=True,
+    carry_masks=True,
 )
 """The model in the box: small enough to train and to run on two CPU cores."""
 

@@ -535,6 +535,9 @@ class SAM2VideoPredictor:
                 prediction = self.model.predict_masks(
                     self.model.condition_on_memory(frame.top, tokens),
                     frame.high_res,
+                    mask_logits=self.model.carried_mask(
+                        _previous_logits([recalled[index] for index in batch], self.device)
+                    ),
                     multimask=True,
                 )
                 outputs.update(zip(batch, self._outputs(inference_state, prediction)))
@@ -822,6 +825,16 @@ def _batch_tokens(recalled: list[_Recall]) -> MemoryTokens:
         pointer_offsets=first.layout[1],
         pointer_offset_scale=first.pointer_offset_scale,
     )
+
+
+def _previous_logits(recalled: list[_Recall], device: torch.device) -> torch.Tensor | None:
+    """(B, 1, S / 4, S / 4) of the frame just before, for recalls of one layout."""
+    outputs = [
+        output for recall in recalled for offset, output in recall.pointers if offset == 1
+    ]
+    if not outputs:
+        return None
+    return torch.cat([output.mask_logits for output in outputs]).to(device)
 
 
 def _nearest_conditioning(

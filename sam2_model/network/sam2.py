@@ -224,6 +224,21 @@ class SAM2Network(nn.Module):
             logits, ious, mask_tokens, score, multimask, stability_fallback
         )
 
+    def carried_mask(self, previous_logits: torch.Tensor | None) -> torch.Tensor | None:
+        """What a tracked frame's decoder is told of the frame before, as `mask_logits`.
+
+        Args:
+            previous_logits: (B, 1, h, w) of the frame that was tracked or prompted
+                just before this one; None when there is none.
+
+        Returns:
+            None for the official models, which are told nothing (`carry_masks`).
+        """
+        if previous_logits is None or not self.config.carry_masks:
+            return None
+        # An absent object's logits are far below what the prompt encoder knows.
+        return previous_logits.detach().clamp(-MASK_PROMPT_LOGIT, MASK_PROMPT_LOGIT)
+
     def _choose_mask(
         self, logits, ious, mask_tokens, score, multimask, stability_fallback
     ) -> MaskPrediction:

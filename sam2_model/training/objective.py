@@ -76,7 +76,8 @@ def run_clips(
             )
         else:
             prediction = _tracked_frame(
-                network, frame, target, memories, pointers, weights, result
+                network, frame, target, memories, pointers, prediction.mask_logits, weights,
+                result,
             )
         if t + 1 < frame_count:
             memories.append(
@@ -131,7 +132,7 @@ def _prompted_frame(
 
 
 def _tracked_frame(
-    network, frame, target, memories, pointers, weights, result
+    network, frame, target, memories, pointers, previous_logits, weights, result
 ) -> MaskPrediction:
     recent = network.config.num_maskmem - 1
     kept = [0, *range(max(1, len(memories) - recent), len(memories))]
@@ -144,7 +145,10 @@ def _tracked_frame(
         pointer_offset_scale=network.config.max_object_pointers - 1,
     )
     prediction = network.predict_masks(
-        network.condition_on_memory(frame.top, tokens), frame.high_res, multimask=True
+        network.condition_on_memory(frame.top, tokens),
+        frame.high_res,
+        mask_logits=network.carried_mask(previous_logits),
+        multimask=True,
     )
     _add_loss(prediction, target, weights, result)
     result.track_iou.append(_present_iou(prediction, target))
