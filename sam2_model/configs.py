@@ -71,7 +71,8 @@ class ModelConfig:
     """
 
     carry_masks: bool = False
-    """A tracked frame starts from the mask of the frame before, as a mask prompt.
+    """A tracked frame starts from the mask of the frame before, as a mask prompt,
+    and the decoder sees given masks beside the finest features (`MaskSkip`).
 
     The official models find the object by their memory alone, at a sixteenth of
     the image's size; on a small image that is too coarse for an outline.
@@ -159,7 +160,7 @@ _CONFIG_FILE_LETTERS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "
 
 DEMO = ModelConfig(
     name="demo",
-    image_size=256,
+    image_size=192,
     trunk_embed_dim=48,
     trunk_num_heads=1,
     trunk_stages=(1, 2, 6, 2),
@@ -172,7 +173,7 @@ DEMO = ModelConfig(
     decoder_mlp_dim=512,
     iou_head_hidden_dim=128,
     draw_prompts=True,
-    carry_masks=True,
+    carry_masks=False,
 )
 """The model in the box: small enough to train and to run on two CPU cores."""
 

@@ -34,8 +34,18 @@ class EvaluationVideo:
     """frame index -> indexed PNG, or object id -> binary PNG."""
 
     @property
-    def frame_folder(self) -> Path:
+    def source(self) -> Path:
+        """What the tracker opens: the folder of frames."""
         return self.frames[0].parent
+
+    @property
+    def frame_count(self) -> int:
+        return len(self.frames)
+
+    def picture(self, frame_index: int) -> np.ndarray:
+        """(H, W, 3) uint8 of a frame."""
+        with Image.open(self.frames[frame_index]) as picture:
+            return np.asarray(picture.convert("RGB"))
 
     def masks(self, frame_index: int) -> dict[int, np.ndarray]:
         """The objects of an annotated frame: id -> (H, W) bool, none of them empty.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Callable, Collection, Iterable, Iterator, Protocol, Sequence
 
 import numpy as np
 
-from converters.types import Box, Prompt
-from sam2_model.evaluation.datasets import EvaluationVideo
+from converters.masks import encode_mask
+from converters.types import Box, MaskRLE, Prompt
 from sam2_model.evaluation.metrics import contour_accuracy, region_similarity
 from sam2_model.tracker import track
 from sam2_model.video_predictor import SAM2VideoPredictor
@@ -26,6 +27,29 @@ class PromptKind(enum.StrEnum):
     MASK = "mask"
     BOX = "box"
     CLICK = "click"
+
+
+class TrueVideo(Protocol):
+    """A video and its true masks: `EvaluationVideo`, `SyntheticVideo`."""
+
+    name: str
+
+    @property
+    def source(self) -> Path | Sequence:
+        """What `track` opens."""
+
+    @property
+    def frame_count(self) -> int: ...
+
+    @property
+    def annotations(self) -> Collection[int]:
+        """Indices of the frames whose masks are known."""
+
+    def masks(self, frame_index: int) -> dict[int, np.ndarray]:
+        """Object id -> (H, W) bool, not empty."""
+
+    def picture(self, frame_index: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +68,8 @@ class ObjectResult:
     """Share of frames where the model knew whether the object was there."""
     worst_frame: int
     """Index of the frame with the lowest J."""
+    worst_mask: MaskRLE
+    """What the model answered there."""
 
     @property
     def region_and_contour(self) -> float:
@@ -52,7 +78,7 @@ class ObjectResult:
 
 def evaluate(
     predictor: SAM2VideoPredictor,
-    videos: Iterable[EvaluationVideo],
+    videos: Iterable[TrueVideo],
     prompt_kind: PromptKind = PromptKind.MASK,
     *,
     keep_ends: bool = False,
@@ -72,7 +98,7 @@ def evaluate(
         yield from _evaluate_video(predictor, video, prompt_kind, keep_ends, progress)
 
 
-def prompts_of(video: EvaluationVideo, kind: PromptKind) -> list[Prompt]:
+def prompts_of(video: TrueVideo, kind: PromptKind) -> list[Prompt]:
     """One prompt an object, on the first annotated frame that shows it."""
     prompts: dict[int, Prompt] = {}
     for frame_index in sorted(video.annotations):
@@ -124,10 +150,11 @@ def _evaluate_video(predictor, video, prompt_kind, keep_ends, progress):
     prompts = prompts_of(video, prompt_kind)
     first_frame = {prompt.object_id: prompt.frame_index for prompt in prompts}
     scores: dict[int, list[tuple[int, float, float, bool]]] = {key: [] for key in first_frame}
+    worst: dict[int, tuple[float, MaskRLE]] = {}
     if not prompts:
         return
     for answer in track(
-        video.frame_folder, prompts, predictor=predictor, progress=progress
+        video.source, prompts, predictor=predictor, progress=progress
     ):
         if answer.frame_index not in judged:
             continue
@@ -136,10 +163,13 @@ def _evaluate_video(predictor, video, prompt_kind, keep_ends, progress):
             if answer.frame_index < first_frame[object_id]:
                 continue
             wanted = true.get(object_id, np.zeros_like(mask))
+            region = region_similarity(mask, wanted)
+            if object_id not in worst or region < worst[object_id][0]:
+                worst[object_id] = (region, encode_mask(mask))
             scores[object_id].append(
                 (
                     answer.frame_index,
-                    region_similarity(mask, wanted),
+                    region,
                     contour_accuracy(mask, wanted),
                     bool(mask.any()) == bool(wanted.any()),
                 )
@@ -156,4 +186,5 @@ def _evaluate_video(predictor, video, prompt_kind, keep_ends, progress):
             frame_count=len(lines),
             presence_accuracy=float(np.mean(present)),
             worst_frame=frames[int(np.argmin(regions))],
+            worst_mask=worst[object_id][1],
         )

@@ -83,13 +83,13 @@ STAGES = (
         loss_weights=_FROM_SCRATCH,
     ),
     Stage(
-        name="5-carried-masks-256",
+        name="5-carried-masks-256b",
         batches=BatchSettings(
             image_size=256, frame_count=6, clip_count=2, objects_per_clip=2,
             mix=(("composed", 0.65), ("warped", 0.35)), least_area=0.004,
         ),
         schedule=Schedule(
-            steps=1500, learning_rate=3e-4, warmup_steps=30, final_fraction=0.02, seed=5
+            steps=1100, learning_rate=4e-4, warmup_steps=30, final_fraction=0.02, seed=5
         ),
         prompt_mix=PromptMix(box=0.35, point=0.3),
         loss_weights=_FROM_SCRATCH,

@@ -1,19 +1,27 @@
 """Data set folders in, J and F out."""
 
 import json
+import re
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
+from vos_benchmark.benchmark import benchmark
 
+from sam2_model import build_sam2_video_predictor
 from sam2_model.evaluation.__main__ import main
 from sam2_model.evaluation.datasets import open_data_set
+from sam2_model.evaluation.metrics import contour_accuracy, region_similarity
+from sam2_model.evaluation.overlays import overlay
 from sam2_model.evaluation.semi_supervised import (
     PromptKind,
     evaluate,
     innermost_pixel,
     prompts_of,
 )
+from sam2_model.evaluation.synthetic_clips import held_out_clips
 from tests.sam2_model.small_model import small_predictor
 
 SIZE_WH = (60, 40)
@@ -164,8 +172,116 @@ def test_the_command_prints_a_table_and_writes_json(davis, tmp_path, capsys):
     assert main(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["video", "object", "J&F", "J", "F", "frames"]
-    assert [line.split()[0] for line in printed[1:]] == ["bees", "bees", "mean"]
+    assert [line.split()[0] for line in printed[1:]] == ["bees", "bees", "mean", "object"]
     figures = json.loads(out.read_text())
     assert len(figures["objects"]) == 2 and figures["prompt"] == "box"
     mean = np.mean([line["region"] for line in figures["objects"]])
     assert figures["mean"]["J"] == pytest.approx(mean)
+
+
+def test_the_worst_cases_are_drawn(davis, tmp_path, capsys):
+    folder = tmp_path / "worst"
+    assert main([str(davis), "--quiet", "--overlays", str(folder)]) == 0
+    pictures = sorted(folder.iterdir())
+    assert len(pictures) == 3
+    worst = list(evaluate(build_sam2_video_predictor("demo"), open_data_set(davis)))
+    worst.sort(key=lambda result: result.region)
+    assert pictures[0].name.startswith(f"00-{worst[0].video}-{worst[0].object_id}-")
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == SIZE_WH
+    assert "3 pictures of the worst cases" in capsys.readouterr().out
+
+
+def test_an_overlay_fills_the_answer_and_outlines_the_truth():
+    answered, true = np.zeros((2, 60, 60), dtype=bool)
+    answered[30:40, 5:20] = True
+    true[30:50, 30:55] = True
+    pixels = np.asarray(overlay(np.zeros((60, 60, 3), np.uint8), answered, true, ""))
+    assert pixels[35, 10].tolist() == [115, 48, 0]
+    assert pixels[40, 42].tolist() == [0, 0, 0], "the inside of the true mask stays as it is"
+    assert pixels[40, 30].tolist() == [94, 240, 255]
+
+
+def test_synthetic_clips_are_judged_on_every_frame(capsys, tmp_path):
+    out = tmp_path / "figures.json"
+    arguments = ["synthetic", "--clips", "1", "--prompt", "box", "--quiet", "--json", str(out)]
+    assert main(arguments) == 0
+    figures = json.loads(out.read_text())
+    assert all(line["frame_count"] == 22 for line in figures["objects"])
+    assert "object presence known" in capsys.readouterr().out
+    (clip,) = held_out_clips(1)
+    (again,) = held_out_clips(1)
+    assert np.array_equal(clip.clip.frames, again.clip.frames)
+    assert clip.clip.frames.shape == (24, 360, 480, 3)
+
+
+def write_box_clips(folder, **changes) -> Path:
+    """A 10-frame video of a bright square that moves right, with its boxes in percent."""
+    frames = np.full((10, 48, 64, 3), 40, dtype=np.uint8)
+    for t, frame in enumerate(frames):
+        frame[12:36, 4 + 2 * t : 28 + 2 * t] = (220, 60, 30)
+    with av.open(str(folder / "square.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    boxes = {
+        str(t): [100 * (4 + 2 * t) / 64, 25, 100 * (28 + 2 * t) / 64, 75] for t in (0, 5, 8)
+    }
+    entry = {"prompt": 0, "boxes": boxes} | changes
+    path = folder / "boxes.json"
+    path.write_text(json.dumps({"clips": {"square.mp4": entry}}))
+    return path
+
+
+def test_boxes_of_masks_are_compared_with_drawn_boxes(tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    assert main([str(write_box_clips(tmp_path)), "--quiet", "--json", str(out)]) == 0
+    (clip,) = json.loads(out.read_text())["clips"]
+    assert sorted(clip["ious"]) == ["5", "8"]
+    assert clip["mean_iou"] == pytest.approx(np.mean(list(clip["ious"].values())))
+    assert "mean over clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"prompt": 3}, "no box on its prompt frame 3"),
+        ({"prompt": 8}, "no box after its prompt frame 8"),
+        ({"boxes": {"0": [0, 0, 50, 50], "40": [0, 0, 50, 50]}}, "frame 40 of 10"),
+        ({"boxes": {"0": [60, 0, 50, 50], "5": [0, 0, 50, 50]}}, r"frame 0: box \[60"),
+        ({"boxes": {"0": [0, 0, 50, 500], "5": [0, 0, 50, 50]}}, "in percent"),
+        ({"boxes": [1]}, "does not list clips"),
+    ],
+)
+def test_bad_box_clips_are_named(tmp_path, changes, says, capsys):
+    assert main([str(write_box_clips(tmp_path, **changes)), "--quiet"]) == 2
+    assert re.search(says, capsys.readouterr().err)
+
+
+def test_vos_benchmark_gives_the_same_figures(davis, tmp_path):
+    """The reference implementation, on shifted masks written as files."""
+    predicted = tmp_path / "predicted"
+    regions, contours = {}, {}
+    for video in open_data_set(davis):
+        for t in sorted(video.annotations):
+            out = np.zeros(SIZE_WH[::-1], dtype=np.uint8)
+            for object_id, mask in video.masks(t).items():
+                out[np.roll(mask, (object_id, 2 * t), axis=(0, 1))] = object_id
+            write_indices(predicted / video.name / f"{t:05d}.png", out)
+            if not 0 < t < len(video.annotations) - 1:
+                continue
+            for object_id, mask in video.masks(t).items():
+                key = (video.name, object_id)
+                regions.setdefault(key, []).append(region_similarity(out == object_id, mask))
+                contours.setdefault(key, []).append(contour_accuracy(out == object_id, mask))
+    *_, (theirs,) = benchmark(
+        [str(davis / "Annotations/480p")], [str(predicted)], num_processes=1, verbose=False
+    )
+    for (video, object_id), values in regions.items():
+        their_regions, their_contours = theirs[video]
+        assert 100 * np.mean(values) == pytest.approx(their_regions[object_id], abs=1e-6)
+        assert 100 * np.mean(contours[video, object_id]) == pytest.approx(
+            their_contours[object_id], abs=1e-6
+        )
