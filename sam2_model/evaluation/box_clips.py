@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
-from converters.geometry import box_iou
-from converters.masks import encode_mask, mask_box
 from converters.types import Box, FrameRange, Prompt
+from sam2_model.evaluation.semi_supervised import box_around
 from sam2_model.tracker import track
 from sam2_model.video import open_frame_source
 from sam2_model.video_predictor import SAM2VideoPredictor
@@ -85,10 +84,19 @@ def evaluate_boxes(
             predictor=predictor, progress=progress,
         ):
             if answer.frame_index > first and answer.frame_index in drawn:
-                found = mask_box(encode_mask(answer.masks[0]))
-                wanted = drawn[answer.frame_index]
-                ious[answer.frame_index] = box_iou(wanted, found) if found else 0.0
+                mask, wanted = answer.masks[0], drawn[answer.frame_index]
+                found = mask.any()
+                ious[answer.frame_index] = box_iou(box_around(mask), wanted) if found else 0.0
     return BoxResult(clip.path.name, sum(ious.values()) / len(ious), ious)
+
+
+def box_iou(one: Box, other: Box) -> float:
+    """The area two boxes share, over the area they cover together."""
+    width = min(one.x_max, other.x_max) - max(one.x_min, other.x_min)
+    height = min(one.y_max, other.y_max) - max(one.y_min, other.y_min)
+    shared = max(0.0, width) * max(0.0, height)
+    together = one.area + other.area - shared
+    return shared / together if together else 0.0
 
 
 def _in_pixels(percent: tuple[float, float, float, float], width: int, height: int) -> Box:

@@ -8,7 +8,6 @@ from typing import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from converters.masks import decode_mask
 from sam2_model.evaluation.metrics import contour, dilate
 from sam2_model.evaluation.semi_supervised import ObjectResult, TrueVideo
 
@@ -44,7 +43,7 @@ def save_worst(
     written = []
     for place, result in enumerate(sorted(results, key=lambda r: r.region)[:count]):
         video, frame = by_name[result.video], result.worst_frame
-        answered = decode_mask(result.worst_mask)
+        answered = result.worst_mask.unpacked()
         true = video.masks(frame).get(result.object_id, np.zeros_like(answered))
         caption = (
             f"{video.name}, object {result.object_id}, frame {frame}: "

@@ -14,8 +14,7 @@ from typing import Callable, Collection, Iterable, Iterator, Protocol, Sequence
 
 import numpy as np
 
-from converters.masks import encode_mask
-from converters.types import Box, MaskRLE, Prompt
+from converters.types import Box, Prompt
 from sam2_model.evaluation.metrics import contour_accuracy, region_similarity
 from sam2_model.tracker import track
 from sam2_model.video_predictor import SAM2VideoPredictor
@@ -52,6 +51,26 @@ class TrueVideo(Protocol):
         """(H, W, 3) uint8."""
 
 
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask at an eighth of its bytes: one an object is kept of a whole data set."""
+
+    bits: np.ndarray
+    """uint8, eight pixels each, row after row."""
+    size_hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> PackedMask:
+        """(H, W) bool."""
+        return cls(np.packbits(mask), mask.shape)
+
+    def unpacked(self) -> np.ndarray:
+        """(H, W) bool."""
+        height, width = self.size_hw
+        bits = np.unpackbits(self.bits, count=height * width)
+        return bits.reshape(self.size_hw).astype(bool)
+
+
 @dataclass(frozen=True)
 class ObjectResult:
     """How well one object was followed."""
@@ -68,7 +87,7 @@ class ObjectResult:
     """Share of frames where the model knew whether the object was there."""
     worst_frame: int
     """Index of the frame with the lowest J."""
-    worst_mask: MaskRLE
+    worst_mask: PackedMask
     """What the model answered there."""
 
     @property
@@ -114,14 +133,16 @@ def prompt_from_mask(
     """The mask itself, its box, or a click on its innermost pixel."""
     if kind is PromptKind.MASK:
         return Prompt(object_id, frame_index, mask=mask)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if kind is PromptKind.BOX:
-        box = Box(
-            float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
-        )
-        return Prompt(object_id, frame_index, box=box)
+        return Prompt(object_id, frame_index, box=box_around(mask))
     point = np.array([innermost_pixel(mask)], dtype=np.float32)
     return Prompt(object_id, frame_index, points_xy=point, point_labels=np.array([1]))
+
+
+def box_around(mask: np.ndarray) -> Box:
+    """The smallest box that holds a mask, (H, W) bool, not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
 def innermost_pixel(mask: np.ndarray) -> tuple[float, float]:
@@ -150,7 +171,7 @@ def _evaluate_video(predictor, video, prompt_kind, keep_ends, progress):
     prompts = prompts_of(video, prompt_kind)
     first_frame = {prompt.object_id: prompt.frame_index for prompt in prompts}
     scores: dict[int, list[tuple[int, float, float, bool]]] = {key: [] for key in first_frame}
-    worst: dict[int, tuple[float, MaskRLE]] = {}
+    worst: dict[int, tuple[float, PackedMask]] = {}
     if not prompts:
         return
     for answer in track(
@@ -165,7 +186,7 @@ def _evaluate_video(predictor, video, prompt_kind, keep_ends, progress):
             wanted = true.get(object_id, np.zeros_like(mask))
             region = region_similarity(mask, wanted)
             if object_id not in worst or region < worst[object_id][0]:
-                worst[object_id] = (region, encode_mask(mask))
+                worst[object_id] = (region, PackedMask.of(mask))
             scores[object_id].append(
                 (
                     answer.frame_index,
