@@ -7,7 +7,7 @@ PARITY_VENV := .venv-parity
 STAMP := $(VENV)/.installed
 PARITY_STAMP := $(PARITY_VENV)/.installed
 
-.PHONY: install demo test parity bench clean
+.PHONY: install demo test parity bench training-pack clean
 
 install: $(STAMP)
 
@@ -42,6 +42,17 @@ parity: $(PARITY_STAMP)
 
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run
+
+# What a GPU machine without a network needs to train: sam2_model/training/piece.sh.
+PACK ?= runs/pack
+PACK_PYTHON ?= 3.12
+PACK_PLATFORMS := $(foreach n,2_28 2_27 2_17 2014,--platform manylinux$(if $(findstring 2014,$(n)),,_)$(n)_x86_64)
+
+training-pack: $(STAMP)
+	$(BIN)/python -m sam2_model.training.materials --out $(PACK)/materials $(if $(COCO),--coco $(COCO))
+	$(BIN)/pip download --disable-pip-version-check -q --no-deps --only-binary=:all: \
+		--implementation cp --python-version $(PACK_PYTHON) $(PACK_PLATFORMS) \
+		-d $(PACK)/wheels numpy pillow safetensors tqdm av filelock
 
 clean:
 	rm -rf $(VENV) $(PARITY_VENV) out build dist *.egg-info

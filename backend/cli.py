@@ -1,4 +1,4 @@
-"""`sam2-label-studio`: serve, track."""
+"""`sam2-label-studio`: serve, track, finetune, evaluate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Sequence
 
 from backend.logs import configure_logging
 from backend.settings import Settings
+from backend.training_commands import add_evaluate, add_finetune
 from converters.types import Box, Direction, Prompt
 
 
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--out", type=Path, required=True, help="folder for the results")
     _add_model_options(track)
     track.set_defaults(run=_track)
+
+    add_finetune(commands)
+    add_evaluate(commands)
     return parser
 
 

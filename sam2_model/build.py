@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 from typing import Sequence
 
 import torch
 
 from sam2_model.checkpoints import fetch_from_hub, load_into, resolve_checkpoint
-from sam2_model.configs import ModelConfig, model_config, resolve_model_name
+from sam2_model.checkpoints.finetuned import finetuned_names, finetuned_path, network_of
+from sam2_model.configs import ALIASES, CONFIGS, ModelConfig, model_config, resolve_model_name
 from sam2_model.network import SAM2Network
 from sam2_model.session import StateLimits
 from sam2_model.video_predictor import PredictorOptions, SAM2VideoPredictor
@@ -24,6 +26,8 @@ VIDEO_POSTPROCESSING = {
 }
 """What Meta's builder switches on for the video predictor."""
 
+FINETUNED_FILE_NAME = "model.safetensors"
+"""What fine-tuning calls the weights in the folder it writes."""
 DOWNLOAD = "download"
 """Value of `ckpt_path` that means: the model's own official checkpoint."""
 
@@ -44,6 +48,46 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+@dataclasses.dataclass(frozen=True)
+class NamedModel:
+    """What a model's name stands for."""
+
+    config: ModelConfig
+    weights: Path | None
+    """The file that comes with the name; None: the config's published weights."""
+
+
+def find_model(model: str | os.PathLike[str] | ModelConfig) -> NamedModel:
+    """The network, and where its weights are, of whatever a model may be called.
+
+    Args:
+        model: a name `configs.resolve_model_name` knows; the name of a
+            fine-tuned model; its file, or the folder `finetune` wrote; a config.
+
+    Raises:
+        ValueError: nothing goes by that name; the message lists what does.
+        CheckpointFileError: a file that does not say which network it is for.
+    """
+    if isinstance(model, ModelConfig):
+        return NamedModel(model, None)
+    name = os.fspath(model)
+    if name in CONFIGS or name in ALIASES:
+        return NamedModel(model_config(name), None)
+    for path in (Path(name), Path(name) / FINETUNED_FILE_NAME):
+        if path.is_file():
+            return NamedModel(CONFIGS[network_of(path)], path)
+    known = finetuned_names()
+    if name in known:
+        path = finetuned_path(name)
+        return NamedModel(CONFIGS[network_of(path)], path)
+    try:
+        resolve_model_name(name)
+    except ValueError as error:
+        tuned = f"; fine-tuned models here: {', '.join(known)}" if known else ""
+        raise ValueError(f"{error}{tuned}") from None
+    raise AssertionError("resolve_model_name knows a name that CONFIGS and ALIASES do not")
+
+
 def build_network(
     model: str | ModelConfig,
     checkpoint: str | Path | None = DOWNLOAD,
@@ -55,7 +99,7 @@ def build_network(
     """A network with its weights, on its device.
 
     Args:
-        model: a name `configs.resolve_model_name` knows, or a config.
+        model: see `find_model`.
         checkpoint: a file; `DOWNLOAD` for the named model's own; None for
             random weights.
         device: default `default_device()`.
@@ -68,13 +112,14 @@ def build_network(
     """
     if mode not in ("eval", "train"):
         raise ValueError(f"mode={mode!r} must be 'eval' or 'train'")
-    config = model if isinstance(model, ModelConfig) else model_config(model)
+    named = find_model(model)
+    config = named.config
     device = _checked_device(device)
     if dtype is None:
         # Weights in bfloat16 would swallow small training steps.
         dtype = torch.float32 if mode == "train" else default_dtype(device)
     if checkpoint == DOWNLOAD:
-        checkpoint = resolve_checkpoint(config.name)
+        checkpoint = named.weights or resolve_checkpoint(config.name)
     network = SAM2Network(config)
     if checkpoint is not None:
         load_into(network, Path(checkpoint), model_name=config.name)
@@ -106,9 +151,11 @@ def build_sam2(
     """The network for `SAM2ImagePredictor`, with the arguments of Meta's builder.
 
     Args:
-        config_file: `sam2.1_hiera_tiny`, Meta's config path, a hub id, `demo`.
+        config_file: `sam2.1_hiera_tiny`, Meta's config path, a hub id, `demo`,
+            or a fine-tuned model (`find_model`).
         ckpt_path: a checkpoint file; None gives random weights, as Meta's
-            does, except for `demo`, whose weights are in the package.
+            does, except for `demo`, whose weights are in the package, and
+            for fine-tuned models.
         device: default the GPU if there is one.
         apply_postprocessing: fall back to the best of three masks where the
             single one is unstable.
@@ -183,10 +230,11 @@ def build_sam2_video_predictor_hf(model_id: str, **kwargs) -> SAM2VideoPredictor
 
 
 def _default_checkpoint(config_file, ckpt_path):
-    is_demo = not isinstance(config_file, ModelConfig) and (
-        resolve_model_name(config_file) == "demo"
-    )
-    return DOWNLOAD if ckpt_path is None and is_demo else ckpt_path
+    """Weights that are at hand are taken unasked: the embedded model's, a fine-tuned one's."""
+    if ckpt_path is not None or isinstance(config_file, ModelConfig):
+        return ckpt_path
+    named = find_model(config_file)
+    return DOWNLOAD if named.weights or named.config.name == "demo" else None
 
 
 def _checkpoint_of_hub_model(model_id: str) -> Path:

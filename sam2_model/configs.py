@@ -3,7 +3,7 @@
 A `ModelConfig` says everything that decides the shapes of a network and the
 arithmetic it does. The eight official variants differ in few places (Hiera
 size, and what SAM 2.1 changed about object pointers and occlusion); the
-embedded `demo` model is the same network scaled down.
+embedded `demo` model is the same network scaled down, on a convolutional trunk.
 
 Source of the official values: the configs published with SAM 2
 (https://github.com/facebookresearch/sam2, Apache-2.0).
@@ -17,6 +17,9 @@ from types import MappingProxyType
 from typing import Mapping
 
 
+TRUNKS = ("hiera", "efficientnet_lite0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """One SAM 2 network. Widths in channels, sizes in pixels or feature cells."""
@@ -25,6 +28,9 @@ class ModelConfig:
     image_size: int = 1024
     """Frames are resized to image_size x image_size; a multiple of 32."""
 
+    trunk: str = "hiera"
+    """"hiera", or "efficientnet_lite0" (the embedded model's), which has no settings:
+    the other `trunk_` fields are then without meaning."""
     trunk_embed_dim: int = 96
     """Hiera's channels in its first stage; doubled from stage to stage."""
     trunk_num_heads: int = 1
@@ -72,7 +78,7 @@ class ModelConfig:
 
     carry_masks: bool = False
     """A tracked frame starts from the mask of the frame before, as a mask prompt,
-    and the decoder sees given masks beside the finest features (`MaskSkip`).
+    and a small U-Net sees given masks beside the features (`MaskRefiner`).
 
     The official models find the object by their memory alone, at a sixteenth of
     the image's size; on a small image that is too coarse for an outline.
@@ -87,6 +93,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         rules = (
+            (self.trunk in TRUNKS, f"trunk={self.trunk!r} must be one of {TRUNKS}"),
             (self.image_size > 0 and self.image_size % 32 == 0,
              f"image_size={self.image_size} must be a positive multiple of 32"),
             (self.hidden_dim % self.memory_dim == 0,

@@ -35,6 +35,17 @@ class BoxResult:
     ious: Mapping[int, float]
 
 
+def lists_boxes(path: Path) -> bool:
+    """Whether a path is a file of the form above, to judge by how it begins.
+
+    A data set's JSON may be gigabytes: it is not read for this.
+    """
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return '"clips"' in file.read(4096)
+
+
 def load_box_clips(path: Path) -> list[BoxClip]:
     """The clips of a JSON file.
 

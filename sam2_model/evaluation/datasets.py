@@ -60,6 +60,15 @@ class EvaluationVideo:
         return {key: mask for key, mask in masks.items() if mask.any()}
 
 
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder has one of the layouts above."""
+    try:
+        _layout(folder)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def open_data_set(folder: Path, only: list[str] | None = None) -> list[EvaluationVideo]:
     """The videos of a data set folder, sorted by name.
 

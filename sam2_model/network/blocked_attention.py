@@ -1,8 +1,9 @@
 """softmax(query key^T / sqrt(C)) value, the fastest way each device has.
 
-GPUs and training use torch's fused kernels. On a CPU, without a gradient, plain
-matrix products on blocks that fit the cache beat them: up to five times in
-bfloat16 where the processor has AVX512-BF16 but no AMX, a fifth in float32.
+GPUs use torch's fused kernels. On a CPU, without a gradient, plain matrix
+products on blocks that fit the cache beat them: up to five times in bfloat16
+where the processor has AVX512-BF16 but no AMX, a fifth in float32. So they do
+in bfloat16 training, where the scores of small maps are kept for the gradient.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _BLOCK_SCORES = 2**22
 """Scores held at once in bfloat16: 8 MiB, a cache's worth."""
 _QUERY_BLOCK, _KEY_BLOCK = 1024, 4096
 """Scores held at once in float32, with the softmax kept up from block to block: 16 MiB."""
+_TRAINING_SCORES = 2**24
+"""Scores kept for the gradient in bfloat16: 32 MiB a layer."""
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -43,6 +46,11 @@ def attend_one_head(
     Returns:
         (B, N, D).
     """
+    if _trains_in_bfloat16(query) and len(query) * query.shape[1] * key.shape[1] <= _TRAINING_SCORES:
+        # Autocast would take the softmax, and with it every score, to float32.
+        with torch.autocast("cpu", enabled=False):
+            scores = (query * query.shape[-1] ** -0.5) @ key.transpose(1, 2)
+            return torch.softmax(scores, dim=-1) @ value
     if not takes_narrow_values(query):
         return F.scaled_dot_product_attention(
             query[:, None], key[:, None], value[:, None]
@@ -55,6 +63,10 @@ def attend_one_head(
 def takes_narrow_values(query: torch.Tensor) -> bool:
     """Whether `attend_one_head` gains from values narrower than its keys."""
     return _on_cpu_without_gradient(query) and query.dtype in (torch.float32, torch.bfloat16)
+
+
+def _trains_in_bfloat16(query: torch.Tensor) -> bool:
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
 
 
 def _on_cpu_without_gradient(query: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The image encoder: Hiera trunk and feature-pyramid neck."""
+"""The image encoder: a trunk (Hiera, or a convolutional one) and a feature-pyramid neck."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sam2_model.configs import ModelConfig
+from sam2_model.network.efficientnet_lite import EfficientNetLite0
 from sam2_model.network.hiera import Hiera
 
 
@@ -66,7 +67,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.trunk = Hiera(config)
+        self.trunk = Hiera(config) if config.trunk == "hiera" else EfficientNetLite0()
         self.neck = FpnNeck(config, self.trunk.channels)
 
     def forward(

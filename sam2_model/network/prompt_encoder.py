@@ -61,21 +61,30 @@ class PromptEncoder(nn.Module):
         is_point = (labels != PADDING_LABEL)[..., None]
         return encoded * is_point + table[labels.long() + 1]
 
-    def forward(
+    def dense_prompt(
         self,
         points_xy: torch.Tensor,
         labels: torch.Tensor,
         mask_logits: torch.Tensor | None = None,
+    ) -> torch.Tensor | None:
+        """What is told as a mask: `mask_logits`, with points and boxes drawn into it
+        where the model wants that (`ModelConfig.draw_prompts`); (B, 1, S / 4, S / 4)."""
+        if not self.draws_prompts or not bool((labels != PADDING_LABEL).any()):
+            return mask_logits
+        return draw_prompts(
+            points_xy / self.image_size, labels, mask_logits, self.mask_input_size
+        )
+
+    def forward(
+        self,
+        points_xy: torch.Tensor,
+        labels: torch.Tensor,
+        dense_prompt: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sparse (B, P + 1, C) and dense (B, C, H, W) embeddings of all prompts."""
-        dense_input = mask_logits
-        if self.draws_prompts and bool((labels != PADDING_LABEL).any()):
-            dense_input = draw_prompts(
-                points_xy / self.image_size, labels, mask_logits, self.mask_input_size
-            )
         return (
             self.embed_points(points_xy, labels),
-            self.embed_masks(dense_input, len(points_xy)),
+            self.embed_masks(dense_prompt, len(points_xy)),
         )
 
     def embed_masks(self, mask_logits: torch.Tensor | None, batch: int) -> torch.Tensor:

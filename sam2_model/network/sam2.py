@@ -17,7 +17,7 @@ from sam2_model.configs import ModelConfig
 from sam2_model.network.image_encoder import ImageEncoder
 from sam2_model.network.layers import MLP
 from sam2_model.network.mask_decoder import MaskDecoder, stable_single_mask
-from sam2_model.network.mask_skip import MaskSkip
+from sam2_model.network.mask_refiner import MaskRefiner
 from sam2_model.network.memory_attention import MemoryAttention
 from sam2_model.network.memory_encoder import MemoryEncoder
 from sam2_model.network.positions import sine_position_grid, sine_time_encoding
@@ -102,7 +102,7 @@ class SAM2Network(nn.Module):
             self.no_obj_embed_spatial = _learned(1, memory_dim)
         self.sam_prompt_encoder = PromptEncoder(config)
         self.sam_mask_decoder = MaskDecoder(config)
-        self.mask_skip = MaskSkip(dim // 8) if config.carry_masks else None
+        self.mask_refiner = MaskRefiner(dim) if config.carry_masks else None
         self.obj_ptr_proj = MLP(dim, dim, dim, layer_count=3)
         if config.pointer_time_encoding:
             self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
@@ -216,13 +216,14 @@ class SAM2Network(nn.Module):
         mask_size = encoder.mask_input_size
         if mask_logits is not None and mask_logits.shape[-1] != mask_size:
             mask_logits = _resize_antialiased(mask_logits, mask_size)
-        if self.mask_skip is not None and mask_logits is not None:
-            high_res = (self.mask_skip(high_res[0], mask_logits), high_res[1])
+        dense_prompt = encoder.dense_prompt(points_xy, point_labels, mask_logits)
+        if self.mask_refiner is not None and dense_prompt is not None:
+            high_res = (self.mask_refiner(features, high_res, dense_prompt), high_res[1])
         logits, ious, mask_tokens, score = self.sam_mask_decoder(
             features,
             high_res,
             encoder.dense_positions(),
-            *encoder(points_xy, point_labels, mask_logits),
+            *encoder(points_xy, point_labels, dense_prompt),
         )
         return self._choose_mask(
             logits, ious, mask_tokens, score, multimask, stability_fallback

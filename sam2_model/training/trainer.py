@@ -31,6 +31,11 @@ class Schedule:
     gradient_clip: float = 1.0
     ema_decay: float = 0.998
     seed: int = 0
+    frozen: tuple[str, ...] = ()
+    """Parameters whose names begin with one of these stay as they are."""
+    slowed: tuple[str, ...] = ()
+    """Parameters whose names begin with one of these learn at `slowed_by` of the rate."""
+    slowed_by: float = 0.1
 
     def rate_at(self, step: int) -> float:
         """Linear warm-up, then a cosine down to the final fraction."""
@@ -43,16 +48,37 @@ class Schedule:
         )
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices and kernels decay; biases, norms, embeddings and scales do not."""
-    decayed, free = [], []
+def freeze(network: nn.Module, prefixes: tuple[str, ...]) -> None:
+    """Exclude the parameters whose names begin with a prefix; include all others.
+
+    Raises:
+        ValueError: a prefix that no parameter's name begins with.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"frozen: no parameter's name begins with {prefix!r}")
     for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(prefixes))
+
+
+def parameter_groups(network: nn.Module, schedule: Schedule) -> list[dict]:
+    """The parameters that learn, by weight decay and share of the learning rate.
+
+    Matrices and kernels decay; biases, norms, embeddings and scales do not.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_matrix = parameter.ndim >= 2 and name.endswith("weight")
         is_embedding = "embed" in name or "token" in name
-        (decayed if is_matrix and not is_embedding else free).append(parameter)
+        decay = schedule.weight_decay if is_matrix and not is_embedding else 0.0
+        share = schedule.slowed_by if name.startswith(schedule.slowed) else 1.0
+        groups.setdefault((decay, share), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": decay, "rate_share": share}
+        for (decay, share), parameters in groups.items()
     ]
 
 
@@ -78,8 +104,9 @@ class Trainer:
         self.loss_weights = loss_weights
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        freeze(network, schedule.frozen)
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(network, schedule.weight_decay), lr=schedule.learning_rate
+            parameter_groups(network, schedule), lr=schedule.learning_rate
         )
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -88,13 +115,22 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def resume(self) -> bool:
-        """Continue from the checkpoint in the folder, if there is one."""
+        """Continue from the checkpoint in the folder, if there is one.
+
+        Raises:
+            ValueError: it is of a run with another schedule.
+        """
         if not self.checkpoint_path.exists():
             return False
         state = torch.load(self.checkpoint_path, weights_only=True, map_location="cpu")
+        if state["schedule"] != asdict(self.schedule):
+            raise ValueError(
+                f"{self.checkpoint_path} is of a run with another schedule, "
+                f"{state['schedule']}: train to another folder, or delete it"
+            )
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
+        self.average = {key: v.to(self.network.device) for key, v in state["average"].items()}
         self.step = state["step"]
         return True
 
@@ -123,11 +159,19 @@ class Trainer:
         save_every: int = 100,
         report: Callable[[dict], None] = lambda line: None,
         until_step: int | None = None,
+        until_time: float = math.inf,
     ) -> None:
-        """Run to the schedule's end (or `until_step`), one batch a step.
+        """Run to the schedule's end, one batch a step.
 
-        `batches` must start at this trainer's step: it is the caller's seeded
-        stream, so a resumed run sees the same data in the same order.
+        Args:
+            batches: must start at this trainer's step: it is the caller's seeded
+                stream, so a resumed run sees the same data in the same order.
+            save_every: steps from one checkpoint to the next; one is written at
+                the end too.
+            report: called after each step with what `log.jsonl` gets: the step,
+                loss, IoUs (None where there was nothing to judge), seconds.
+            until_step: stop there instead, to go on later.
+            until_time: stop after the step that ends past this `time.monotonic()`.
         """
         last_step = min(until_step or self.schedule.steps, self.schedule.steps)
         log_path = self.folder / "log.jsonl"
@@ -142,13 +186,17 @@ class Trainer:
             with log_path.open("a") as log:
                 log.write(json.dumps(line) + "\n")
             report(line)
-            if self.step % save_every == 0 or self.step == last_step:
+            is_late = time.monotonic() >= until_time
+            if self.step % save_every == 0 or self.step == last_step or is_late:
                 self.save()
+            if is_late:
+                return
 
     def _train_step(self, batch: ClipBatch) -> dict:
+        batch = batch.to(self.network.device)
         rate = self.schedule.rate_at(self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
         with torch.autocast(
             self.network.device.type, self.dtype, enabled=self.dtype != torch.float32

@@ -390,3 +390,15 @@ def test_a_folder_without_listing_is_refused(tmp_path):
 def test_an_unknown_split_is_refused(prepared):
     with pytest.raises(MaterialsError, match="'test'"):
         Materials.load(prepared, "test")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_composes_the_same_scene():
+    materials = Materials.procedural(0, count_per_kind=4)
+    settings = ClipSettings(image_size_hw=(96, 96), frame_count=3)
+    on_cpu = make_clip(materials, settings, 5)
+    on_gpu = make_clip(materials, replace(settings, device="cuda"), 5)
+    # Edges may fall on the other side of a rounding.
+    assert (on_cpu.masks != on_gpu.masks).mean() < 0.01
+    difference = on_cpu.frames.astype(int) - on_gpu.frames
+    assert np.abs(difference).mean() < 2
