@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Iterable, Iterator, Sequence
 
+from converters.coco_reader import read_coco
 from converters.dataset import (
     box_xywh,
     category_ids,
@@ -14,6 +15,7 @@ from converters.dataset import (
     visible_frames,
 )
 from converters.files import write_json
+from converters.json_values import naming_file
 from converters.masks import mask_area
 from converters.types import AnnotatedVideo
 
@@ -48,6 +50,28 @@ def save_coco(
 ) -> None:
     """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all."""
     write_json(path, _document(videos, categories, iter))
+
+
+def load_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+    """The videos of a COCO instances file, frames in order, masks read when asked for.
+
+    Images with a `video_id` are the frames of that video, in the order of
+    `frame_id` (of their names, numbers by value, when one has none); the frame
+    index is the place in that order. Images without one make a video a folder
+    when the annotations have track ids, else each is a video of one frame,
+    under its name without suffix. An object is what shares a `track_id`, or
+    `instance_id`, in a video; an annotation with neither stands alone.
+    Segmentations may be polygons, compressed or uncompressed RLE; `iscrowd` is
+    not looked at, since several tools set it on every RLE. An empty
+    segmentation is an empty mask. `file_names` are as in the file.
+
+    The file is read as a stream, its masks kept in a temporary file.
+
+    Raises ValueError naming the value's place in the file
+    (`annotations[12].segmentation.counts`) and the rule it breaks.
+    """
+    with naming_file(path):
+        yield from read_coco(path)
 
 
 def _document(

@@ -15,8 +15,10 @@ from converters.dataset import (
     visible_frames,
 )
 from converters.files import write_json
+from converters.json_values import naming_file
 from converters.masks import mask_area, mask_runs
 from converters.types import AnnotatedVideo, MaskRLE, Track
+from converters.youtube_vis_reader import read_youtube_vis
 
 _INFO = {"description": "SAM 2 video annotation for Label Studio: YouTube-VIS"}
 
@@ -52,6 +54,23 @@ def save_youtube_vis(
 ) -> None:
     """Writes what `to_youtube_vis` gives, a mask at a time; whole or not at all."""
     write_json(path, _ground_truth(videos, categories, compressed, iter))
+
+
+def load_youtube_vis(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+    """The videos of a YouTube-VIS ground truth file, masks read when asked for.
+
+    Each annotation is an object, with its id as object id. RLE may be
+    compressed or not; None is "not visible". A video's name is its `name`, or
+    the folder of its first frame, or its id. The frame rate is unknown (0.0).
+    `bboxes`, `areas` and `iscrowd` are not looked at.
+
+    The file is read as a stream, one mask at a time.
+
+    Raises ValueError naming the value's place in the file
+    (`annotations[12].segmentations[3].counts`) and the rule it breaks.
+    """
+    with naming_file(path):
+        yield from read_youtube_vis(path)
 
 
 def to_youtube_vis_results(
