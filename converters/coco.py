@@ -12,18 +12,23 @@ from converters.dataset import (
     check_unique_file_names,
     check_videos,
     file_names_of,
-    visible_frames,
 )
 from converters.files import write_json
 from converters.json_values import naming_file
 from converters.masks import mask_area
-from converters.types import AnnotatedVideo
+from converters.outlines import mask_outlines
+from converters.report import Report
+from converters.types import AnnotatedVideo, MaskRLE
 
 _INFO = {"description": "SAM 2 video annotation for Label Studio: COCO instances"}
 
 
 def to_coco(
-    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str] | None = None
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+    polygons: bool = False,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """The data set as a COCO dict of plain Python values.
 
@@ -36,10 +41,14 @@ def to_coco(
     1 and come from order; category ids from the given order, or from the
     sorted labels. FORMATS section 4.
 
+    With `polygons`, masks are outlines along pixel edges where those hold the
+    mask: not with a hole, and not where pycocotools would draw them otherwise;
+    those stay RLE, and `report` counts them.
+
     Raises ValueError as `dataset.check_videos` does, for file names that
     repeat, and for a label that is not in `categories`.
     """
-    return _document(videos, categories, list)
+    return _document(videos, categories, list, polygons, report or Report())
 
 
 def save_coco(
@@ -47,9 +56,16 @@ def save_coco(
     videos: Iterable[AnnotatedVideo],
     *,
     categories: Sequence[str] | None = None,
-) -> None:
-    """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all."""
-    write_json(path, _document(videos, categories, iter))
+    polygons: bool = False,
+    report: Report | None = None,
+) -> Report:
+    """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all.
+
+    Returns what was counted, added to `report` when one is given.
+    """
+    report = report or Report()
+    write_json(path, _document(videos, categories, iter, polygons, report))
+    return report
 
 
 def load_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
@@ -78,6 +94,8 @@ def _document(
     videos: Iterable[AnnotatedVideo],
     categories: Sequence[str] | None,
     gather: Callable[[Iterator[dict[str, Any]]], Any],
+    polygons: bool,
+    report: Report,
 ) -> dict[str, Any]:
     checked = check_videos(videos)
     check_unique_file_names(checked)
@@ -86,8 +104,8 @@ def _document(
         "info": dict(_INFO),
         "licenses": [],
         "videos": [_video(video, number) for number, video in enumerate(checked, start=1)],
-        "images": gather(_images(checked)),
-        "annotations": gather(_annotations(checked, ids)),
+        "images": gather(_images(checked, report)),
+        "annotations": gather(_annotations(checked, ids, polygons, report)),
         "categories": [
             {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
         ],
@@ -105,9 +123,10 @@ def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
     }
 
 
-def _images(videos: Sequence[AnnotatedVideo]) -> Iterator[dict[str, Any]]:
+def _images(videos: Sequence[AnnotatedVideo], report: Report) -> Iterator[dict[str, Any]]:
     image_id = 0
     for video_id, video in enumerate(videos, start=1):
+        report.add_video(video.info.frame_count)
         for frame_index, file_name in enumerate(file_names_of(video)):
             image_id += 1
             yield {
@@ -121,23 +140,20 @@ def _images(videos: Sequence[AnnotatedVideo]) -> Iterator[dict[str, Any]]:
 
 
 def _annotations(
-    videos: Sequence[AnnotatedVideo], ids: dict[str, int]
+    videos: Sequence[AnnotatedVideo], ids: dict[str, int], polygons: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
     annotation_id = track_id = images_before = 0
     for video in videos:
         for instance_id, track in enumerate(video.tracks, start=1):
             track_id += 1
-            for frame_index in visible_frames(track):
+            for frame_index in report.visible_frames(track):
                 mask = track.masks[frame_index]
                 annotation_id += 1
                 annotation = {
                     "id": annotation_id,
                     "image_id": images_before + int(frame_index) + 1,
                     "category_id": ids[track.labels[0]],
-                    "segmentation": {
-                        "size": [mask.height, mask.width],
-                        "counts": mask.counts,
-                    },
+                    "segmentation": _segmentation(mask, polygons, report),
                     "area": mask_area(mask),
                     "bbox": box_xywh(mask),
                     "iscrowd": 0,
@@ -148,3 +164,12 @@ def _annotations(
                     annotation["attributes"] = {"labels": list(track.labels)}
                 yield annotation
         images_before += video.info.frame_count
+
+
+def _segmentation(mask: MaskRLE, polygons: bool, report: Report) -> Any:
+    if polygons:
+        outlines, hindrance = mask_outlines(mask)
+        if not hindrance:
+            return outlines
+        report.change(f"masks kept as RLE ({hindrance})")
+    return {"size": [mask.height, mask.width], "counts": mask.counts}

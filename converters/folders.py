@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, Iterable, Iterator
 
+from converters.dataset import file_names_of
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
 from converters.reading import natural_order
+from converters.types import AnnotatedVideo
 
 _RESOLUTIONS = ("Full-Resolution", "1080p", "480p")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -101,3 +103,47 @@ def _labels_of(objects: Any, where: Location) -> dict[str, tuple[str, ...]]:
         key: (value,) if isinstance(value, str) and value else texts(value, (*where, key))
         for key, value in objects.items()
     }
+
+
+def folder_name(video: AnnotatedVideo) -> str:
+    """The name of a video's folder: its own, with `__` for each `/`.
+
+    Raises ValueError for a name that no folder can have, or that would lie elsewhere.
+    """
+    name = video.name.replace("/", "__")
+    if name in ("", ".", "..") or "\0" in name or "\\" in name:
+        raise ValueError(f"video name {video.name!r} cannot be that of a folder")
+    return name
+
+
+def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
+    """The file names of its frames without folder and suffix.
+
+    Raises ValueError when two frames have the same.
+    """
+    stems = tuple(PurePosixPath(name).stem for name in file_names_of(video))
+    if len(set(stems)) != len(stems):
+        twice = next(stem for stem in stems if stems.count(stem) > 1)
+        raise ValueError(f"video {video.name!r} has two frames with the name {twice!r}")
+    return stems
+
+
+def new_folder(folder: Path) -> Path:
+    """Creates it. Raises ValueError when something is in it already: it would mix with what is written."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: write elsewhere, or remove it first")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def unique_folder_names(videos: Iterable[AnnotatedVideo]) -> Iterator[tuple[str, AnnotatedVideo]]:
+    """(folder name, video), one at a time. Raises ValueError when two have the same."""
+    owners: dict[str, str] = {}
+    for video in videos:
+        name = folder_name(video)
+        if name in owners:
+            raise ValueError(
+                f"videos {owners[name]!r} and {video.name!r} would both have the folder {name!r}"
+            )
+        owners[name] = video.name
+        yield name, video

@@ -114,12 +114,12 @@ class RenumberedMasks(Mapping[int, MaskRLE]):
         return dict, (dict(self.items()),)
 
 
-def store_masks(video: AnnotatedVideo) -> AnnotatedVideo:
-    """The same video with its masks in a temporary file.
+def store_masks(video: AnnotatedVideo, store: MaskStore) -> AnnotatedVideo:
+    """The same video with its masks put into the store.
 
-    Raises ValueError when a mask has another size than the video.
+    One store serves a whole data set: each is an open file. Raises ValueError
+    when a mask has another size than the video.
     """
-    store = MaskStore()
     tracks = []
     for track in video.tracks:
         masks = StoredMasks(store, video.info.height, video.info.width)

@@ -15,28 +15,46 @@ SA-V has no categories. Labels are kept where its readers do not look: in
 
 from __future__ import annotations
 
+import enum
 import os
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Iterable, Iterator, Mapping
 
+import numpy as np
+
+from converters.dataset import check_videos
+from converters.files import write_json
 from converters.folders import (
     AnnotatedFrame,
     annotated_frames,
+    frame_stems,
     image_names,
     load_folder_labels,
+    new_folder,
+    unique_folder_names,
     video_folders,
 )
-from converters.indexed_png import read_indices
+from converters.indexed_png import read_indices, write_indices
 from converters.mask_store import MaskStore
-from converters.masks import encode_mask
+from converters.masks import decode_mask, encode_mask
 from converters.reading import TrackBuilder, video_info
-from converters.sav_json import SavJson
+from converters.report import Report
+from converters.sav_json import SavJson, save_sav_json
 from converters.types import AnnotatedVideo
 
 ANNOTATIONS_FOLDER = "Annotations_6fps"
 LABELS_FILE = "labels.json"
 
 _KINDS = ("manual", "auto")
+
+
+class SavLayout(enum.StrEnum):
+    """How SA-V lies on disk."""
+
+    JSON = "json"
+    """As its training set."""
+    FOLDERS = "folders"
+    """As its validation and test sets."""
 
 
 def image_folder(folder: str | os.PathLike[str]) -> Path:
@@ -65,17 +83,69 @@ def load_sav(
         FileNotFoundError: neither layout is there.
         ValueError: a value or PNG breaks a rule; the file and place are named.
     """
-    source = Path(source)
+    source, store = Path(source), MaskStore()
     if source.is_file():
-        yield _load_jsons(_video_name(source), [source], source.parent, default_label)
+        yield _load_jsons(_video_name(source), [source], source.parent, default_label, store)
     elif (annotations := _annotations_folder(source)) is not None:
         labels = load_folder_labels(source / LABELS_FILE)
         for folder in video_folders(annotations):
             of_video = labels.get(folder.name, {})
-            yield _load_pngs(folder, image_folder(source), of_video, default_label)
+            yield _load_pngs(folder, image_folder(source), of_video, default_label, store)
     else:
         for name, files in _json_files(source).items():
-            yield _load_jsons(name, files, source, default_label)
+            yield _load_jsons(name, files, source, default_label, store)
+
+
+def save_sav(
+    folder: str | os.PathLike[str],
+    videos: Iterable[AnnotatedVideo],
+    *,
+    layout: SavLayout = SavLayout.JSON,
+    split: str = "train",
+    report: Report | None = None,
+) -> Report:
+    """Writes a SA-V data set, a video at a time; masks may overlap.
+
+    `layout` JSON: `<video>_manual.json`, with masks of every frame. FOLDERS:
+    `Annotations_6fps/<video>/<object:03d>/<frame>.png`, binary, one for every
+    object and frame, black where it is not visible; `sav_<split>.txt` names
+    the videos. Objects are numbered from 0 in the order of the tracks, and
+    PNGs named as the frames' images. Returns what was counted, added to
+    `report` when one is given.
+
+    The folder is called 6fps whatever the rate, since readers look for that
+    name: `selection.Selection.every` thins frames.
+
+    Raises ValueError as `dataset.check_videos` does, and when what it would
+    write is there already.
+    """
+    folder, layout, report = Path(folder), SavLayout(layout), report or Report()
+    folder.mkdir(parents=True, exist_ok=True)
+    labels: dict[str, dict[str, list[str]]] = {}
+    for name, video in unique_folder_names(videos):
+        check_videos([video])
+        report.add_video(video.info.frame_count)
+        visible = [report.visible_frames(track) for track in video.tracks]
+        if layout == SavLayout.JSON:
+            save_sav_json(folder / f"{name}_manual.json", video, visible, name, split)
+        else:
+            _save_pngs(new_folder(folder / ANNOTATIONS_FOLDER / name), video)
+            labels[name] = {f"{n:03d}": list(t.labels) for n, t in enumerate(video.tracks)}
+    if layout == SavLayout.FOLDERS:
+        (folder / f"sav_{split}.txt").write_text("".join(f"{n}\n" for n in labels), "utf-8")
+        write_json(folder / LABELS_FILE, {**load_folder_labels(folder / LABELS_FILE), **labels})
+    return report
+
+
+def _save_pngs(target: Path, video: AnnotatedVideo) -> None:
+    stems = frame_stems(video)
+    nothing = np.zeros((video.info.height, video.info.width), np.uint8)
+    for number, track in enumerate(video.tracks):
+        folder = target / f"{number:03d}"
+        folder.mkdir()
+        for frame_index, stem in enumerate(stems):
+            mask = track.masks.get(frame_index)
+            write_indices(folder / f"{stem}.png", nothing if mask is None else decode_mask(mask))
 
 
 def _annotations_folder(folder: Path) -> Path | None:
@@ -111,7 +181,11 @@ def _video_name(path: Path) -> str:
 
 
 def _load_pngs(
-    folder: Path, images: Path, labels: Mapping[str, tuple[str, ...]], default_label: str
+    folder: Path,
+    images: Path,
+    labels: Mapping[str, tuple[str, ...]],
+    default_label: str,
+    store: MaskStore,
 ) -> AnnotatedVideo:
     objects = video_folders(folder)
     for path in objects:
@@ -122,7 +196,7 @@ def _load_pngs(
     if not frames:
         raise ValueError(f"{folder} holds no PNG of an object")
     height, width = read_indices(pngs[0]).shape
-    builder = TrackBuilder(MaskStore(), height, width)
+    builder = TrackBuilder(store, height, width)
     for path in objects:
         builder.add_object(int(path.name), labels.get(path.name, (default_label,)))
         for frame_index, frame in enumerate(frames):
@@ -143,8 +217,10 @@ def _add_png(builder: TrackBuilder, folder: Path, frame: AnnotatedFrame, frame_i
             raise ValueError(f"{png}: {error}") from None
 
 
-def _load_jsons(name: str, files: list[Path], folder: Path, default_label: str) -> AnnotatedVideo:
-    loaded = [SavJson(path) for path in files]
+def _load_jsons(
+    name: str, files: list[Path], folder: Path, default_label: str, store: MaskStore
+) -> AnnotatedVideo:
+    loaded = [SavJson(path, store) for path in files]
     first = loaded[0]
     for other in loaded[1:]:
         if other.shape != first.shape:

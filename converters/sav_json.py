@@ -1,10 +1,11 @@
-"""One JSON file of SA-V's training layout: its masklets, as tracks."""
+"""One JSON file of SA-V's training layout: its masklets, as tracks, and back."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
+from converters.files import write_json
 from converters.json_stream import Part, read_parts
 from converters.json_values import (
     BadValue,
@@ -19,8 +20,8 @@ from converters.json_values import (
     whole,
 )
 from converters.mask_store import MaskStore, StoredMasks
-from converters.masks import mask_area
-from converters.types import Track
+from converters.masks import encode_runs, mask_area
+from converters.types import AnnotatedVideo, Track
 
 _FRAME = "masklet[]"
 _MASK = "masklet[][]"
@@ -38,6 +39,77 @@ _USUAL_STEP = 4
 """SA-V annotates every fourth frame of 24 a second."""
 
 
+_LOADER_RATE = 24
+"""The frame rate SAM 2's training loader takes every video to have."""
+
+
+def save_sav_json(
+    path: Path,
+    video: AnnotatedVideo,
+    visible: Sequence[Sequence[int]],
+    video_id: str,
+    split: str,
+) -> None:
+    """Writes `<video>_manual.json`, a frame at a time; whole or not at all.
+
+    `visible` has the sorted frame indices of each track's masks. Raises
+    ValueError when the file is there already.
+    """
+    if path.exists():
+        raise ValueError(f"{path} exists: write elsewhere, or remove it first")
+    info = video.info
+    areas = [
+        sum(mask_area(track.masks[i]) for i in frames) / max(len(frames), 1)
+        for track, frames in zip(video.tracks, visible)
+    ]
+    document = {
+        "video_id": video_id,
+        "video_duration": float(info.duration_seconds),
+        "video_frame_count": float(info.frame_count),
+        "video_height": float(info.height),
+        "video_width": float(info.width),
+        "video_resolution": float(info.height * info.width),
+        "video_environment": [],
+        "video_split": split,
+        # SAM 2's loader takes masks for every fourth frame's, unless it reads
+        # here that they come at the rate it takes all frames to have.
+        "fps": float(_LOADER_RATE),
+        "masklet_frame_step": 1,
+        "masklet": (_frame_masks(video, index) for index in range(info.frame_count)),
+        "masklet_id": list(range(len(video.tracks))),
+        "masklet_labels": [list(track.labels) for track in video.tracks],
+        "masklet_size_rel": [area / (info.height * info.width) for area in areas],
+        "masklet_size_abs": areas,
+        "masklet_size_bucket": [_size_bucket(area) for area in areas],
+        "masklet_visibility_changes": [_changes(f, info.frame_count) for f in visible],
+        "masklet_first_appeared_frame": [frames[0] if frames else 0 for frames in visible],
+        "masklet_frame_count": [int(info.frame_count)] * len(video.tracks),
+        "masklet_edited_frame_count": [0] * len(video.tracks),
+        "masklet_type": ["manual"] * len(video.tracks),
+        "masklet_stability_score": None,
+        "masklet_num": len(video.tracks),
+    }
+    write_json(path, document)
+
+
+def _frame_masks(video: AnnotatedVideo, frame_index: int) -> list[dict[str, Any]]:
+    height, width = int(video.info.height), int(video.info.width)
+    nothing = encode_runs([height * width], height, width)
+    masks = (track.masks.get(frame_index, nothing) for track in video.tracks)
+    return [{"size": [height, width], "counts": mask.counts} for mask in masks]
+
+
+def _size_bucket(area: float) -> str:
+    return "small" if area < 32**2 else "medium" if area < 96**2 else "large"
+
+
+def _changes(visible: Sequence[int], frame_count: int) -> int:
+    """How often the object goes or comes after it first appeared."""
+    gaps = sum(1 for before, after in zip(visible, visible[1:]) if after > before + 1)
+    leaves = bool(visible) and visible[-1] < frame_count - 1
+    return 2 * gaps + int(leaves)
+
+
 class SavJson:
     """A `_manual` or `_auto` file, read as a stream, its masks in a temporary file.
 
@@ -48,9 +120,9 @@ class SavJson:
     (`masklet[12][3].counts`) and the rule it breaks.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, store: MaskStore) -> None:
         self.path = path
-        self._store = MaskStore()
+        self._store = store
         self._masks: list[StoredMasks | None] = []
         self._masks_on_frame = 0
         self._frame_count = 0

@@ -36,6 +36,7 @@ from converters.json_values import (
     whole,
 )
 from converters.mask_store import MaskStore, StoredMasks
+from converters.report import Report
 from converters.types import AnnotatedVideo, ObjectId, Track, VideoInfo
 
 FORMAT = "sam2-tracks"
@@ -47,17 +48,22 @@ _TRACK = "videos[].tracks[]"
 _VIDEO = "videos[]"
 
 
-def save_tracks(path: str | os.PathLike[str], videos: Iterable[AnnotatedVideo]) -> None:
+def save_tracks(
+    path: str | os.PathLike[str],
+    videos: Iterable[AnnotatedVideo],
+    *,
+    report: Report | None = None,
+) -> Report:
     """Writes the videos, a mask at a time; the file appears whole or not at all.
 
-    Only one video is held at a time. Raises ValueError for what
+    Returns what was counted, added to `report` when one is given. Only one video is held at a time. Raises ValueError for what
     `dataset.check_videos` refuses but a track without a label, and for an
     object id that is neither a text nor a whole number.
     """
-    write_json(
-        path,
-        {"format": FORMAT, "version": VERSION, "videos": (_video(video) for video in videos)},
-    )
+    report = report or Report()
+    written = (_video(video, report) for video in videos)
+    write_json(path, {"format": FORMAT, "version": VERSION, "videos": written})
+    return report
 
 
 def load_tracks(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
@@ -76,8 +82,9 @@ def load_tracks(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
         reader.check_header(())
 
 
-def _video(video: AnnotatedVideo) -> dict[str, Any]:
+def _video(video: AnnotatedVideo, report: Report) -> dict[str, Any]:
     check_videos([video], labels_needed=False)
+    report.add_video(video.info.frame_count)
     info = video.info
     return {
         "name": video.name,
@@ -90,11 +97,12 @@ def _video(video: AnnotatedVideo) -> dict[str, Any]:
             "frame_times_seconds": [float(time) for time in info.frame_times_seconds],
         },
         "file_names": list(video.file_names),
-        "tracks": (_track(track, video) for track in video.tracks),
+        "tracks": (_track(track, video, report) for track in video.tracks),
     }
 
 
-def _track(track: Track, video: AnnotatedVideo) -> dict[str, Any]:
+def _track(track: Track, video: AnnotatedVideo, report: Report) -> dict[str, Any]:
+    report.add_object(len(track.masks))
     return {
         "object_id": _json_id(track.object_id, video),
         "labels": list(track.labels),
@@ -117,11 +125,11 @@ class _Reader:
     """Puts the parts of the file together to videos."""
 
     def __init__(self) -> None:
+        self._store = MaskStore()
         self._header: set[str] = set()
         self._start_video()
 
     def _start_video(self) -> None:
-        self._store = MaskStore()
         self._info: VideoInfo | None = None
         self._tracks: dict[ObjectId, Track] = {}
         self._masks: StoredMasks | None = None
