@@ -42,6 +42,11 @@ def image_folder(folder: str | os.PathLike[str]) -> Path:
     return resolution_folder(Path(folder) / "JPEGImages")
 
 
+def annotation_folder(folder: str | os.PathLike[str]) -> Path:
+    """Where the PNGs of a DAVIS data set lie, a folder a video."""
+    return resolution_folder(Path(folder) / "Annotations")
+
+
 def load_davis(
     folder: str | os.PathLike[str], *, default_label: str = "object"
 ) -> Iterator[AnnotatedVideo]:
@@ -64,7 +69,7 @@ def load_davis(
     labels = load_folder_labels(folder / LABELS_FILE)
     images = image_folder(folder)
     store = MaskStore()
-    for video_folder in video_folders(resolution_folder(folder / "Annotations")):
+    for video_folder in video_folders(annotation_folder(folder)):
         of_video = labels.get(video_folder.name, {})
         yield _load_video(video_folder, images, of_video, default_label, store)
 

@@ -66,13 +66,13 @@ def read_parts(
         yield from _Walk(file, os.fspath(path)).parts(tree)
 
 
-def top_level_events(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
-    """ijson's events of the file, for a look at how it begins.
+def prefixed_events(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, Any]]:
+    """ijson's (prefix, event, value) of the file, for a look at how it begins.
 
     Raises ValueError when the file is not JSON.
     """
     with open(path, "rb") as file:
-        yield from _Walk(file, os.fspath(path)).events
+        yield from ijson.parse(_Walk(file, os.fspath(path)).events)
 
 
 @dataclass
