@@ -163,6 +163,7 @@ def _annotations(
                 if len(track.labels) > 1:
                     annotation["attributes"] = {"labels": list(track.labels)}
                 yield annotation
+                report.progress(1)
         images_before += video.info.frame_count
 
 

@@ -35,6 +35,8 @@ from converters.types import AnnotatedVideo, Track
 
 LABELS_FILE = "davis_semantics.json"
 _RESOLUTION = "Full-Resolution"
+IMAGES = f"JPEGImages/{_RESOLUTION}"
+"""Where the images belong that go with what `save_davis` writes."""
 
 
 def image_folder(folder: str | os.PathLike[str]) -> Path:
@@ -124,6 +126,7 @@ def _save_video(target: Path, video: AnnotatedVideo, report: Report) -> None:
         indices = _layered(masks, size, report)
         seen.update(np.unique(indices).tolist())
         write_indices(target / f"{stem}.png", indices)
+        report.progress(1)
     report.objects += len(seen - {0})
     report.drop("objects (on no frame)", len(video.tracks) - len(seen - {0}))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Callable
 
 from converters.dataset import visible_frames
 from converters.types import Track
@@ -20,6 +21,8 @@ class Report:
     """What was left out and why, e.g. "masks (empty)" -> 3."""
     changed: dict[str, int] = field(default_factory=dict)
     """What was written otherwise than it was, e.g. "pixels given to a smaller object" -> 90."""
+    progress: Callable[[int], None] = field(default=lambda done: None, repr=False, compare=False)
+    """Called with the number of masks (in DAVIS and SA-V frames) just written."""
 
     def add_video(self, frame_count: int) -> None:
         self.videos += 1

@@ -44,6 +44,8 @@ from converters.types import AnnotatedVideo
 
 ANNOTATIONS_FOLDER = "Annotations_6fps"
 LABELS_FILE = "labels.json"
+IMAGES = "JPEGImages_24fps"
+"""Where the images belong that go with what `save_sav` writes."""
 
 _KINDS = ("manual", "auto")
 
@@ -60,10 +62,10 @@ class SavLayout(enum.StrEnum):
 def image_folder(folder: str | os.PathLike[str]) -> Path:
     """Where the images of a SA-V data set lie: what `file_names` are relative to."""
     folder = Path(folder)
-    for name in ("JPEGImages_24fps", "JPEGImages"):
+    for name in (IMAGES, "JPEGImages"):
         if (folder / name).is_dir():
             return folder / name
-    return folder / "JPEGImages_24fps"
+    return folder / IMAGES
 
 
 def load_sav(
@@ -127,9 +129,10 @@ def save_sav(
         report.add_video(video.info.frame_count)
         visible = [report.visible_frames(track) for track in video.tracks]
         if layout == SavLayout.JSON:
-            save_sav_json(folder / f"{name}_manual.json", video, visible, name, split)
+            path = folder / f"{name}_manual.json"
+            save_sav_json(path, video, visible, video_id=name, split=split, report=report)
         else:
-            _save_pngs(new_folder(folder / ANNOTATIONS_FOLDER / name), video)
+            _save_pngs(new_folder(folder / ANNOTATIONS_FOLDER / name), video, report)
             labels[name] = {f"{n:03d}": list(t.labels) for n, t in enumerate(video.tracks)}
     if layout == SavLayout.FOLDERS:
         (folder / f"sav_{split}.txt").write_text("".join(f"{n}\n" for n in labels), "utf-8")
@@ -137,7 +140,7 @@ def save_sav(
     return report
 
 
-def _save_pngs(target: Path, video: AnnotatedVideo) -> None:
+def _save_pngs(target: Path, video: AnnotatedVideo, report: Report) -> None:
     stems = frame_stems(video)
     nothing = np.zeros((video.info.height, video.info.width), np.uint8)
     for number, track in enumerate(video.tracks):
@@ -146,6 +149,7 @@ def _save_pngs(target: Path, video: AnnotatedVideo) -> None:
         for frame_index, stem in enumerate(stems):
             mask = track.masks.get(frame_index)
             write_indices(folder / f"{stem}.png", nothing if mask is None else decode_mask(mask))
+            report.progress(1)
 
 
 def _annotations_folder(folder: Path) -> Path | None:

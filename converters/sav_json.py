@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 from converters.files import write_json
 from converters.json_stream import Part, read_parts
@@ -21,6 +21,7 @@ from converters.json_values import (
 )
 from converters.mask_store import MaskStore, StoredMasks
 from converters.masks import encode_runs, mask_area
+from converters.report import Report
 from converters.types import AnnotatedVideo, Track
 
 _FRAME = "masklet[]"
@@ -47,8 +48,10 @@ def save_sav_json(
     path: Path,
     video: AnnotatedVideo,
     visible: Sequence[Sequence[int]],
+    *,
     video_id: str,
     split: str,
+    report: Report,
 ) -> None:
     """Writes `<video>_manual.json`, a frame at a time; whole or not at all.
 
@@ -75,7 +78,7 @@ def save_sav_json(
         # here that they come at the rate it takes all frames to have.
         "fps": float(_LOADER_RATE),
         "masklet_frame_step": 1,
-        "masklet": (_frame_masks(video, index) for index in range(info.frame_count)),
+        "masklet": _frames(video, report),
         "masklet_id": list(range(len(video.tracks))),
         "masklet_labels": [list(track.labels) for track in video.tracks],
         "masklet_size_rel": [area / (info.height * info.width) for area in areas],
@@ -90,6 +93,12 @@ def save_sav_json(
         "masklet_num": len(video.tracks),
     }
     write_json(path, document)
+
+
+def _frames(video: AnnotatedVideo, report: Report) -> Iterator[list[dict[str, Any]]]:
+    for frame_index in range(video.info.frame_count):
+        yield _frame_masks(video, frame_index)
+        report.progress(1)
 
 
 def _frame_masks(video: AnnotatedVideo, frame_index: int) -> list[dict[str, Any]]:

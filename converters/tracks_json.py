@@ -106,9 +106,15 @@ def _track(track: Track, video: AnnotatedVideo, report: Report) -> dict[str, Any
     return {
         "object_id": _json_id(track.object_id, video),
         "labels": list(track.labels),
-        "masks": ([int(i), track.masks[i].counts] for i in sorted(track.masks)),
+        "masks": _masks(track, report),
         "scores": [[int(i), float(track.scores[i])] for i in sorted(track.scores)],
     }
+
+
+def _masks(track: Track, report: Report) -> Iterator[list[Any]]:
+    for frame_index in sorted(track.masks):
+        yield [int(frame_index), track.masks[frame_index].counts]
+        report.progress(1)
 
 
 def _json_id(object_id: ObjectId, video: AnnotatedVideo) -> int | str:

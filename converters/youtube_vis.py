@@ -168,6 +168,7 @@ def _annotations(
         if len(track.labels) > 1:
             annotation["attributes"] = {"labels": list(track.labels)}
         yield annotation
+        report.progress(len(visible))
 
 
 def _results(

@@ -1,0 +1,318 @@
+"""`convert`: a data set in one format -> the same in another, with frame images if asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Callable, Iterable, Iterator, Sequence
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from converters import davis, sav
+from converters.coco import save_coco
+from converters.dataset import file_names_of
+from converters.files import write_json
+from converters.folders import folder_name, frame_stems
+from converters.formats import Format, image_folder, open_source, recognise
+from converters.frames import DEFAULT_QUALITY, copy_frames, missing_images, write_frames
+from converters.mask_store import MaskStore, store_masks
+from converters.report import Report
+from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
+from converters.tracks_json import save_tracks
+from converters.types import AnnotatedVideo, VideoInfo
+from converters.youtube_vis import save_youtube_vis
+from sam2_model.video import FrameSource, open_frame_source
+
+_FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
+_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+"""Label Studio puts this before the names of uploaded files."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What the command line says."""
+
+    source: Path
+    to: Format
+    out: Path
+    """A file; for SA-V and DAVIS a folder."""
+    selection: Selection = Selection()
+    categories: tuple[str, ...] | None = None
+    """In the order of their ids; None: the labels, sorted."""
+    validation: float | None = None
+    """Part of the videos, in [0, 1], that is written as its own validation set."""
+    seed: int = 0
+    images: bool = False
+    media_root: Path | None = None
+    """Where videos and images are looked for; None: where the source's format has them."""
+    jpeg_quality: int = DEFAULT_QUALITY
+    polygons: bool = False
+    compressed: bool = False
+    sav_layout: sav.SavLayout = sav.SavLayout.JSON
+    label_config: str | None = None
+    media_url: str | None = None
+    """What Label Studio opens: `{name}` is the video's name; with `{file_name}`, one URL a frame."""
+    stale: str = "rectangle"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", Format(self.to))
+        object.__setattr__(self, "sav_layout", sav.SavLayout(self.sav_layout))
+
+
+def convert(options: ConvertOptions, report: Report) -> Report:
+    """Write the data set; what was counted, in `report`.
+
+    Raises:
+        ValueError: an option, the source or its media break a rule.
+        OSError: a file cannot be read or written.
+    """
+    _check(options)
+    if options.validation is None:
+        _write(options, options.out, "train", _selected(options, None, report), report)
+        return report
+    options = dataclasses.replace(options, categories=_all_categories(options))
+    for split in ("train", "val"):
+        # The second reading would count what the source itself leaves out again.
+        counted = report if split == "train" else Report()
+        videos = _selected(options, split, report, reading=counted)
+        _write(options, _split_path(options, split), split, videos, report)
+    return report
+
+
+def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
+    """Those of both splits, so that ids mean the same in both; None where there are no ids."""
+    if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
+        return options.categories
+    labels = {
+        track.labels[0]
+        for video in _read(options, Report())
+        for track in map_labels(video, options.selection, Report()).tracks
+        if track.labels
+    }
+    return tuple(sorted(labels))
+
+
+def _check(options: ConvertOptions) -> None:
+    only_for = {
+        "polygons": Format.COCO,
+        "compressed": Format.YOUTUBE_VIS,
+        "media_url": Format.LABEL_STUDIO,
+    }
+    for name, target in only_for.items():
+        if getattr(options, name) and options.to != target:
+            raise ValueError(f"{name} is for {target} alone, not for {options.to}")
+    if options.to == Format.LABEL_STUDIO and not (options.label_config and options.media_url):
+        raise ValueError("to label-studio needs the label config and the media URL")
+    if options.to == Format.LABEL_STUDIO and options.images:
+        raise ValueError("to label-studio writes no images: tasks refer to the media URL")
+    if options.out.resolve() == options.source.resolve():
+        raise ValueError(f"{options.out} is the source itself, it must be written elsewhere")
+    if options.to not in _FOLDER_FORMATS and options.out.is_dir():
+        raise ValueError(f"{options.out} is a folder, {options.to} is written to a file")
+    if options.validation is not None:
+        is_validation("", options.validation, options.seed)
+
+
+def _split_path(options: ConvertOptions, split: str) -> Path:
+    """`out_train.json`; a folder `sav_train` in a SA-V folder; DAVIS keeps both in one."""
+    out = options.out
+    if options.to == Format.DAVIS:
+        return out
+    if options.to == Format.SAV:
+        return out / f"sav_{split}"
+    return out.with_name(f"{out.stem}_{split}{out.suffix}")
+
+
+def _selected(
+    options: ConvertOptions, split: str | None, report: Report, reading: Report | None = None
+) -> Iterator[AnnotatedVideo]:
+    """The videos of the split after selection, their images written on the way."""
+    for video in _read(options, reading or report):
+        if split is not None:
+            is_val = is_validation(video.name, options.validation or 0.0, options.seed)
+            if is_val != (split == "val"):
+                continue
+        selected = select(video, options.selection, report)
+        if options.images:
+            out = options.out if split is None else _split_path(options, split)
+            selected = _with_images(video, selected, options, _image_folder(options.to, out))
+        yield selected.video
+
+
+def _read(options: ConvertOptions, report: Report) -> Iterator[AnnotatedVideo]:
+    if recognise(options.source) != Format.LABEL_STUDIO:
+        return open_source(options.source)
+    return _read_label_studio(options, report)
+
+
+def _write(
+    options: ConvertOptions,
+    out: Path,
+    split: str,
+    videos: Iterable[AnnotatedVideo],
+    report: Report,
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    categories = options.categories
+    if options.to == Format.COCO:
+        save_coco(out, videos, categories=categories, polygons=options.polygons, report=report)
+    elif options.to == Format.YOUTUBE_VIS:
+        compressed = options.compressed
+        save_youtube_vis(out, videos, categories=categories, compressed=compressed, report=report)
+    elif options.to == Format.SAV:
+        sav.save_sav(out, videos, layout=options.sav_layout, split=split, report=report)
+    elif options.to == Format.DAVIS:
+        davis.save_davis(out, videos, image_set=split, report=report)
+    elif options.to == Format.TRACKS:
+        save_tracks(out, videos, report=report)
+    else:
+        _write_label_studio(out, videos, options, report)
+
+
+# --- Label Studio -------------------------------------------------------------
+
+
+def _read_label_studio(options: ConvertOptions, report: Report) -> Iterator[AnnotatedVideo]:
+    from converters.label_studio.config import parse_label_config
+    from converters.label_studio.export import ExportOptions, SkippedTask, read_export
+
+    config = options.label_config
+    export_options = ExportOptions(
+        label_config=None if config is None else parse_label_config(config),
+        video_infos=None if options.media_root is None else media_infos(options.media_root),
+        stale=options.stale,
+    )
+    store = MaskStore()
+    for item in read_export(options.source, export_options):
+        if isinstance(item, SkippedTask):
+            report.drop(f"tasks ({item.reason})")
+            continue
+        stale = sum(len(frames) for frames in item.stale.values())
+        if options.stale == "rectangle":
+            report.change("masks missing or out of date, written as their box", stale)
+        else:
+            report.drop("masks (missing or out of date)", stale)
+        report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
+        for region in item.dropped:
+            report.drop(f"regions ({region.reason})")
+        yield store_masks(item.video, store)
+
+
+def _write_label_studio(
+    out: Path, videos: Iterable[AnnotatedVideo], options: ConvertOptions, report: Report
+) -> None:
+    from converters.label_studio.tasks import to_tasks
+
+    def counted() -> Iterator[AnnotatedVideo]:
+        for video in videos:
+            report.add_video(video.info.frame_count)
+            tracks = tuple(track for track in video.tracks if report.visible_frames(track))
+            yield dataclasses.replace(video, tracks=tracks)
+            report.progress(sum(len(track.masks) for track in tracks))
+
+    def media(video: AnnotatedVideo) -> str | list[str]:
+        template = options.media_url or ""
+        name = quote(video.name)
+        if "{file_name}" not in template:
+            return template.replace("{name}", name)
+        return [
+            template.replace("{name}", name).replace("{file_name}", quote(file_name))
+            for file_name in file_names_of(video)
+        ]
+
+    tasks = to_tasks(counted(), label_config=options.label_config, media_urls=media)
+    write_json(out, iter(tasks))
+
+
+def media_infos(root: Path) -> Callable[[str], VideoInfo | None]:
+    """What is known of a task's media: of the file of that name in the folder, or None.
+
+    The name is the last part of the URL, or of its `d` parameter (local files),
+    with or without the prefix that Label Studio gives uploads.
+    """
+
+    @functools.lru_cache(maxsize=None)
+    def info(media: str) -> VideoInfo | None:
+        parts = urlsplit(media)
+        local = parse_qs(parts.query).get("d")
+        name = PurePosixPath(local[0] if local else unquote(parts.path)).name
+        for candidate in (name, _UPLOAD_PREFIX.sub("", name)):
+            if candidate and (root / candidate).is_file():
+                with open_frame_source(root / candidate) as source:
+                    return source.info
+        return None
+
+    return info
+
+
+# --- images -------------------------------------------------------------------
+
+
+def _image_folder(to: Format, out: Path) -> Path:
+    if to == Format.DAVIS:
+        return out / davis.IMAGES
+    if to == Format.SAV:
+        return out / sav.IMAGES
+    return out.parent / "images"
+
+
+def _with_images(
+    video: AnnotatedVideo, selected: SelectedVideo, options: ConvertOptions, folder: Path
+) -> SelectedVideo:
+    """Copies or extracts the selected frames; the video with their names in the folder."""
+    names = file_names_of(selected.video)
+    if options.to in _FOLDER_FORMATS:
+        name = folder_name(selected.video)
+        names = tuple(f"{name}/{stem}.jpg" for stem in frame_stems(selected.video))
+    root = options.media_root or image_folder(options.source)
+    old_names = tuple(file_names_of(video)[frame] for frame in selected.source_frames)
+    same_kind = all(Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in zip(old_names, names))
+    if same_kind and not missing_images(root, old_names):
+        copy_frames(root, folder, dict(zip(old_names, names)))
+    else:
+        with _open_media(root, video) as source:
+            numbers = _media_frames(source, video, selected.source_frames)
+            wanted = dict(zip(numbers, names))
+            write_frames(folder, source.frames(), wanted, quality=options.jpeg_quality)
+    return dataclasses.replace(selected, video=dataclasses.replace(selected.video, file_names=names))
+
+
+def _open_media(root: Path, video: AnnotatedVideo) -> FrameSource:
+    """The video's file or folder of images under the root.
+
+    Raises FileNotFoundError naming the places when there is none.
+    """
+    places = [root / f"{video.name}{suffix}" for suffix in ("", *_VIDEO_SUFFIXES)]
+    for place in places:
+        if place.exists() and place.resolve().is_relative_to(root.resolve()):
+            return open_frame_source(place)
+    raise FileNotFoundError(
+        f"video {video.name!r}: there are neither images {file_names_of(video)[:1]} nor "
+        f"a video or folder {video.name!r} in {root}: say where with the media root"
+    )
+
+
+def _media_frames(
+    source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]
+) -> list[int]:
+    """The numbers that the video's frames have in its media.
+
+    A data set may hold every fourth frame of a video: then images are named
+    by the numbers of the video's.
+    """
+    size, media_size = (
+        (info.width, info.height) for info in (video.info, source.info)
+    )
+    if size != media_size:
+        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}")
+    if source.info.frame_count == video.info.frame_count:
+        return list(frames)
+    stems = [PurePosixPath(file_names_of(video)[frame]).stem for frame in frames]
+    if video.file_names and all(s.isdecimal() and int(s) < len(source) for s in stems):
+        return [int(stem) for stem in stems]
+    raise ValueError(
+        f"video {video.name!r} has {video.info.frame_count} frames, its media {len(source)}"
+    )
