@@ -112,6 +112,8 @@ class _Walk:
             yield from ijson.basic_parse(file, buf_size=_CHUNK_BYTES, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as error:
             detail = " ".join(str(error).split())
+            # What was passed over left no trace: the file is read again for the place.
+            self._location = list(_place_of_bad_json(self._name))
             raise self._error(f"is not valid JSON: {detail}") from None
 
     def _error(self, message: str) -> ValueError:
@@ -203,6 +205,30 @@ class _Walk:
                 depth += 1
             elif event in ("end_array", "end_map"):
                 depth -= 1
+
+
+def _place_of_bad_json(path: str) -> Location:
+    """Where in a file that is not JSON the first mistake is."""
+    location: list[Union[str, int]] = []
+    with open(path, "rb") as file:
+        if file.read(3) != b"\xef\xbb\xbf":
+            file.seek(0)
+        try:
+            for event, value in ijson.basic_parse(file, buf_size=_CHUNK_BYTES, use_float=True):
+                if event == "map_key":
+                    location[-1] = value
+                    continue
+                if event in ("end_map", "end_array"):
+                    location.pop()
+                elif location and isinstance(location[-1], int):
+                    location[-1] += 1
+                if event in ("start_map", "start_array"):
+                    location.append("" if event == "start_map" else -1)
+        except (ijson.JSONError, UnicodeDecodeError):
+            pass
+    if location and isinstance(location[-1], int):
+        location[-1] += 1
+    return tuple(step for step in location if step != "")
 
 
 def _until(events: Iterator[tuple[str, Any]], end: str) -> Iterator[tuple[str, Any]]:
