@@ -111,6 +111,8 @@ def _recognise_json(path: Path) -> Format:
             return found
         if prefix in ("item", "annotations.item") and event == "start_map":
             return _by_first_item(path, prefix)
+        if prefix == "item":
+            break
     if {"videos", "categories"} <= top:
         return Format.YOUTUBE_VIS
     if "data" in top and top & _TASK_KEYS:

@@ -195,7 +195,7 @@ def _load_pngs(
     for path in objects:
         if not path.name.isdecimal():
             raise ValueError(f"{path}: an object's folder must be named by a number")
-    pngs = [png for path in objects for png in path.glob("*.png")]
+    pngs = [png for path in objects for png in sorted(path.glob("*.png"))]
     frames = annotated_frames(folder.name, pngs, images)
     if not frames:
         raise ValueError(f"{folder} holds no PNG of an object")

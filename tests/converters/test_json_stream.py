@@ -52,7 +52,7 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path):
     [
         ("", "x.json: is not valid JSON"),
         ("{", "x.json: .*is not valid JSON"),
-        ('{"a": [{"b": 1}, {"b": [0, NaN]}]}', r"x.json: a\[1\].b\[0\]: is not valid JSON.*NaN"),
+        ('{"a": [{"b": 1}, {"b": [0, NaN]}]}', r"x.json: a\[1\].b\[1\]: is not valid JSON.*NaN"),
         ('{"z": [{"c": [1, 2, NaN]}], "a": []}', r"z\[0\].c\[2\]: is not valid JSON"),
         ('{"a": [{"b": Infinity}]}', r"a\[0\].b: is not valid JSON"),
         ('{"a": [1]} {"a": [2]}', "is not valid JSON"),
