@@ -27,7 +27,7 @@ from converters.types import AnnotatedVideo, MaskRLE, ObjectId
 _Id = int | str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Image:
     image_id: _Id
     file_name: str
@@ -35,7 +35,12 @@ class _Image:
     height: int
     video_id: _Id | None
     frame_id: int | None
-    location: Location
+    position: int
+    """In the file's `images`."""
+
+    @property
+    def location(self) -> Location:
+        return ("images", self.position)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _image(part: Part, image_id: _Id) -> _Image:
         height=whole(member(value, "height", where), (*where, "height"), minimum=1),
         video_id=optional("video_id", identifier),
         frame_id=optional("frame_id", whole),
-        location=where,
+        position=int(where[1]),
     )
 
 
