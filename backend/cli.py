@@ -79,7 +79,8 @@ def _add_convert_options(parser: argparse.ArgumentParser) -> None:
     add("--categories", metavar="A,B,...", help="all categories, in the order of their ids")
     add("--default-label", metavar="LABEL", help="for objects without a label")
     add(
-        "--labels", default="attributes", choices=["attributes", "first", "each", "joined", "refuse"],
+        "--labels", default="attributes",
+        choices=["attributes", "first", "each", "joined", "refuse"],
         help="objects with several labels: first is the category and all are attributes "
         "(default), the first alone, one object each, joined to one category, or an error",
     )

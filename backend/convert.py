@@ -54,7 +54,7 @@ class ConvertOptions:
     sav_layout: sav.SavLayout = sav.SavLayout.JSON
     label_config: str | None = None
     media_url: str | None = None
-    """What Label Studio opens: `{name}` is the video's name; with `{file_name}`, one URL a frame."""
+    """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
     stale: str = "rectangle"
 
     def __post_init__(self) -> None:
@@ -264,12 +264,16 @@ def _with_images(
 ) -> SelectedVideo:
     """Copies or extracts the selected frames; the video with their names in the folder."""
     names = file_names_of(selected.video)
-    if options.to in _FOLDER_FORMATS:
-        name = folder_name(selected.video)
-        names = tuple(f"{name}/{stem}.jpg" for stem in frame_stems(selected.video))
+    if options.to != Format.COCO:
+        # A folder a video; readers of DAVIS and SA-V look for .jpg alone.
+        folder_of_video, stems = folder_name(selected.video), frame_stems(selected.video)
+        suffixes = [".jpg" if options.to in _FOLDER_FORMATS else Path(n).suffix for n in names]
+        names = tuple(f"{folder_of_video}/{stem}{end}" for stem, end in zip(stems, suffixes))
     root = options.media_root or image_folder(options.source)
     old_names = tuple(file_names_of(video)[frame] for frame in selected.source_frames)
-    same_kind = all(Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in zip(old_names, names))
+    same_kind = all(
+        Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in zip(old_names, names)
+    )
     if same_kind and not missing_images(root, old_names):
         copy_frames(root, folder, dict(zip(old_names, names)))
     else:
@@ -277,7 +281,9 @@ def _with_images(
             numbers = _media_frames(source, video, selected.source_frames)
             wanted = dict(zip(numbers, names))
             write_frames(folder, source.frames(), wanted, quality=options.jpeg_quality)
-    return dataclasses.replace(selected, video=dataclasses.replace(selected.video, file_names=names))
+    return dataclasses.replace(
+        selected, video=dataclasses.replace(selected.video, file_names=names)
+    )
 
 
 def _open_media(root: Path, video: AnnotatedVideo) -> FrameSource:
@@ -295,17 +301,13 @@ def _open_media(root: Path, video: AnnotatedVideo) -> FrameSource:
     )
 
 
-def _media_frames(
-    source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]
-) -> list[int]:
+def _media_frames(source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]) -> list[int]:
     """The numbers that the video's frames have in its media.
 
     A data set may hold every fourth frame of a video: then images are named
     by the numbers of the video's.
     """
-    size, media_size = (
-        (info.width, info.height) for info in (video.info, source.info)
-    )
+    size, media_size = ((info.width, info.height) for info in (video.info, source.info))
     if size != media_size:
         raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}")
     if source.info.frame_count == video.info.frame_count:

@@ -1,9 +1,9 @@
 """DAVIS 2016 and 2017: a folder a video, one indexed PNG a frame.
 
-    JPEGImages/<resolution>/<video>/00000.jpg
-    Annotations/<resolution>/<video>/00000.png    0 background, 1..N objects, 255 void
-    ImageSets/2017/train.txt                      names of videos
-    davis_semantics.json                          {video: {"1": label}}
+JPEGImages/<resolution>/<video>/00000.jpg
+Annotations/<resolution>/<video>/00000.png    0 background, 1..N objects, 255 void
+ImageSets/2017/train.txt                      names of videos
+davis_semantics.json                          {video: {"1": label}}
 """
 
 from __future__ import annotations
@@ -197,7 +197,5 @@ def _objects(tracks: Sequence[Track]) -> list[Track]:
     return sorted(objects, key=lambda track: track.object_id)
 
 
-def _labelled(
-    track: Track, labels: Mapping[str, tuple[str, ...]], default_label: str
-) -> Track:
+def _labelled(track: Track, labels: Mapping[str, tuple[str, ...]], default_label: str) -> Track:
     return dataclasses.replace(track, labels=labels.get(str(track.object_id), (default_label,)))

@@ -45,9 +45,7 @@ def video_folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
-def annotated_frames(
-    video: str, pngs: Iterable[Path], images: Path
-) -> tuple[AnnotatedFrame, ...]:
+def annotated_frames(video: str, pngs: Iterable[Path], images: Path) -> tuple[AnnotatedFrame, ...]:
     """The frames that the PNGs annotate, in order, each once.
 
     Images are looked for in `images/<video>`; where that folder is not there,
@@ -129,7 +127,11 @@ def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
 
 
 def new_folder(folder: Path) -> Path:
-    """Creates it. Raises ValueError when something is in it already: it would mix with what is written."""
+    """Creates it.
+
+    Raises ValueError when something is in it already: it would mix with what
+    is written.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: write elsewhere, or remove it first")
     folder.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,10 @@ def missing_images(folder: str | os.PathLike[str], file_names: Iterable[str]) ->
 
 
 def image_path(folder: str | os.PathLike[str], name: str) -> Path:
-    """The image's path. Raises ValueError for a name outside the folder, or without a known suffix."""
+    """The image's path.
+
+    Raises ValueError for a name outside the folder, or without a known suffix.
+    """
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts or "\0" in name or not relative.parts:
         raise ValueError(f"image name {name!r} must lie in the image folder")

@@ -45,9 +45,10 @@ def write_indices(path: Path, indices: np.ndarray) -> None:
 
 
 def davis_palette() -> np.ndarray:
-    """(256, 3) uint8: each bit of an index, from the lowest, sets one bit of a channel, from the highest.
+    """(256, 3) uint8 RGB.
 
-    These are the colours of PASCAL VOC, which DAVIS uses: 1 dark red,
+    Each bit of an index, from the lowest, sets a bit of red, green and blue
+    in turn, from the highest. These are the colours of PASCAL VOC, which DAVIS uses: 1 dark red,
     2 dark green, 3 olive, ...
     """
     indices = np.arange(256)

@@ -117,9 +117,7 @@ def polygon_mask(value: Any, height: int, width: int, location: Location) -> Mas
     polygons = []
     for position, polygon in enumerate(array(value, location)):
         place = (*location, position)
-        numbers = [
-            finite(number, (*place, i)) for i, number in enumerate(array(polygon, place))
-        ]
+        numbers = [finite(number, (*place, i)) for i, number in enumerate(array(polygon, place))]
         if len(numbers) < 6 or len(numbers) % 2:
             raise BadValue(
                 place, f"has {len(numbers)} numbers, must be x, y of three corners or more"

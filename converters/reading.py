@@ -1,4 +1,4 @@
-"""What the data set readers share: times from a frame rate, frames in order, tracks as they fill."""
+"""What the data set readers share: times, frames in order, tracks as they fill."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Training, a JSON file a video beside its mp4 or frames:
 
-    <video>_manual.json     {video_id, video_frame_count, ..., masklet: [[{size, counts}, ...], ...]}
+    <video>_manual.json     {video_id, ..., masklet: [[{size, counts}, ...], ...]}
 
 Validation and test, a binary PNG an object and frame:
 

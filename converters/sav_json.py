@@ -149,7 +149,9 @@ class SavJson:
     def tracks(self, default_label: str) -> list[Track]:
         """One a masklet, in the order of the file."""
         return [
-            Track(object_id, self._labels[number] if self._labels else (default_label,), masks or {})
+            Track(
+                object_id, self._labels[number] if self._labels else (default_label,), masks or {}
+            )
             for number, (object_id, masks) in enumerate(zip(self._object_ids, self._masks))
         ]
 

@@ -49,7 +49,7 @@ class Selection:
     """For objects without a label."""
     label_policy: LabelPolicy = LabelPolicy.ATTRIBUTES
     min_score: float = 0.0
-    """Probability in [0, 1]; masks on frames that score less are dropped, those without a score kept."""
+    """Probability in [0, 1]; masks that score less are dropped, those without a score kept."""
     min_area: int = 0
     """Pixels; smaller masks are dropped."""
 
@@ -146,7 +146,7 @@ def drop_masks(video: AnnotatedVideo, selection: Selection, report: Report) -> A
 
 
 def keep_frames(video: AnnotatedVideo, frames: Sequence[int], report: Report) -> AnnotatedVideo:
-    """The video of these frames only (ascending), numbered anew; image names stay the frames' own."""
+    """The video of these frames only (ascending), numbered anew, with their own image names."""
     info = video.info
     if len(frames) == info.frame_count:
         return video
@@ -166,7 +166,7 @@ def keep_frames(video: AnnotatedVideo, frames: Sequence[int], report: Report) ->
 
 
 def _info_of(info: VideoInfo, frames: Sequence[int]) -> VideoInfo:
-    """Times from the first frame on; the last one lasts as long as the frames are apart on average."""
+    """Times from the first frame on; the last lasts as long as frames are apart on average."""
     if not frames:
         return VideoInfo(info.width, info.height, 0, info.fps, (), 0.0)
     first = info.frame_times_seconds[frames[0]]

@@ -56,9 +56,10 @@ def save_tracks(
 ) -> Report:
     """Writes the videos, a mask at a time; the file appears whole or not at all.
 
-    Returns what was counted, added to `report` when one is given. Only one video is held at a time. Raises ValueError for what
-    `dataset.check_videos` refuses but a track without a label, and for an
-    object id that is neither a text nor a whole number.
+    Returns what was counted, added to `report` when one is given. Only one
+    video is held at a time. Raises ValueError for what `dataset.check_videos`
+    refuses but a track without a label, and for an object id that is neither a
+    text nor a whole number.
     """
     report = report or Report()
     written = (_video(video, report) for video in videos)

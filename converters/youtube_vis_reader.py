@@ -1,4 +1,4 @@
-"""YouTube-VIS ground truth -> annotated videos; `converters.youtube_vis.load_youtube_vis` is the way in."""
+"""YouTube-VIS ground truth -> annotated videos; the way in is `youtube_vis.load_youtube_vis`."""
 
 from __future__ import annotations
 
@@ -133,7 +133,8 @@ def _check_masks(pending: _PendingObject, video: _Video, where: Location) -> Non
     info = video.info
     if pending.length != info.frame_count:
         raise BadValue(
-            where, f"has {pending.length} items, must have one for each of {info.frame_count} frames"
+            where,
+            f"has {pending.length} items, must have one for each of {info.frame_count} frames",
         )
     if pending.masks is not None and pending.masks.size_hw != (info.height, info.width):
         raise BadValue(

@@ -265,9 +265,7 @@ def test_a_bad_picture_is_named(tmp_path, layout, make, message):
         list((load_davis if davis else load_sav)(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "save", [save_davis, save_sav, lambda f, v: save_sav(f, v, layout="folders")]
-)
+@pytest.mark.parametrize("save", [save_davis, save_sav, lambda f, v: save_sav(f, v, layout="folders")])
 class TestWritersOfFolders:
     @pytest.mark.parametrize(
         ("videos", "message"),

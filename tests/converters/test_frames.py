@@ -17,7 +17,9 @@ def test_the_named_frames_are_written_in_one_pass(tmp_path):
     for index, name in names.items():
         with Image.open(tmp_path / name) as image:
             assert shown_index(np.asarray(image)) == index
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "clip/four.png")), index_picture(4, 96, 64))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(tmp_path / "clip/four.png")), index_picture(4, 96, 64)
+    )
 
 
 def test_no_more_frames_are_asked_for_than_needed(tmp_path):

@@ -41,9 +41,7 @@ def frame_video(mask):
     return annotated_video(name, info=info, tracks=[Track(1, ("Car",), {0: encode_mask(mask)})])
 
 
-HARD = tuple(
-    {video.name: video for video in map(frame_video, ADVERSARIAL_MASKS.values())}.values()
-)
+HARD = tuple({video.name: video for video in map(frame_video, ADVERSARIAL_MASKS.values())}.values())
 
 
 # --- COCO ---------------------------------------------------------------------
@@ -56,14 +54,11 @@ HARD = tuple(
     [(COCO, COCOeval), (FasterCOCO, COCOeval_faster), (HotCOCO, HotCOCOeval)],
     ids=["pycocotools", "faster-coco-eval", "hotcoco"],
 )
-def test_coco_compared_with_itself_has_average_precision_one(
-    tmp_path, coco, evaluation, videos, polygons
-):
+def test_coco_compared_with_itself_has_average_precision_one(tmp_path, coco, evaluation, videos, polygons):
     save_coco(tmp_path / "coco.json", videos, polygons=polygons)
     keys = ("image_id", "category_id", "segmentation", "bbox")
     results = [
-        {**{k: a[k] for k in keys}, "score": 0.9}
-        for a in to_coco(videos, polygons=False)["annotations"]
+        {**{k: a[k] for k in keys}, "score": 0.9} for a in to_coco(videos, polygons=False)["annotations"]
     ]
     (tmp_path / "results.json").write_text(json.dumps(results))
     with contextlib.redirect_stdout(io.StringIO()):

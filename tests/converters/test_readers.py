@@ -120,9 +120,9 @@ def test_coco_frames_are_in_the_order_of_frame_id_from_wherever_it_counts(tmp_pa
 def test_coco_is_read_whatever_the_order_of_its_sections(tmp_path):
     document = to_coco([annotated_video()])
     backwards = dict(reversed(document.items()))
-    assert [
-        [dict(t.masks) for t in video.tracks] for video in load(load_coco, tmp_path, backwards)
-    ] == [[dict(t.masks) for t in video.tracks] for video in load(load_coco, tmp_path, document)]
+    assert [[dict(t.masks) for t in video.tracks] for video in load(load_coco, tmp_path, backwards)] == [
+        [dict(t.masks) for t in video.tracks] for video in load(load_coco, tmp_path, document)
+    ]
 
 
 def test_coco_labels_of_an_object_are_those_of_all_its_annotations(tmp_path):
@@ -202,7 +202,9 @@ def test_coco_videos_that_contradict_themselves_are_refused(tmp_path, images, an
 
 def test_nan_in_a_polygon_is_refused_with_its_place(tmp_path):
     path = tmp_path / "x.json"
-    document = coco([coco_image(1, "a.jpg")], [coco_object(1, 1, segmentation=[[0, 0, 1, float("nan"), 1, 1]])])
+    document = coco(
+        [coco_image(1, "a.jpg")], [coco_object(1, 1, segmentation=[[0, 0, 1, float("nan"), 1, 1]])]
+    )
     path.write_text(json.dumps(document))
     with pytest.raises(ValueError, match=r"annotations\[0\].segmentation\[0\].*NaN"):
         list(load_coco(path))
@@ -216,7 +218,10 @@ YOUTUBE_VIS = to_youtube_vis([annotated_video("one"), annotated_video("two")])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("annotations", 2, "segmentations", 1, "counts", [1]), r"annotations\[2\].segmentations\[1\].counts:"),
+        (
+            ("annotations", 2, "segmentations", 1, "counts", [1]),
+            r"annotations\[2\].segmentations\[1\].counts:",
+        ),
         (("annotations", 2, "segmentations", 1, "size", "del"), r"segmentations\[1\]: has no 'size'"),
         (("annotations", 2, "segmentations", 1, "size", [1, 3072]), r"segmentations\[1\]: mask has size 1 x"),
         (("annotations", 1, "segmentations", [None]), r"annotations\[1\].segmentations: has 1 items"),
@@ -290,7 +295,10 @@ def written_empty(tmp_path):
         (("videos", 0, "info", "width", 63), r"videos\[0\].tracks\[0\].masks\[0\].counts: .*cover 3072"),
         (("videos", 0, "info", "frame_count", 9), r"frame_times_seconds: has 10 items for frame_count 9"),
         (("videos", 0, "info", "fps", "x"), r"videos\[0\].info.fps: must be a finite number"),
-        (("videos", 0, "tracks", 0, "masks", 2, [10, "0"]), r"tracks\[0\].masks\[2\]\[0\]: is 10, must be in"),
+        (
+            ("videos", 0, "tracks", 0, "masks", 2, [10, "0"]),
+            r"tracks\[0\].masks\[2\]\[0\]: is 10, must be in",
+        ),
         (("videos", 0, "tracks", 0, "masks", 2, [-1, "0"]), r"masks\[2\]\[0\]: must be >= 0, is -1"),
         (("videos", 0, "tracks", 0, "masks", 2, [1]), r"masks\[2\]: must be \[frame index, counts\]"),
         (("videos", 0, "tracks", 0, "masks", 2, 0, 0), r"masks\[2\]: frame index 0 has a second mask"),

@@ -33,9 +33,7 @@ FORMATS = {
     "davis": (save_davis, load_davis, "x"),
     "tracks": (save_tracks, load_tracks, "x.json"),
 }
-each_format = pytest.mark.parametrize(
-    ("save", "load", "name"), FORMATS.values(), ids=FORMATS.keys()
-)
+each_format = pytest.mark.parametrize(("save", "load", "name"), FORMATS.values(), ids=FORMATS.keys())
 
 
 def one_frame_video(mask: np.ndarray) -> AnnotatedVideo:

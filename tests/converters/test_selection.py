@@ -148,9 +148,6 @@ def test_the_split_is_a_matter_of_name_and_seed_alone():
         is_validation("a", 1.5, 0)
 
 
-
-
-
 def test_masks_under_other_frame_numbers_are_not_read_until_asked_for():
     class Unread(dict):
         def __getitem__(self, key):
@@ -182,6 +179,5 @@ def test_a_summary_says_what_was_dropped_and_changed():
     report.change("pixels moved", 0)
     report.change("pixels moved", 5)
     assert report.summary() == (
-        "1 video, 1 frame, 1 object, 2 masks; dropped: 1 objects (on no frame); "
-        "changed: 5 pixels moved"
+        "1 video, 1 frame, 1 object, 2 masks; dropped: 1 objects (on no frame); changed: 5 pixels moved"
     )

@@ -88,9 +88,7 @@ def test_many_frames_are_written_and_read_without_their_masks_in_memory(tmp_path
     ids=["davis", "sav"],
 )
 def test_folders_are_written_and_read_a_frame_at_a_time(tmp_path, save, load):
-    few, many = (
-        peak_bytes(lambda: save(tmp_path / str(count), [long_video(count)])) for count in (50, 500)
-    )
+    few, many = (peak_bytes(lambda: save(tmp_path / str(count), [long_video(count)])) for count in (50, 500))
     assert many - few < 450 * BYTES_A_MASK / 2
     found = []
     assert peak_bytes(lambda: found.append(read_all(load, tmp_path / "500"))) < 500 * BYTES_A_MASK
