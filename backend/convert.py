@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Callable, Iterable, Iterator, Sequence
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from pathlib import Path
+from typing import Iterable, Iterator, Sequence
+from urllib.parse import quote
 
+from backend.convert_media import media_infos, save_images
 from converters import davis, sav
 from converters.coco import save_coco
 from converters.dataset import file_names_of
 from converters.files import write_json
 from converters.folders import folder_name, frame_stems
 from converters.formats import Format, image_folder, open_source, recognise
-from converters.frames import DEFAULT_QUALITY, copy_frames, missing_images, write_frames
+from converters.frames import DEFAULT_QUALITY
 from converters.mask_store import MaskStore, store_masks
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
 from converters.tracks_json import save_tracks
-from converters.types import AnnotatedVideo, VideoInfo
+from converters.types import AnnotatedVideo
 from converters.youtube_vis import save_youtube_vis
-from sam2_model.video import FrameSource, open_frame_source
 
 _FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
-_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-"""Label Studio puts this before the names of uploaded files."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
         return options.categories
     labels = {
         track.labels[0]
-        for video in _read(options, Report())
+        for video, _ in _read(options, Report())
         for track in map_labels(video, options.selection, Report()).tracks
         if track.labels
     }
@@ -130,7 +125,7 @@ def _selected(
     options: ConvertOptions, split: str | None, report: Report, reading: Report | None = None
 ) -> Iterator[AnnotatedVideo]:
     """The videos of the split after selection, their images written on the way."""
-    for video in _read(options, reading or report):
+    for video, media in _read(options, reading or report):
         if split is not None:
             is_val = is_validation(video.name, options.validation or 0.0, options.seed)
             if is_val != (split == "val"):
@@ -138,14 +133,56 @@ def _selected(
         selected = select(video, options.selection, report)
         if options.images:
             out = options.out if split is None else _split_path(options, split)
-            selected = _with_images(video, selected, options, _image_folder(options.to, out))
+            selected = _with_images(video, selected, media, options, out)
         yield selected.video
 
 
-def _read(options: ConvertOptions, report: Report) -> Iterator[AnnotatedVideo]:
-    if recognise(options.source) != Format.LABEL_STUDIO:
-        return open_source(options.source)
-    return _read_label_studio(options, report)
+def _with_images(
+    video: AnnotatedVideo,
+    selected: SelectedVideo,
+    media: Sequence[str],
+    options: ConvertOptions,
+    out: Path,
+) -> SelectedVideo:
+    """Writes the selected frames' images; the video with their names."""
+    names = _image_names(selected.video, options.to)
+    save_images(
+        options.media_root or image_folder(options.source),
+        _image_folder(options.to, out),
+        video,
+        dict(zip(selected.source_frames, names)),
+        media=media,
+        quality=options.jpeg_quality,
+    )
+    named = dataclasses.replace(selected.video, file_names=names)
+    return dataclasses.replace(selected, video=named)
+
+
+def _image_names(video: AnnotatedVideo, to: Format) -> tuple[str, ...]:
+    names = file_names_of(video)
+    if to == Format.COCO:
+        return names
+    # A folder a video; readers of DAVIS and SA-V look for .jpg alone.
+    suffixes = [".jpg" if to in _FOLDER_FORMATS else Path(name).suffix for name in names]
+    folder = folder_name(video)
+    return tuple(f"{folder}/{stem}{end}" for stem, end in zip(frame_stems(video), suffixes))
+
+
+def _image_folder(to: Format, out: Path) -> Path:
+    if to == Format.DAVIS:
+        return out / davis.IMAGES
+    if to == Format.SAV:
+        return out / sav.IMAGES
+    return out.parent / "images"
+
+
+def _read(
+    options: ConvertOptions, report: Report
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
+    """The source's videos, each with what Label Studio calls its media, else nothing."""
+    if recognise(options.source) == Format.LABEL_STUDIO:
+        return _read_label_studio(options, report)
+    return ((video, ()) for video in open_source(options.source))
 
 
 def _write(
@@ -175,7 +212,9 @@ def _write(
 # --- Label Studio -------------------------------------------------------------
 
 
-def _read_label_studio(options: ConvertOptions, report: Report) -> Iterator[AnnotatedVideo]:
+def _read_label_studio(
+    options: ConvertOptions, report: Report
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
     from converters.label_studio.config import parse_label_config
     from converters.label_studio.export import ExportOptions, SkippedTask, read_export
 
@@ -198,7 +237,7 @@ def _read_label_studio(options: ConvertOptions, report: Report) -> Iterator[Anno
         report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
         for region in item.dropped:
             report.drop(f"regions ({region.reason})")
-        yield store_masks(item.video, store)
+        yield store_masks(item.video, store), item.media
 
 
 def _write_label_studio(
@@ -225,96 +264,3 @@ def _write_label_studio(
 
     tasks = to_tasks(counted(), label_config=options.label_config, media_urls=media)
     write_json(out, iter(tasks))
-
-
-def media_infos(root: Path) -> Callable[[str], VideoInfo | None]:
-    """What is known of a task's media: of the file of that name in the folder, or None.
-
-    The name is the last part of the URL, or of its `d` parameter (local files),
-    with or without the prefix that Label Studio gives uploads.
-    """
-
-    @functools.lru_cache(maxsize=None)
-    def info(media: str) -> VideoInfo | None:
-        parts = urlsplit(media)
-        local = parse_qs(parts.query).get("d")
-        name = PurePosixPath(local[0] if local else unquote(parts.path)).name
-        for candidate in (name, _UPLOAD_PREFIX.sub("", name)):
-            if candidate and (root / candidate).is_file():
-                with open_frame_source(root / candidate) as source:
-                    return source.info
-        return None
-
-    return info
-
-
-# --- images -------------------------------------------------------------------
-
-
-def _image_folder(to: Format, out: Path) -> Path:
-    if to == Format.DAVIS:
-        return out / davis.IMAGES
-    if to == Format.SAV:
-        return out / sav.IMAGES
-    return out.parent / "images"
-
-
-def _with_images(
-    video: AnnotatedVideo, selected: SelectedVideo, options: ConvertOptions, folder: Path
-) -> SelectedVideo:
-    """Copies or extracts the selected frames; the video with their names in the folder."""
-    names = file_names_of(selected.video)
-    if options.to != Format.COCO:
-        # A folder a video; readers of DAVIS and SA-V look for .jpg alone.
-        folder_of_video, stems = folder_name(selected.video), frame_stems(selected.video)
-        suffixes = [".jpg" if options.to in _FOLDER_FORMATS else Path(n).suffix for n in names]
-        names = tuple(f"{folder_of_video}/{stem}{end}" for stem, end in zip(stems, suffixes))
-    root = options.media_root or image_folder(options.source)
-    old_names = tuple(file_names_of(video)[frame] for frame in selected.source_frames)
-    same_kind = all(
-        Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in zip(old_names, names)
-    )
-    if same_kind and not missing_images(root, old_names):
-        copy_frames(root, folder, dict(zip(old_names, names)))
-    else:
-        with _open_media(root, video) as source:
-            numbers = _media_frames(source, video, selected.source_frames)
-            wanted = dict(zip(numbers, names))
-            write_frames(folder, source.frames(), wanted, quality=options.jpeg_quality)
-    return dataclasses.replace(
-        selected, video=dataclasses.replace(selected.video, file_names=names)
-    )
-
-
-def _open_media(root: Path, video: AnnotatedVideo) -> FrameSource:
-    """The video's file or folder of images under the root.
-
-    Raises FileNotFoundError naming the places when there is none.
-    """
-    places = [root / f"{video.name}{suffix}" for suffix in ("", *_VIDEO_SUFFIXES)]
-    for place in places:
-        if place.exists() and place.resolve().is_relative_to(root.resolve()):
-            return open_frame_source(place)
-    raise FileNotFoundError(
-        f"video {video.name!r}: there are neither images {file_names_of(video)[:1]} nor "
-        f"a video or folder {video.name!r} in {root}: say where with the media root"
-    )
-
-
-def _media_frames(source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]) -> list[int]:
-    """The numbers that the video's frames have in its media.
-
-    A data set may hold every fourth frame of a video: then images are named
-    by the numbers of the video's.
-    """
-    size, media_size = ((info.width, info.height) for info in (video.info, source.info))
-    if size != media_size:
-        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}")
-    if source.info.frame_count == video.info.frame_count:
-        return list(frames)
-    stems = [PurePosixPath(file_names_of(video)[frame]).stem for frame in frames]
-    if video.file_names and all(s.isdecimal() and int(s) < len(source) for s in stems):
-        return [int(stem) for stem in stems]
-    raise ValueError(
-        f"video {video.name!r} has {video.info.frame_count} frames, its media {len(source)}"
-    )

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from backend.cli import main
-from backend.convert import ConvertOptions, convert, media_infos
+from backend.convert import ConvertOptions, convert
+from backend.convert_media import find_media, media_infos
 from converters.coco import save_coco
 from converters.davis import load_davis, save_davis
 from converters.formats import open_source, recognise
@@ -311,16 +312,28 @@ CONFIG = """<View><Video name="v" value="$video" framerate="25"/>
 <VideoRectangle name="box" toName="v"/><Labels name="l" toName="v"><Label value="Car"/><Label value="Dog"/></Labels></View>"""
 
 
-def test_media_is_found_by_the_name_in_the_url(tmp_path):
-    write_video(tmp_path / "clip 1.mp4", 10, size=(96, 64))
+def test_media_is_found_by_the_path_in_the_url(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("clip 1.mp4", "a/clip 1.mp4"):
+        write_video(tmp_path / name, 10 if name[0] == "c" else 5, size=(96, 64))
     known = media_infos(tmp_path)
-    for media in (
-        "/data/upload/3/0a1b2c3d-clip%201.mp4",
-        "https://example.org/x/clip%201.mp4?token=1",
-        "/data/local-files/?d=some/folder/clip%201.mp4",
-    ):
-        assert known(media).frame_count == 10, media
+    for media, frame_count in {
+        "/data/upload/3/0a1b2c3d-clip%201.mp4": 10,
+        "https://example.org/x/clip%201.mp4?token=1": 10,
+        "/data/local-files/?d=some/clip%201.mp4": 10,
+        # As much of the path as there is.
+        "/data/local-files/?d=x/a/clip%201.mp4": 5,
+        "s3://bucket/a/clip 1.mp4": 5,
+    }.items():
+        assert known(media).frame_count == frame_count, media
     assert known("/data/other.mp4") is None and known("") is None and known("/data/..") is None
+
+
+@pytest.mark.parametrize("media", ["../secret.jpg", "/data/local-files/?d=../secret.jpg", "x/\0.jpg"])
+def test_media_outside_the_root_is_not_found(tmp_path, media):
+    (tmp_path / "secret.jpg").write_bytes(b"")
+    (tmp_path / "root").mkdir()
+    assert find_media(tmp_path / "root", media) is None
 
 
 def test_tracks_become_label_studio_tasks_and_come_back(tracks, tmp_path, capsys):
@@ -342,6 +355,10 @@ def test_tracks_become_label_studio_tasks_and_come_back(tracks, tmp_path, capsys
         task["annotations"] = [{"id": number, "result": task["predictions"][0]["result"]}]
     (tmp_path / "export.json").write_text(json.dumps(tasks))
     options = ["--label-config", tmp_path / "config.xml", "--media-root", tmp_path]
+    assert run(tmp_path / "export.json", "davis", tmp_path / "d", *options, "--images", "--quiet") == 0
+    for name, image in [(p.name, shown(p)) for p in (tmp_path / "d").rglob("*.jpg")]:
+        assert name == f"{image:05d}.jpg"
+    assert len(list((tmp_path / "d").rglob("*.jpg"))) == 20
     assert run(tmp_path / "export.json", "tracks", tmp_path / "back.json", *options) == 0
     assert capsys.readouterr().out == "2 videos, 20 frames, 4 objects, 16 masks\n"
     for before, after in zip(VIDEOS, load_tracks(tmp_path / "back.json")):
@@ -363,6 +380,22 @@ def test_label_studio_tasks_can_name_an_image_a_frame(tmp_path):
     (task,) = json.loads((tmp_path / "tasks.json").read_text())
     assert task["data"]["images"][9] == "https://example.org/one/00009.jpg"
     assert len(task["predictions"][0]["result"]) == 8
+
+    # Back again, with the frames that lie under the end of their URLs.
+    pictures = ((i, index_picture(i, 96, 64)) for i in range(10))
+    write_frames(tmp_path / "media", pictures, {i: f"one/{i:05d}.jpg" for i in range(10)})
+    task |= {"id": 1, "annotations": [{"id": 1, "result": task["predictions"][0]["result"]}]}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    back = ConvertOptions(
+        tmp_path / "export.json", "sav", tmp_path / "s", images=True, media_root=tmp_path / "media"
+    )
+    report = convert(back, Report())
+    assert (report.frames, report.masks) == (10, 8)
+    (video,) = load_sav(tmp_path / "s")
+    for index, name in enumerate(video.file_names):
+        assert (tmp_path / "s/JPEGImages_24fps" / name).read_bytes() == (
+            tmp_path / f"media/one/{index:05d}.jpg"
+        ).read_bytes()
 
 
 def test_an_object_on_no_frame_is_counted_not_sent_to_label_studio(tmp_path):
