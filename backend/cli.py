@@ -1,4 +1,4 @@
-"""`sam2-label-studio`: serve, track, finetune, evaluate."""
+"""`sam2-label-studio`: serve, track, convert, preview, finetune, evaluate."""
 
 from __future__ import annotations
 
@@ -55,9 +55,65 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(track)
     track.set_defaults(run=_track)
 
+    convert = commands.add_parser("convert", help="a data set or export in another format")
+    _add_convert_options(convert)
+    convert.set_defaults(run=_convert)
+
     add_finetune(commands)
     add_evaluate(commands)
     return parser
+
+
+def _add_convert_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("source", type=Path, help="file or folder; its format is told by its content")
+    formats = ["coco", "youtube-vis", "sav", "davis", "label-studio", "tracks"]
+    add("--to", required=True, choices=formats)
+    add("--out", required=True, type=Path, help="file; for sav and davis a folder")
+    add("--quiet", action="store_true", help="no progress bar, no summary")
+
+    what = parser.add_argument_group("what is written")
+    add = what.add_argument
+    add("--every", type=int, default=1, metavar="N", help="only frames 0, N, 2N, ...")
+    add("--annotated-only", action="store_true", help="only frames with a mask")
+    add(
+        "--category", type=_renamed, action="append", default=[], metavar="OLD=NEW",
+        help="rename a label; OLD= leaves it out; repeat for more",
+    )
+    add("--categories", metavar="A,B,...", help="all categories, in the order of their ids")
+    add("--default-label", metavar="LABEL", help="for objects without a label")
+    add(
+        "--labels", default="attributes",
+        choices=["attributes", "first", "each", "joined", "refuse"],
+        help="objects with several labels: first is the category and all are attributes "
+        "(default), the first alone, one object each, joined to one category, or an error",
+    )
+    add("--min-score", type=float, default=0.0, metavar="P", help="probability, 0 to 1")
+    add("--min-area", type=int, default=0, metavar="PIXELS")
+    add("--val", type=float, metavar="PART", help="write about this part as a validation set")
+    add("--seed", type=int, default=0, help="of the choice of validation videos")
+    add("--polygons", action="store_true", help="coco: polygons where they hold the mask")
+    add("--compressed", action="store_true", help="youtube-vis: compressed masks")
+    add("--sav-layout", choices=["json", "folders"], default="json")
+
+    media = parser.add_argument_group("videos, images and Label Studio")
+    add = media.add_argument
+    add("--images", action="store_true", help="write the frame images too")
+    add("--jpeg-quality", type=int, default=95)
+    add("--media-root", type=Path, metavar="DIR", help="where the videos and images are")
+    add("--label-config", type=Path, metavar="FILE", help="the project's XML")
+    add("--media-url", metavar="URL", help="label-studio: of {name}, or of each {file_name}")
+    add(
+        "--stale", choices=["rectangle", "leave-out"], default="rectangle",
+        help="masks that a later edit made out of date: their box, or nothing",
+    )
+
+
+def _renamed(text: str) -> tuple[str, str | None]:
+    old, equals, new = text.partition("=")
+    if not old or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} must be OLD=NEW or OLD=")
+    return old, new or None
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +171,49 @@ def _track(options: argparse.Namespace, settings: Settings) -> int:
     print(f"{frames} frames in {seconds:.1f} s, {frames / seconds:.1f} frames per second")
     for file in files:
         print(file)
+    return 0
+
+
+def _convert(options: argparse.Namespace, settings: Settings) -> int:
+    from tqdm import tqdm
+
+    from backend.convert import ConvertOptions, convert
+    from converters.report import Report
+    from converters.selection import Selection
+
+    selection = Selection(
+        every=options.every,
+        annotated_only=options.annotated_only,
+        category_map=dict(options.category),
+        default_label=options.default_label,
+        label_policy=options.labels,
+        min_score=options.min_score,
+        min_area=options.min_area,
+    )
+    config, categories = options.label_config, options.categories
+    converted = ConvertOptions(
+        source=options.source,
+        to=options.to,
+        out=options.out,
+        selection=selection,
+        categories=None if categories is None else tuple(categories.split(",")),
+        validation=options.val,
+        seed=options.seed,
+        images=options.images,
+        media_root=options.media_root,
+        jpeg_quality=options.jpeg_quality,
+        polygons=options.polygons,
+        compressed=options.compressed,
+        sav_layout=options.sav_layout,
+        label_config=None if config is None else config.read_text("utf-8"),
+        media_url=options.media_url,
+        stale=options.stale,
+    )
+    # None: no bar where nobody watches.
+    with tqdm(unit=" masks", disable=True if options.quiet else None) as bar:
+        report = convert(converted, Report(progress=bar.update))
+    if not options.quiet:
+        print(report.summary())
     return 0
 
 

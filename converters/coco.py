@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Iterable, Iterator, Sequence
 
+from converters.coco_reader import read_coco
 from converters.dataset import (
     box_xywh,
     category_ids,
     check_unique_file_names,
     check_videos,
     file_names_of,
-    visible_frames,
 )
 from converters.files import write_json
+from converters.json_values import naming_file
 from converters.masks import mask_area
-from converters.types import AnnotatedVideo
+from converters.outlines import mask_outlines
+from converters.report import Report
+from converters.types import AnnotatedVideo, MaskRLE
 
 _INFO = {"description": "SAM 2 video annotation for Label Studio: COCO instances"}
 
 
 def to_coco(
-    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str] | None = None
+    videos: Iterable[AnnotatedVideo],
+    *,
+    categories: Sequence[str] | None = None,
+    polygons: bool = False,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """The data set as a COCO dict of plain Python values.
 
@@ -34,10 +41,14 @@ def to_coco(
     1 and come from order; category ids from the given order, or from the
     sorted labels. FORMATS section 4.
 
+    With `polygons`, masks are outlines along pixel edges where those hold the
+    mask: not with a hole, and not where pycocotools would draw them otherwise;
+    those stay RLE, and `report` counts them.
+
     Raises ValueError as `dataset.check_videos` does, for file names that
     repeat, and for a label that is not in `categories`.
     """
-    return _document(videos, categories, list)
+    return _document(videos, categories, list, polygons, report or Report())
 
 
 def save_coco(
@@ -45,15 +56,46 @@ def save_coco(
     videos: Iterable[AnnotatedVideo],
     *,
     categories: Sequence[str] | None = None,
-) -> None:
-    """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all."""
-    write_json(path, _document(videos, categories, iter))
+    polygons: bool = False,
+    report: Report | None = None,
+) -> Report:
+    """Writes what `to_coco` gives, an entry at a time; the file appears whole or not at all.
+
+    Returns what was counted, added to `report` when one is given.
+    """
+    report = report or Report()
+    write_json(path, _document(videos, categories, iter, polygons, report))
+    return report
+
+
+def load_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+    """The videos of a COCO instances file, frames in order, masks read when asked for.
+
+    Images with a `video_id` are the frames of that video, in the order of
+    `frame_id` (of their names, numbers by value, when one has none); the frame
+    index is the place in that order. Images without one make a video a folder
+    when the annotations have track ids, else each is a video of one frame,
+    under its name without suffix. An object is what shares a `track_id`, or
+    `instance_id`, in a video; an annotation with neither stands alone.
+    Segmentations may be polygons, compressed or uncompressed RLE; `iscrowd` is
+    not looked at, since several tools set it on every RLE. An empty
+    segmentation is an empty mask. `file_names` are as in the file.
+
+    The file is read as a stream, its masks kept in a temporary file.
+
+    Raises ValueError naming the value's place in the file
+    (`annotations[12].segmentation.counts`) and the rule it breaks.
+    """
+    with naming_file(path):
+        yield from read_coco(path)
 
 
 def _document(
     videos: Iterable[AnnotatedVideo],
     categories: Sequence[str] | None,
     gather: Callable[[Iterator[dict[str, Any]]], Any],
+    polygons: bool,
+    report: Report,
 ) -> dict[str, Any]:
     checked = check_videos(videos)
     check_unique_file_names(checked)
@@ -62,8 +104,8 @@ def _document(
         "info": dict(_INFO),
         "licenses": [],
         "videos": [_video(video, number) for number, video in enumerate(checked, start=1)],
-        "images": gather(_images(checked)),
-        "annotations": gather(_annotations(checked, ids)),
+        "images": gather(_images(checked, report)),
+        "annotations": gather(_annotations(checked, ids, polygons, report)),
         "categories": [
             {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
         ],
@@ -81,9 +123,10 @@ def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
     }
 
 
-def _images(videos: Sequence[AnnotatedVideo]) -> Iterator[dict[str, Any]]:
+def _images(videos: Sequence[AnnotatedVideo], report: Report) -> Iterator[dict[str, Any]]:
     image_id = 0
     for video_id, video in enumerate(videos, start=1):
+        report.add_video(video.info.frame_count)
         for frame_index, file_name in enumerate(file_names_of(video)):
             image_id += 1
             yield {
@@ -97,23 +140,20 @@ def _images(videos: Sequence[AnnotatedVideo]) -> Iterator[dict[str, Any]]:
 
 
 def _annotations(
-    videos: Sequence[AnnotatedVideo], ids: dict[str, int]
+    videos: Sequence[AnnotatedVideo], ids: dict[str, int], polygons: bool, report: Report
 ) -> Iterator[dict[str, Any]]:
     annotation_id = track_id = images_before = 0
     for video in videos:
         for instance_id, track in enumerate(video.tracks, start=1):
             track_id += 1
-            for frame_index in visible_frames(track):
+            for frame_index in report.visible_frames(track):
                 mask = track.masks[frame_index]
                 annotation_id += 1
                 annotation = {
                     "id": annotation_id,
                     "image_id": images_before + int(frame_index) + 1,
                     "category_id": ids[track.labels[0]],
-                    "segmentation": {
-                        "size": [mask.height, mask.width],
-                        "counts": mask.counts,
-                    },
+                    "segmentation": _segmentation(mask, polygons, report),
                     "area": mask_area(mask),
                     "bbox": box_xywh(mask),
                     "iscrowd": 0,
@@ -123,4 +163,14 @@ def _annotations(
                 if len(track.labels) > 1:
                     annotation["attributes"] = {"labels": list(track.labels)}
                 yield annotation
+                report.progress(1)
         images_before += video.info.frame_count
+
+
+def _segmentation(mask: MaskRLE, polygons: bool, report: Report) -> Any:
+    if polygons:
+        outlines, hindrance = mask_outlines(mask)
+        if not hindrance:
+            return outlines
+        report.change(f"masks kept as RLE ({hindrance})")
+    return {"size": [mask.height, mask.width], "counts": mask.counts}

@@ -9,12 +9,14 @@ from converters.masks import mask_area, mask_box
 from converters.types import AnnotatedVideo, MaskRLE, Track
 
 
-def check_videos(videos: Iterable[AnnotatedVideo]) -> tuple[AnnotatedVideo, ...]:
+def check_videos(
+    videos: Iterable[AnnotatedVideo], *, labels_needed: bool = True
+) -> tuple[AnnotatedVideo, ...]:
     """The videos as a tuple.
 
     Raises ValueError naming the video and object for: no name, a repeated
-    object id, a track without a label, a frame outside the video, a mask of
-    another size than the video.
+    object id, a track without a label (unless not `labels_needed`), a frame
+    outside the video, a mask of another size than the video.
     """
     checked = tuple(videos)
     for video in checked:
@@ -24,13 +26,13 @@ def check_videos(videos: Iterable[AnnotatedVideo]) -> tuple[AnnotatedVideo, ...]
         if len(set(object_ids)) != len(object_ids):
             raise ValueError(f"video {video.name!r}: object ids {object_ids} repeat")
         for track in video.tracks:
-            _check_track(track, video)
+            _check_track(track, video, labels_needed)
     return checked
 
 
-def _check_track(track: Track, video: AnnotatedVideo) -> None:
+def _check_track(track: Track, video: AnnotatedVideo, labels_needed: bool) -> None:
     where = f"video {video.name!r}, object {track.object_id!r}"
-    if not track.labels:
+    if labels_needed and not track.labels:
         raise ValueError(f"{where}: has no label, must have one for its category")
     for frame_index, mask in track.masks.items():
         if not 0 <= frame_index < video.info.frame_count:

@@ -7,6 +7,8 @@ it only encodes here; strings are parsed and checked by this module.
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -72,6 +74,26 @@ def mask_runs(rle: MaskRLE) -> np.ndarray:
             f"cover height * width = {rle.height} * {rle.width}"
         )
     return runs
+
+
+def encode_runs(runs: Sequence[int], height: int, width: int) -> MaskRLE:
+    """COCO's uncompressed counts (column-major, background first) -> `MaskRLE`.
+
+    Nothing of the declared size is allocated. Raises ValueError when a run is
+    not a whole number >= 0, or the runs do not sum to height * width.
+    """
+    if height * width > _MAX_PIXELS:
+        raise ValueError(f"mask size {height} x {width} must be at most {_MAX_PIXELS} pixels")
+    if not all(type(run) is int and 0 <= run <= _MAX_PIXELS for run in runs):
+        bad = next(r for r in runs if type(r) is not int or not 0 <= r <= _MAX_PIXELS)
+        raise ValueError(f"mask counts hold {bad!r}, must be whole numbers from 0 to the size")
+    if sum(runs) != height * width:
+        raise ValueError(
+            f"mask counts cover {sum(runs)} pixels, must cover height * width = "
+            f"{height} * {width}"
+        )
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(runs)}, height, width)
+    return MaskRLE(height, width, encoded["counts"].decode("ascii"))
 
 
 def mask_area(rle: MaskRLE) -> int:

@@ -12,11 +12,13 @@ from converters.dataset import (
     check_videos,
     file_names_of,
     track_score,
-    visible_frames,
 )
 from converters.files import write_json
+from converters.json_values import naming_file
 from converters.masks import mask_area, mask_runs
+from converters.report import Report
 from converters.types import AnnotatedVideo, MaskRLE, Track
+from converters.youtube_vis_reader import read_youtube_vis
 
 _INFO = {"description": "SAM 2 video annotation for Label Studio: YouTube-VIS"}
 
@@ -28,6 +30,7 @@ def to_youtube_vis(
     *,
     categories: Sequence[str] | None = None,
     compressed: bool = False,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """The data set as a YouTube-VIS ground truth dict of plain Python values.
 
@@ -40,7 +43,7 @@ def to_youtube_vis(
     Raises ValueError as `dataset.check_videos` does, when two videos share a
     folder, and for a label that is not in `categories`.
     """
-    return _ground_truth(videos, categories, compressed, list)
+    return _ground_truth(videos, categories, compressed, list, report or Report())
 
 
 def save_youtube_vis(
@@ -49,9 +52,32 @@ def save_youtube_vis(
     *,
     categories: Sequence[str] | None = None,
     compressed: bool = False,
-) -> None:
-    """Writes what `to_youtube_vis` gives, a mask at a time; whole or not at all."""
-    write_json(path, _ground_truth(videos, categories, compressed, iter))
+    report: Report | None = None,
+) -> Report:
+    """Writes what `to_youtube_vis` gives, a mask at a time; whole or not at all.
+
+    Returns what was counted, added to `report` when one is given.
+    """
+    report = report or Report()
+    write_json(path, _ground_truth(videos, categories, compressed, iter, report))
+    return report
+
+
+def load_youtube_vis(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+    """The videos of a YouTube-VIS ground truth file, masks read when asked for.
+
+    Each annotation is an object, with its id as object id. RLE may be
+    compressed or not; None is "not visible". A video's name is its `name`, or
+    the folder of its first frame, or its id. The frame rate is unknown (0.0).
+    `bboxes`, `areas` and `iscrowd` are not looked at.
+
+    The file is read as a stream, one mask at a time.
+
+    Raises ValueError naming the value's place in the file
+    (`annotations[12].segmentations[3].counts`) and the rule it breaks.
+    """
+    with naming_file(path):
+        yield from read_youtube_vis(path)
 
 
 def to_youtube_vis_results(
@@ -82,8 +108,11 @@ def _ground_truth(
     categories: Sequence[str] | None,
     compressed: bool,
     gather: _Gather,
+    report: Report,
 ) -> dict[str, Any]:
     checked, ids = _checked(videos, categories)
+    for video in checked:
+        report.add_video(video.info.frame_count)
     return {
         "info": dict(_INFO),
         "licenses": [],
@@ -91,7 +120,7 @@ def _ground_truth(
         "categories": [
             {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
         ],
-        "annotations": gather(_annotations(checked, ids, compressed, gather)),
+        "annotations": gather(_annotations(checked, ids, compressed, gather, report)),
     }
 
 
@@ -118,10 +147,11 @@ def _annotations(
     ids: dict[str, int],
     compressed: bool,
     gather: _Gather,
+    report: Report,
 ) -> Iterator[dict[str, Any]]:
     annotation_id = 0
     write = _compressed if compressed else _uncompressed
-    for video_id, video, track, visible in _visible_tracks(videos):
+    for video_id, video, track, visible in _visible_tracks(videos, report):
         annotation_id += 1
         annotation = {
             "id": annotation_id,
@@ -138,6 +168,7 @@ def _annotations(
         if len(track.labels) > 1:
             annotation["attributes"] = {"labels": list(track.labels)}
         yield annotation
+        report.progress(len(visible))
 
 
 def _results(
@@ -151,17 +182,17 @@ def _results(
             "segmentations": gather(_each_frame(video, track, visible, _compressed)),
             "score": track_score(track, visible),
         }
-        for video_id, video, track, visible in _visible_tracks(checked)
+        for video_id, video, track, visible in _visible_tracks(checked, Report())
     )
 
 
 def _visible_tracks(
-    videos: Sequence[AnnotatedVideo],
+    videos: Sequence[AnnotatedVideo], report: Report
 ) -> Iterator[tuple[int, AnnotatedVideo, Track, list[int]]]:
     """(video id, video, track, visible frame indices) of tracks seen at least once."""
     for video_id, video in enumerate(videos, start=1):
         for track in video.tracks:
-            visible = visible_frames(track)
+            visible = report.visible_frames(track)
             if visible:
                 yield video_id, video, track, visible
 

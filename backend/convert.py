@@ -1,0 +1,266 @@
+"""`convert`: a data set in one format -> the same in another, with frame images if asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Iterator, Sequence
+from urllib.parse import quote
+
+from backend.convert_media import media_infos, save_images
+from converters import davis, sav
+from converters.coco import save_coco
+from converters.dataset import file_names_of
+from converters.files import write_json
+from converters.folders import folder_name, frame_stems
+from converters.formats import Format, image_folder, open_source, recognise
+from converters.frames import DEFAULT_QUALITY
+from converters.mask_store import MaskStore, store_masks
+from converters.report import Report
+from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
+from converters.tracks_json import save_tracks
+from converters.types import AnnotatedVideo
+from converters.youtube_vis import save_youtube_vis
+
+_FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What the command line says."""
+
+    source: Path
+    to: Format
+    out: Path
+    """A file; for SA-V and DAVIS a folder."""
+    selection: Selection = Selection()
+    categories: tuple[str, ...] | None = None
+    """In the order of their ids; None: the labels, sorted."""
+    validation: float | None = None
+    """Part of the videos, in [0, 1], that is written as its own validation set."""
+    seed: int = 0
+    images: bool = False
+    media_root: Path | None = None
+    """Where videos and images are looked for; None: where the source's format has them."""
+    jpeg_quality: int = DEFAULT_QUALITY
+    polygons: bool = False
+    compressed: bool = False
+    sav_layout: sav.SavLayout = sav.SavLayout.JSON
+    label_config: str | None = None
+    media_url: str | None = None
+    """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
+    stale: str = "rectangle"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "to", Format(self.to))
+        object.__setattr__(self, "sav_layout", sav.SavLayout(self.sav_layout))
+
+
+def convert(options: ConvertOptions, report: Report) -> Report:
+    """Write the data set; what was counted, in `report`.
+
+    Raises:
+        ValueError: an option, the source or its media break a rule.
+        OSError: a file cannot be read or written.
+    """
+    _check(options)
+    if options.validation is None:
+        _write(options, options.out, "train", _selected(options, None, report), report)
+        return report
+    options = dataclasses.replace(options, categories=_all_categories(options))
+    for split in ("train", "val"):
+        # The second reading would count what the source itself leaves out again.
+        counted = report if split == "train" else Report()
+        videos = _selected(options, split, report, reading=counted)
+        _write(options, _split_path(options, split), split, videos, report)
+    return report
+
+
+def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
+    """Those of both splits, so that ids mean the same in both; None where there are no ids."""
+    if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
+        return options.categories
+    labels = {
+        track.labels[0]
+        for video, _ in _read(options, Report())
+        for track in map_labels(video, options.selection, Report()).tracks
+        if track.labels
+    }
+    return tuple(sorted(labels))
+
+
+def _check(options: ConvertOptions) -> None:
+    only_for = {
+        "polygons": Format.COCO,
+        "compressed": Format.YOUTUBE_VIS,
+        "media_url": Format.LABEL_STUDIO,
+    }
+    for name, target in only_for.items():
+        if getattr(options, name) and options.to != target:
+            raise ValueError(f"{name} is for {target} alone, not for {options.to}")
+    if options.to == Format.LABEL_STUDIO and not (options.label_config and options.media_url):
+        raise ValueError("to label-studio needs the label config and the media URL")
+    if options.to == Format.LABEL_STUDIO and options.images:
+        raise ValueError("to label-studio writes no images: tasks refer to the media URL")
+    if options.out.resolve() == options.source.resolve():
+        raise ValueError(f"{options.out} is the source itself, it must be written elsewhere")
+    if options.to not in _FOLDER_FORMATS and options.out.is_dir():
+        raise ValueError(f"{options.out} is a folder, {options.to} is written to a file")
+    if options.validation is not None:
+        is_validation("", options.validation, options.seed)
+
+
+def _split_path(options: ConvertOptions, split: str) -> Path:
+    """`out_train.json`; a folder `sav_train` in a SA-V folder; DAVIS keeps both in one."""
+    out = options.out
+    if options.to == Format.DAVIS:
+        return out
+    if options.to == Format.SAV:
+        return out / f"sav_{split}"
+    return out.with_name(f"{out.stem}_{split}{out.suffix}")
+
+
+def _selected(
+    options: ConvertOptions, split: str | None, report: Report, reading: Report | None = None
+) -> Iterator[AnnotatedVideo]:
+    """The videos of the split after selection, their images written on the way."""
+    for video, media in _read(options, reading or report):
+        if split is not None:
+            is_val = is_validation(video.name, options.validation or 0.0, options.seed)
+            if is_val != (split == "val"):
+                continue
+        selected = select(video, options.selection, report)
+        if options.images:
+            out = options.out if split is None else _split_path(options, split)
+            selected = _with_images(video, selected, media, options, out)
+        yield selected.video
+
+
+def _with_images(
+    video: AnnotatedVideo,
+    selected: SelectedVideo,
+    media: Sequence[str],
+    options: ConvertOptions,
+    out: Path,
+) -> SelectedVideo:
+    """Writes the selected frames' images; the video with their names."""
+    names = _image_names(selected.video, options.to)
+    save_images(
+        options.media_root or image_folder(options.source),
+        _image_folder(options.to, out),
+        video,
+        dict(zip(selected.source_frames, names)),
+        media=media,
+        quality=options.jpeg_quality,
+    )
+    named = dataclasses.replace(selected.video, file_names=names)
+    return dataclasses.replace(selected, video=named)
+
+
+def _image_names(video: AnnotatedVideo, to: Format) -> tuple[str, ...]:
+    names = file_names_of(video)
+    if to == Format.COCO:
+        return names
+    # A folder a video; readers of DAVIS and SA-V look for .jpg alone.
+    suffixes = [".jpg" if to in _FOLDER_FORMATS else Path(name).suffix for name in names]
+    folder = folder_name(video)
+    return tuple(f"{folder}/{stem}{end}" for stem, end in zip(frame_stems(video), suffixes))
+
+
+def _image_folder(to: Format, out: Path) -> Path:
+    if to == Format.DAVIS:
+        return out / davis.IMAGES
+    if to == Format.SAV:
+        return out / sav.IMAGES
+    return out.parent / "images"
+
+
+def _read(
+    options: ConvertOptions, report: Report
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
+    """The source's videos, each with what Label Studio calls its media, else nothing."""
+    if recognise(options.source) == Format.LABEL_STUDIO:
+        return _read_label_studio(options, report)
+    return ((video, ()) for video in open_source(options.source))
+
+
+def _write(
+    options: ConvertOptions,
+    out: Path,
+    split: str,
+    videos: Iterable[AnnotatedVideo],
+    report: Report,
+) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    categories = options.categories
+    if options.to == Format.COCO:
+        save_coco(out, videos, categories=categories, polygons=options.polygons, report=report)
+    elif options.to == Format.YOUTUBE_VIS:
+        compressed = options.compressed
+        save_youtube_vis(out, videos, categories=categories, compressed=compressed, report=report)
+    elif options.to == Format.SAV:
+        sav.save_sav(out, videos, layout=options.sav_layout, split=split, report=report)
+    elif options.to == Format.DAVIS:
+        davis.save_davis(out, videos, image_set=split, report=report)
+    elif options.to == Format.TRACKS:
+        save_tracks(out, videos, report=report)
+    else:
+        _write_label_studio(out, videos, options, report)
+
+
+# --- Label Studio -------------------------------------------------------------
+
+
+def _read_label_studio(
+    options: ConvertOptions, report: Report
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
+    from converters.label_studio.config import parse_label_config
+    from converters.label_studio.export import ExportOptions, SkippedTask, read_export
+
+    config = options.label_config
+    export_options = ExportOptions(
+        label_config=None if config is None else parse_label_config(config),
+        video_infos=None if options.media_root is None else media_infos(options.media_root),
+        stale=options.stale,
+    )
+    store = MaskStore()
+    for item in read_export(options.source, export_options):
+        if isinstance(item, SkippedTask):
+            report.drop(f"tasks ({item.reason})")
+            continue
+        stale = sum(len(frames) for frames in item.stale.values())
+        if options.stale == "rectangle":
+            report.change("masks missing or out of date, written as their box", stale)
+        else:
+            report.drop("masks (missing or out of date)", stale)
+        report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
+        for region in item.dropped:
+            report.drop(f"regions ({region.reason})")
+        yield store_masks(item.video, store), item.media
+
+
+def _write_label_studio(
+    out: Path, videos: Iterable[AnnotatedVideo], options: ConvertOptions, report: Report
+) -> None:
+    from converters.label_studio.tasks import to_tasks
+
+    def counted() -> Iterator[AnnotatedVideo]:
+        for video in videos:
+            report.add_video(video.info.frame_count)
+            tracks = tuple(track for track in video.tracks if report.visible_frames(track))
+            yield dataclasses.replace(video, tracks=tracks)
+            report.progress(sum(len(track.masks) for track in tracks))
+
+    def media(video: AnnotatedVideo) -> str | list[str]:
+        template = options.media_url or ""
+        name = quote(video.name)
+        if "{file_name}" not in template:
+            return template.replace("{name}", name)
+        return [
+            template.replace("{name}", name).replace("{file_name}", quote(file_name))
+            for file_name in file_names_of(video)
+        ]
+
+    tasks = to_tasks(counted(), label_config=options.label_config, media_urls=media)
+    write_json(out, iter(tasks))

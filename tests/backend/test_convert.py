@@ -1,0 +1,409 @@
+"""`convert`: every format into every other, images, options, and what is said of it."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.cli import main
+from backend.convert import ConvertOptions, convert
+from backend.convert_media import find_media, media_infos
+from converters.coco import save_coco
+from converters.davis import load_davis, save_davis
+from converters.formats import open_source, recognise
+from converters.frames import write_frames
+from converters.masks import decode_mask
+from converters.report import Report
+from converters.sav import load_sav, save_sav
+from converters.selection import Selection
+from converters.tracks_json import load_tracks, save_tracks
+from converters.types import Track
+from converters.youtube_vis import save_youtube_vis
+from tests.converters.cases import annotated_video, constant_rate_info, moving_track
+from tests.video_files import index_picture, shown_index, write_video
+
+INFO = constant_rate_info(10, width=96, height=64)
+LEFT = moving_track(INFO, [0, 1, 2, 6, 7, 8, 9], object_id="a", labels=("Car",), speed=0.0)
+VIDEOS = tuple(
+    annotated_video(name, info=INFO, tracks=[LEFT, moving_track(INFO, [4], object_id="b", labels=("Dog",))])
+    for name in ("one", "two")
+)
+SOURCES = {
+    "coco": (save_coco, "in.json"),
+    "youtube-vis": (save_youtube_vis, "in.json"),
+    "tracks": (save_tracks, "in.json"),
+    "davis": (save_davis, "in"),
+    "sav": (save_sav, "in"),
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_environment(monkeypatch):
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "SAM2_MODEL", "SAM2_DIRECTION"):
+        monkeypatch.delenv(name, raising=False)
+    # pytest's own log handlers stay as they are.
+    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+
+
+@pytest.fixture
+def tracks(tmp_path):
+    save_tracks(tmp_path / "tracks.json", VIDEOS)
+    return tmp_path / "tracks.json"
+
+
+def run(source, to, out, *options):
+    return main(["convert", str(source), "--to", to, "--out", str(out), *map(str, options)])
+
+
+def masks_of(path):
+    return {
+        (video.name, track.labels[0], frame): decode_mask(mask)
+        for video in open_source(path)
+        for track in video.tracks
+        for frame, mask in track.masks.items()
+    }
+
+
+@pytest.mark.parametrize("to", SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
+def test_any_format_becomes_any_other_with_the_same_masks(tmp_path, capsys, source, to):
+    save, name = SOURCES[source]
+    save(tmp_path / name, VIDEOS)
+    out = tmp_path / "out" / ("x" if to in ("davis", "sav") else "x.json")
+    assert run(tmp_path / name, to, out) == 0
+    assert recognise(out) == to
+    expected, found = masks_of(tmp_path / name), masks_of(out)
+    assert len(expected) == 16 and expected.keys() == found.keys()
+    for key, mask in expected.items():
+        np.testing.assert_array_equal(mask, found[key])
+    captured = capsys.readouterr()
+    assert captured.out == "2 videos, 20 frames, 4 objects, 16 masks\n"
+    # No progress bar where nobody watches.
+    assert captured.err == ""
+
+
+def test_options_reach_the_data_set_and_the_summary_says_what_was_dropped(tracks, tmp_path, capsys):
+    out = tmp_path / "coco.json"
+    options = ["--every", 2, "--category", "Car=Auto", "--category", "Dog=", "--categories", "Bus,Auto"]
+    assert run(tracks, "coco", out, *options, "--min-area", 10, "--polygons") == 0
+    document = json.loads(out.read_text())
+    assert [category["name"] for category in document["categories"]] == ["Bus", "Auto"]
+    assert len(document["images"]) == 10 and len(document["annotations"]) == 8
+    assert isinstance(document["annotations"][0]["segmentation"], list)
+    assert capsys.readouterr().out == (
+        "2 videos, 10 frames, 2 objects, 8 masks; dropped: 2 objects (all labels left out by the "
+        "category map), 10 frames (not selected), 6 masks (on frames not selected)\n"
+    )
+
+
+def test_quiet_says_nothing(tracks, tmp_path, capsys):
+    assert run(tracks, "coco", tmp_path / "x.json", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_compressed_youtube_vis_and_sav_folders(tracks, tmp_path):
+    assert run(tracks, "youtube-vis", tmp_path / "y.json", "--compressed", "--quiet") == 0
+    annotation = json.loads((tmp_path / "y.json").read_text())["annotations"][0]
+    assert isinstance(annotation["segmentations"][0]["counts"], str)
+    assert run(tracks, "sav", tmp_path / "s", "--sav-layout", "folders", "--quiet") == 0
+    assert (tmp_path / "s/Annotations_6fps/one/001/00004.png").is_file()
+
+
+# --- splits -------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(tmp_path):
+    info = constant_rate_info(1)
+    videos = [
+        annotated_video(f"v{i}", info=info, tracks=[moving_track(info, [0], labels=(f"L{i % 3}",))])
+        for i in range(12)
+    ]
+    save_tracks(tmp_path / "many.json", videos)
+    return tmp_path / "many.json"
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "train", "val"),
+    [
+        ("tracks", "x.json", "x_train.json", "x_val.json"),
+        ("sav", "x", "x/sav_train", "x/sav_val"),
+    ],
+)
+def test_a_split_writes_each_video_to_one_side(many, tmp_path, to, out, train, val):
+    assert run(many, to, tmp_path / out, "--val", 0.4, "--seed", 5, "--quiet") == 0
+    sides = [{video.name for video in open_source(tmp_path / side)} for side in (train, val)]
+    assert sides[0] | sides[1] == {f"v{i}" for i in range(12)} and not sides[0] & sides[1]
+    assert 0 < len(sides[1]) < 10
+
+
+def test_category_ids_mean_the_same_on_both_sides(many, tmp_path):
+    assert run(many, "coco", tmp_path / "x.json", "--val", 0.1, "--seed", 1, "--quiet") == 0
+    both = [json.loads((tmp_path / f"x_{side}.json").read_text()) for side in ("train", "val")]
+    assert both[0]["categories"] == both[1]["categories"]
+    assert [c["name"] for c in both[0]["categories"]] == ["L0", "L1", "L2"]
+
+
+def test_davis_keeps_both_sides_in_one_folder(many, tmp_path):
+    assert run(many, "davis", tmp_path / "d", "--val", 0.4, "--seed", 5, "--quiet") == 0
+    sides = [(tmp_path / f"d/ImageSets/2017/{side}.txt").read_text().split() for side in ("train", "val")]
+    assert sorted(sides[0] + sides[1]) == sorted(f"v{i}" for i in range(12))
+    assert len(list(load_davis(tmp_path / "d"))) == 12
+    # Labels of the first side are not lost when the second is written.
+    assert {t.labels for v in load_davis(tmp_path / "d") for t in v.tracks} == {("L0",), ("L1",), ("L2",)}
+
+
+# --- images -------------------------------------------------------------------
+
+
+def shown(path):
+    with Image.open(path) as image:
+        return shown_index(np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "images"),
+    [
+        ("coco", "out/x.json", "out/images"),
+        ("youtube-vis", "out/x.json", "out/images"),
+        ("davis", "out", "out/JPEGImages/Full-Resolution"),
+        ("sav", "out", "out/JPEGImages_24fps"),
+    ],
+)
+def test_images_are_taken_out_of_the_videos(tracks, tmp_path, to, out, images):
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in ("one", "two"):
+        write_video(media / f"{name}.mp4", 10, size=(96, 64))
+    options = ["--images", "--media-root", media, "--every", 3, "--jpeg-quality", 90]
+    assert run(tracks, to, tmp_path / out, *options, "--quiet") == 0
+    names = sorted(p.relative_to(tmp_path / images) for p in (tmp_path / images).rglob("*.jpg"))
+    assert [str(n) for n in names] == [f"{v}/{i:05d}.jpg" for v in ("one", "two") for i in (0, 3, 6, 9)]
+    for name in names:
+        assert shown(tmp_path / images / name) == int(name.stem)
+    # And the data set names them.
+    for video in open_source(tmp_path / out):
+        assert all((tmp_path / images / name).is_file() for name in video.file_names)
+
+
+def test_images_that_are_there_are_copied_byte_for_byte(tmp_path):
+    videos = [dataclasses.replace(VIDEOS[0], file_names=tuple(f"x/{i}.jpg" for i in range(10)))]
+    save_coco(tmp_path / "in.json", videos)
+    write_frames(
+        tmp_path, ((i, index_picture(i, 96, 64)) for i in range(10)), dict(enumerate(videos[0].file_names))
+    )
+    assert run(tmp_path / "in.json", "davis", tmp_path / "d", "--images", "--quiet") == 0
+    for index in range(10):
+        copied = tmp_path / f"d/JPEGImages/Full-Resolution/one/{index}.jpg"
+        assert copied.read_bytes() == (tmp_path / f"x/{index}.jpg").read_bytes()
+    (video,) = load_davis(tmp_path / "d")
+    assert video.file_names == tuple(f"one/{i}.jpg" for i in range(10))
+
+
+def test_images_of_a_sav_video_are_those_of_its_own_frame_numbers(tmp_path):
+    """SA-V has masks on every fourth frame of a video of 24 a second."""
+    save_sav(tmp_path / "in", [annotated_video("v", info=INFO, tracks=[LEFT])])
+    path = tmp_path / "in/v_manual.json"
+    document = json.loads(path.read_text())
+    del document["masklet_frame_step"]
+    document["video_frame_count"] = 37.0
+    path.write_text(json.dumps(document))
+    write_video(tmp_path / "in/v.mp4", 37, size=(96, 64))
+    options = ["--images", "--media-root", tmp_path / "in", "--quiet"]
+    assert run(tmp_path / "in", "davis", tmp_path / "d", *options) == 0
+    images = sorted((tmp_path / "d/JPEGImages/Full-Resolution/v").iterdir())
+    assert (
+        [shown(image) for image in images] == [int(image.stem) for image in images] == list(range(0, 37, 4))
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "message"),
+    [
+        (12, (96, 64), "has 10 frames, its media 12"),
+        (10, (64, 96), r"has \(96, 64\) pixels, its media \(64, 96\)"),
+    ],
+)
+def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, size, message):
+    for name in ("one", "two"):
+        write_video(tmp_path / f"{name}.mp4", count, size=size)
+    assert run(tracks, "coco", tmp_path / "x.json", "--images") == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+# --- mistakes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.json", "--to", "coco", "--out", "x.json"], "no such file or folder"),
+        (["tracks.json", "--to", "coco", "--out", "tracks.json"], "is the source itself"),
+        (["tracks.json", "--to", "coco", "--out", "."], "is a folder, coco is written to a file"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--every", "0"], "every=0 must be >= 1"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--val", "2"], "fraction 2.0 must be in"),
+        (["tracks.json", "--to", "davis", "--out", "x", "--polygons"], "polygons is for coco alone"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--compressed"], "for youtube-vis alone"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--categories", "Car"], "'Dog' is not in"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--images"], "neither images"),
+        (["tracks.json", "--to", "label-studio", "--out", "x.json"], "needs the label config"),
+        (["bad.json", "--to", "coco", "--out", "x.json"], "videos[0].info.width: must be >= 1, is 0"),
+    ],
+)
+def test_a_mistake_is_said_in_a_line_and_leaves_nothing(
+    tracks, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    bad = json.loads(tracks.read_text())
+    bad["videos"][0]["info"]["width"] = 0
+    Path("bad.json").write_text(json.dumps(bad))
+    before = tracks.read_bytes()
+    assert main(["convert", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.out == ""
+    assert tracks.read_bytes() == before
+    assert not Path("x.json").exists() and not Path("x").exists()
+
+
+@pytest.mark.parametrize("pair", ["Car", "=x"])
+def test_a_renaming_that_is_none_is_refused(pair, capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", "x", "--to", "coco", "--out", "y", "--category", pair])
+    assert "must be OLD=NEW" in capsys.readouterr().err
+
+
+def test_a_video_name_cannot_reach_outside_the_media_root(tmp_path):
+    write_video(tmp_path / "secret.mp4", 10, size=(96, 64))
+    (tmp_path / "media").mkdir()
+    names = tuple(f"x/{i}.jpg" for i in range(10))
+    save_tracks(tmp_path / "t.json", [dataclasses.replace(VIDEOS[0], name="../secret", file_names=names)])
+    options = ConvertOptions(
+        tmp_path / "t.json", "coco", tmp_path / "x.json", images=True, media_root=tmp_path / "media"
+    )
+    with pytest.raises(FileNotFoundError, match="neither images"):
+        convert(options, Report())
+
+
+def test_no_label_needs_a_default(tmp_path):
+    track = moving_track(INFO, [1], labels=())
+    save_tracks(tmp_path / "t.json", [annotated_video(info=INFO, tracks=[track])])
+    options = ConvertOptions(tmp_path / "t.json", "sav", tmp_path / "s")
+    with pytest.raises(ValueError, match="has no label"):
+        convert(options, Report())
+    selection = Selection(default_label="thing")
+    convert(dataclasses.replace(options, out=tmp_path / "s2", selection=selection), Report())
+    (video,) = load_sav(tmp_path / "s2")
+    assert [t.labels for t in video.tracks] == [("thing",)]
+
+
+def test_progress_counts_the_masks(tracks, tmp_path):
+    done = []
+    convert(ConvertOptions(tracks, "tracks", tmp_path / "x.json"), Report(progress=done.append))
+    assert sum(done) == 16
+
+
+# --- Label Studio -------------------------------------------------------------
+
+CONFIG = """<View><Video name="v" value="$video" framerate="25"/>
+<VideoRectangle name="box" toName="v"/><Labels name="l" toName="v"><Label value="Car"/><Label value="Dog"/></Labels></View>"""
+
+
+def test_media_is_found_by_the_path_in_the_url(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("clip 1.mp4", "a/clip 1.mp4"):
+        write_video(tmp_path / name, 10 if name[0] == "c" else 5, size=(96, 64))
+    known = media_infos(tmp_path)
+    for media, frame_count in {
+        "/data/upload/3/0a1b2c3d-clip%201.mp4": 10,
+        "https://example.org/x/clip%201.mp4?token=1": 10,
+        "/data/local-files/?d=some/clip%201.mp4": 10,
+        # As much of the path as there is.
+        "/data/local-files/?d=x/a/clip%201.mp4": 5,
+        "s3://bucket/a/clip 1.mp4": 5,
+    }.items():
+        assert known(media).frame_count == frame_count, media
+    assert known("/data/other.mp4") is None and known("") is None and known("/data/..") is None
+
+
+@pytest.mark.parametrize("media", ["../secret.jpg", "/data/local-files/?d=../secret.jpg", "x/\0.jpg"])
+def test_media_outside_the_root_is_not_found(tmp_path, media):
+    (tmp_path / "secret.jpg").write_bytes(b"")
+    (tmp_path / "root").mkdir()
+    assert find_media(tmp_path / "root", media) is None
+
+
+def test_tracks_become_label_studio_tasks_and_come_back(tracks, tmp_path, capsys):
+    pytest.importorskip("converters.label_studio.tasks")
+    (tmp_path / "config.xml").write_text(CONFIG)
+    for name in ("one", "two"):
+        write_video(tmp_path / f"{name}.mp4", 10, size=(96, 64))
+    options = ["--label-config", tmp_path / "config.xml", "--media-url", "/data/local-files/?d={name}.mp4"]
+    assert run(tracks, "label-studio", tmp_path / "tasks.json", *options) == 0
+    assert capsys.readouterr().out == "2 videos, 20 frames, 4 objects, 16 masks\n"
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [task["data"]["video"] for task in tasks] == [
+        "/data/local-files/?d=one.mp4",
+        "/data/local-files/?d=two.mp4",
+    ]
+    for number, task in enumerate(tasks, start=1):
+        # As if a person had taken the predictions over.
+        task["id"] = number
+        task["annotations"] = [{"id": number, "result": task["predictions"][0]["result"]}]
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    options = ["--label-config", tmp_path / "config.xml", "--media-root", tmp_path]
+    assert run(tmp_path / "export.json", "davis", tmp_path / "d", *options, "--images", "--quiet") == 0
+    for name, image in [(p.name, shown(p)) for p in (tmp_path / "d").rglob("*.jpg")]:
+        assert name == f"{image:05d}.jpg"
+    assert len(list((tmp_path / "d").rglob("*.jpg"))) == 20
+    assert run(tmp_path / "export.json", "tracks", tmp_path / "back.json", *options) == 0
+    assert capsys.readouterr().out == "2 videos, 20 frames, 4 objects, 16 masks\n"
+    for before, after in zip(VIDEOS, load_tracks(tmp_path / "back.json")):
+        assert after.info.frame_times_seconds == pytest.approx(before.info.frame_times_seconds)
+        for old, new in zip(before.tracks, after.tracks):
+            assert (new.labels, dict(new.masks)) == (old.labels, dict(old.masks))
+
+
+def test_label_studio_tasks_can_name_an_image_a_frame(tmp_path):
+    pytest.importorskip("converters.label_studio.tasks")
+    config = """<View><Image name="i" valueList="$images"/>
+    <BrushLabels name="b" toName="i"><Label value="Car"/><Label value="Dog"/></BrushLabels></View>"""
+    options = ConvertOptions(
+        tmp_path / "t.json", "label-studio", tmp_path / "tasks.json",
+        label_config=config, media_url="https://example.org/{file_name}",
+    )  # fmt: skip
+    save_tracks(tmp_path / "t.json", VIDEOS[:1])
+    convert(options, Report())
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["images"][9] == "https://example.org/one/00009.jpg"
+    assert len(task["predictions"][0]["result"]) == 8
+
+    # Back again, with the frames that lie under the end of their URLs.
+    pictures = ((i, index_picture(i, 96, 64)) for i in range(10))
+    write_frames(tmp_path / "media", pictures, {i: f"one/{i:05d}.jpg" for i in range(10)})
+    task |= {"id": 1, "annotations": [{"id": 1, "result": task["predictions"][0]["result"]}]}
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    back = ConvertOptions(
+        tmp_path / "export.json", "sav", tmp_path / "s", images=True, media_root=tmp_path / "media"
+    )
+    report = convert(back, Report())
+    assert (report.frames, report.masks) == (10, 8)
+    (video,) = load_sav(tmp_path / "s")
+    for index, name in enumerate(video.file_names):
+        assert (tmp_path / "s/JPEGImages_24fps" / name).read_bytes() == (
+            tmp_path / f"media/one/{index:05d}.jpg"
+        ).read_bytes()
+
+
+def test_an_object_on_no_frame_is_counted_not_sent_to_label_studio(tmp_path):
+    pytest.importorskip("converters.label_studio.tasks")
+    tracks = [*VIDEOS[0].tracks, Track("never", ("Car",), {})]
+    save_tracks(tmp_path / "t.json", [dataclasses.replace(VIDEOS[0], tracks=tuple(tracks))])
+    options = ConvertOptions(
+        tmp_path / "t.json", "label-studio", tmp_path / "tasks.json",
+        label_config=CONFIG, media_url="{name}",
+    )  # fmt: skip
+    assert convert(options, Report()).dropped == {"objects (on no frame)": 1}
