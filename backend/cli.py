@@ -1,4 +1,4 @@
-"""`sam2-label-studio`: serve, track."""
+"""`sam2-label-studio`: serve, track, preview."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Sequence
 
 from backend.logs import configure_logging
+from backend.preview_command import add_preview_parser
 from backend.settings import Settings
 from converters.types import Box, Direction, Prompt
 
@@ -53,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     track.add_argument("--out", type=Path, required=True, help="folder for the results")
     _add_model_options(track)
     track.set_defaults(run=_track)
+
+    add_preview_parser(commands)
     return parser
 
 

@@ -161,9 +161,11 @@ def _log_growth(areas: np.ndarray) -> np.ndarray:
 
 def _usual(values: np.ndarray, window: int, *, alone: float) -> np.ndarray:
     """(F,) median of each value's neighbours, itself left out; `alone` without any."""
+    if len(values) == 0:
+        return values
     padded = np.pad(values, window, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * window + 1)
-    neighbours = np.delete(windows, window, axis=1) if len(values) else windows[:0]
+    neighbours = np.delete(windows, window, axis=1)
     known = np.isfinite(neighbours).any(axis=1)
     usual = np.full(len(values), alone)
     if known.any():

@@ -213,7 +213,7 @@ def _resized(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
     if mask.shape == (size_wh[1], size_wh[0]):
         return mask
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    if size_wh[0] >= mask.shape[1]:
+    if size_wh[0] >= mask.shape[1] and size_wh[1] >= mask.shape[0]:
         return np.asarray(picture.resize(size_wh, Image.Resampling.NEAREST)) > 0
     cover = np.asarray(picture.resize(size_wh, Image.Resampling.BOX))
     # A mask that is nowhere half of a smaller pixel would be lost altogether.

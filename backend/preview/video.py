@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Callable, Collection, Iterable, Iterator, Sequence
@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 _LEAST_LONG_SIDE = 480
 """Smaller videos are enlarged: a caption would cover them."""
 _GIF_LONG_SIDE = 480
+_LEAST_WIDTH = 16
 _GIF_TICKS = 100  # a second: the format's own unit
 _GIF_PALETTE_FRAMES = 6
 _BT709, _LIMITED_RANGE = 1, 1  # as FFmpeg numbers them
@@ -92,7 +93,7 @@ def save_video(
     times = info.frame_times_seconds[frames.start : frames.stop]
     ticks = _ticks(times, codec.ticks_per_second)
     pictures = _painted(source, painter, frames, progress)
-    with whole_file(path) as partial, closing(pictures):
+    with _encoding(path), whole_file(path) as partial, closing(pictures):
         _write_mp4(partial, pictures, painter.size_wh, info, codec, ticks)
     return codec.name
 
@@ -121,8 +122,10 @@ def save_gif(
     if not 0 < max_fps <= 50:
         raise ValueError(f"max_fps={max_fps!r} must be in (0, 50]: viewers slow down faster GIFs")
     if width is None:
-        width = max(1, round(info.width * _GIF_LONG_SIDE / max(info.width, info.height)))
-    painter = FramePainter(tracks, info, (width, _height(info, width)), lettering=lettering, shown=shown)
+        width = round(info.width * _GIF_LONG_SIDE / max(info.width, info.height))
+        width = max(_LEAST_WIDTH, width)
+    size_wh = (width, _height(info, width))
+    painter = FramePainter(tracks, info, size_wh, lettering=lettering, shown=shown)
     kept = _thinned(frames, info.frame_times_seconds, max_fps)
     times = [info.frame_times_seconds[index] for index in kept]
     last_seconds = _last_duration(times, info)
@@ -131,10 +134,20 @@ def save_gif(
         for place in sheet_frames(0, len(kept), _GIF_PALETTE_FRAMES)
     )
     pictures = _painted(source, painter, frames, progress, kept=set(kept))
-    with whole_file(path) as partial, closing(pictures):
+    with _encoding(path), whole_file(path) as partial, closing(pictures):
         _write_gif(
             partial, pictures, painter.size_wh, palette, _ticks(times, _GIF_TICKS), last_seconds
         )
+
+
+@contextmanager
+def _encoding(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # a full disk, no permission: it says so itself
+            raise
+        raise ValueError(f"{os.fspath(path)}: the video cannot be encoded: {error}") from error
 
 
 def _painted(
@@ -167,13 +180,14 @@ def _checked_range(frames: range | None, info: VideoInfo) -> range:
 
 def _picture_size(info: VideoInfo, width: int | None) -> tuple[int, int]:
     if width is None:
-        width = info.width * max(1, math.ceil(_LEAST_LONG_SIDE / max(info.width, info.height)))
+        width = info.width * math.ceil(_LEAST_LONG_SIDE / max(info.width, info.height))
+        width = max(_LEAST_WIDTH, width)
     return width, _height(info, width)
 
 
 def _height(info: VideoInfo, width: int) -> int:
-    if width < 16:
-        raise ValueError(f"width={width} must be at least 16 pixels")
+    if width < _LEAST_WIDTH:
+        raise ValueError(f"width={width} must be at least {_LEAST_WIDTH} pixels")
     return max(1, round(info.height * width / info.width))
 
 
