@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
@@ -104,8 +104,8 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     """
     from sam2_model.video import open_frame_source
 
-    kind = _kind(options)
     _check_out(options)
+    kind = _kind(options)
     if not options.video.exists():
         raise FileNotFoundError(f"no such video file or folder: {options.video}")
     video = choose_video(annotated_videos(options.source), options.name, options.video)
@@ -292,8 +292,16 @@ def _summary(job: _Job, frame_count: int) -> str:
 def _progress(total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="frame", disable=quiet, file=sys.stderr) as bar:
-        yield lambda done, _: bar.update(done - bar.n)
+    with ExitStack() as bars:
+        bar = None
+
+        def show(done: int, _: int) -> None:
+            nonlocal bar
+            if bar is None:  # not before there is progress: an error stands alone
+                bar = bars.enter_context(tqdm(total=total, unit="frame", file=sys.stderr))
+            bar.update(done - bar.n)
+
+        yield (lambda done, _: None) if quiet else show
 
 
 def _frames(text: str) -> slice:

@@ -119,7 +119,7 @@ def _font(path: str | None, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size) if path is None else ImageFont.truetype(path, size)
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=256)
 def _choose(paths: tuple[str | None, ...], text: str) -> tuple[int, str]:
     """Which font has the text, and the text as it can be shown."""
     fewest, best = len(text) + 1, 0

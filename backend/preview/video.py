@@ -221,7 +221,7 @@ def _best_codec() -> _Codec:
     for codec in _CODECS:
         try:
             av.Codec(codec.name, "w")
-        except av.FFmpegError:
+        except av.codec.codec.UnknownCodecError:
             continue
         return codec
     names = ", ".join(codec.name for codec in _CODECS)

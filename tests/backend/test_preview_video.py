@@ -120,7 +120,7 @@ def test_sizes_are_even_and_small_videos_enlarged(tmp_path, size, width, expecte
 def test_every_codec_that_is_there_writes_the_same_frames(tmp_path, monkeypatch, codec):
     try:
         av.Codec(codec, "w")
-    except av.FFmpegError:
+    except av.codec.codec.UnknownCodecError:
         pytest.skip(f"this PyAV has no {codec}")
     chosen = [item for item in video_module._CODECS if item.name == codec]
     monkeypatch.setattr(video_module, "_CODECS", chosen)
@@ -181,7 +181,7 @@ def test_a_folder_that_is_not_there_is_an_os_error(tmp_path, save):
 
 @pytest.mark.parametrize("save", [save_video, save_gif])
 def test_a_size_the_format_cannot_hold_is_a_value_error(tmp_path, save):
-    with open_frame_source([np.zeros((2, 16, 3), np.uint8)]) as source:
+    with open_frame_source([np.zeros((1, 4000, 3), np.uint8)]) as source:
         with pytest.raises(ValueError, match="cannot be encoded"):
             save(tmp_path / "out", source, [], width=70_000)
 
@@ -224,16 +224,16 @@ def test_a_rate_that_no_gif_has_is_refused(tmp_path, max_fps):
 @pytest.mark.parametrize("save", [save_video, save_gif])
 def test_memory_does_not_grow_with_the_frames(tmp_path, save):
     def peak(count):
-        with ImageListSource(grey(1, (160, 90)) * count, fps=25) as source:
+        with ImageListSource(grey(1, (64, 36)) * count, fps=25) as source:
             tracemalloc.start()
-            save(tmp_path / "out", source, [], width=160)
+            save(tmp_path / "out", source, [], width=64)
             _, most = tracemalloc.get_traced_memory()
             tracemalloc.stop()
         return most
 
-    peak(2)  # what is loaded once: fonts
-    few, many = peak(20), peak(400)
-    assert many - few < 380 * 200  # a picture has 43,200 bytes; 200 for times and places
+    peak(300)  # what is loaded once, and fills caches that are bounded
+    few, many = peak(300), peak(1200)
+    assert many - few < 900 * 150  # a picture has 6,912 bytes; 150 for its time and place
 
 
 @pytest.mark.parametrize("save", [save_video, save_gif])
