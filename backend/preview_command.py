@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _KIND_BY_SUFFIX = {".mp4": "video", ".gif": "gif", ".png": "sheet"}
 _SUFFIX = {"video": ".mp4", "gif": ".gif", "sheet": ".png", "plot": ".png"}
 _ONLY_FOR = {
-    "frames": ("video", "gif", "sheet"),
     "count": ("sheet",),
     "columns": ("sheet",),
     "fps": ("gif",),
@@ -49,7 +48,9 @@ def add_preview_parser(commands: Any) -> None:
         "--as", dest="kind", choices=list(_SUFFIX),
         help="what to draw; default by the suffix of --out, a sheet for .png",
     )
-    parser.add_argument("--name", help="which of SOURCE's videos; default the one named as the file")
+    parser.add_argument(
+        "--name", help="which of SOURCE's videos; default the one named as the file"
+    )
     parser.add_argument(
         "--object", action="append", metavar="ID", dest="objects",
         help="draw only this object; repeat for more",
@@ -250,17 +251,26 @@ def _draw_plot(job: _Job) -> list[str]:
     common = _common(job)
     if common["width"] is None:
         del common["width"]
-    save_png(job.options.out, plot_tracks(job.video.tracks, job.source.info, **common))
+    frames = job.frames
+    save_png(
+        job.options.out, plot_tracks(job.video.tracks, job.source.info, frames=frames, **common)
+    )
     lines = [
         line
         for track in job.video.tracks
         if track.object_id in job.shown
-        for line in stretch_lines(track, doubtful_stretches(track))
+        for line in stretch_lines(
+            track,
+            [
+                stretch
+                for stretch in doubtful_stretches(track)
+                if stretch.start < frames.stop and stretch.stop > frames.start
+            ],
+        )
     ]
     more = [f"... and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
     count = f"{len(lines)} doubtful stretch{'' if len(lines) == 1 else 'es'}"
-    frame_count = job.source.info.frame_count
-    return [f"{_summary(job, frame_count)}, {count}", *lines[:_MOST_LINES], *more]
+    return [f"{_summary(job, len(frames))}, {count}", *lines[:_MOST_LINES], *more]
 
 
 _DRAW: dict[str, Callable[[_Job], list[str]]] = {

@@ -82,6 +82,8 @@ class FramePainter:
             self.size_wh,
         )
         picture = _draw_shapes(picture, shapes, self._styles)
+        for shape in shapes:
+            self._ring_if_tiny(picture, shape)
         draw_prompts(picture, prompts, self.size_wh[0] / self._info.width)
         occupied = [self._draw_header(picture, frame_index, bool(prompts))]
         boxes = {shape.object_id: shape.box for shape in shapes}
@@ -91,6 +93,22 @@ class FramePainter:
                     picture, track, frame_index, boxes[track.object_id], occupied
                 )
         return picture
+
+    def _ring_if_tiny(self, picture: Image.Image, shape: _Shape) -> None:
+        """A ring around an object of a few pixels, which nobody would find."""
+        line, casing = _widths(picture.height)
+        left, top, right, bottom = shape.box
+        if max(right - left, bottom - top) > 4 * line:
+            return
+        radius = max(6, picture.height // 40)
+        x, y = (left + right - 1) / 2, (top + bottom - 1) / 2
+        pen = ImageDraw.Draw(picture)
+        for wider, width, colour in (
+            (casing, line + 2 * casing, (0, 0, 0)),
+            (0, line, self._styles[shape.object_id].colour),
+        ):
+            reach = radius + wider
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=width)
 
     def _draw_header(self, picture: Image.Image, frame_index: int, prompted: bool) -> _Area:
         seconds = self._info.frame_times_seconds[frame_index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Collection, Iterator, Sequence
 
 import numpy as np
@@ -55,6 +55,7 @@ def plot_tracks(
     info: VideoInfo,
     *,
     shown: Collection[ObjectId] | None = None,
+    frames: range | None = None,
     limits: DoubtLimits = DoubtLimits(),
     width: int = 1100,
     lettering: Lettering | None = None,
@@ -69,22 +70,36 @@ def plot_tracks(
     Args:
         tracks: All objects of the video; they decide the colours.
         shown: Ids of the objects to plot, None for all.
+        frames: Consecutive frame indices to show, default all of the video.
 
     Raises:
-        ValueError: no object to plot, a width below 300 pixels.
+        ValueError: no object to plot, a bad range, a width below 300 pixels.
     """
     if width < 300:
         raise ValueError(f"width={width} must be at least 300 pixels")
     chosen = [track for track in tracks if shown is None or track.object_id in shown]
     if not chosen:
         raise ValueError("tracks holds no object to plot")
+    axis = _axis(frames, info)
     styles = object_styles(track.object_id for track in tracks)
     lettering = lettering or Lettering()
     picture = Image.new("RGB", (width, PANEL_HEIGHT * len(chosen)), (255, 255, 255))
     for place, track in enumerate(chosen):
-        panel = _Panel(track, info, limits, styles[track.object_id].colour, width, lettering)
+        colour = styles[track.object_id].colour
+        panel = _Panel(track, info, axis, limits, colour, width, lettering)
         picture.paste(panel.draw(), (0, place * PANEL_HEIGHT))
     return picture
+
+
+def _axis(frames: range | None, info: VideoInfo) -> range:
+    if frames is None:
+        return range(info.frame_count)
+    if frames.step != 1 or not 0 <= frames.start < frames.stop <= info.frame_count:
+        raise ValueError(
+            f"frames [{frames.start}, {frames.stop}) must be consecutive and within "
+            f"[0, {info.frame_count})"
+        )
+    return frames
 
 
 class _Panel:
@@ -94,15 +109,30 @@ class _Panel:
         self,
         track: Track,
         info: VideoInfo,
+        axis: range,
         limits: DoubtLimits,
         colour: Colour,
         width: int,
         lettering: Lettering,
     ) -> None:
-        self._track, self._info, self._limits = track, info, limits
+        self._track, self._info, self._axis = track, info, axis
         self._colour, self._width, self._lettering = colour, width, lettering
-        self._curve = track_curve(track)
-        self._stretches = doubtful_stretches(self._curve, limits)
+        # What is doubtful is decided on the whole track, also where a part is shown.
+        whole = track_curve(track)
+        seen = (whole.frame_indices >= axis.start) & (whole.frame_indices < axis.stop)
+        self._doubts = {reason: on[seen] for reason, on in frame_doubts(whole, limits).items()}
+        self._curve = TrackCurve(
+            *(values[seen] for values in (
+                whole.frame_indices, whole.areas, whole.scores, whole.overlaps
+            ))
+        )
+        self._stretches = [
+            replace(
+                stretch, start=max(stretch.start, axis.start), stop=min(stretch.stop, axis.stop)
+            )
+            for stretch in doubtful_stretches(whole, limits)
+            if stretch.start < axis.stop and stretch.stop > axis.start
+        ]
         shares = self._curve.areas / (info.width * info.height)
         self._shares = np.where(self._curve.areas > 0, shares, np.nan)
         scores = np.clip(self._curve.scores, *_SCORE_RANGE)
@@ -135,7 +165,7 @@ class _Panel:
     def _x(self, frame_index: np.ndarray | float) -> np.ndarray:
         """Frame i takes up [i, i + 1) of the axis."""
         span = self._width - _LEFT - _RIGHT
-        return _LEFT + span * np.asarray(frame_index, float) / max(self._info.frame_count, 1)
+        return _LEFT + span * (np.asarray(frame_index, float) - self._axis.start) / len(self._axis)
 
     def _rectangle(
         self, pen: ImageDraw.ImageDraw, start: int, stop: int, strip: _Strip, darker: float
@@ -160,7 +190,7 @@ class _Panel:
             Doubt.LOW_SCORE: self._score,
             Doubt.OVERLAP_JUMP: self._overlap,
         }
-        for reason, holds in frame_doubts(self._curve, self._limits).items():
+        for reason, holds in self._doubts.items():
             for start, stop in _runs(self._curve, holds):
                 self._rectangle(pen, start, stop, blamed[reason], _BLAMED)
         return shade
@@ -210,9 +240,9 @@ class _Panel:
             self._pen.line((x, bottom, x, bottom + 4 * _SMOOTH), fill=_FAINT, width=_SMOOTH)
 
     def _ticks(self) -> list[int]:
-        count = self._info.frame_count
-        step = _nice_step(count / max(1, (self._width - _LEFT - _RIGHT) // 110))
-        return list(range(0, count, step))
+        axis = self._axis
+        step = _nice_step(len(axis) / max(1, (self._width - _LEFT - _RIGHT) // 110))
+        return list(range(-(-axis.start // step) * step, axis.stop, step))
 
     def _write(self, picture: Image.Image) -> None:
         pen, letters = ImageDraw.Draw(picture), self._lettering
@@ -247,10 +277,10 @@ class _Panel:
 
     def _write_ticks(self, pen: ImageDraw.ImageDraw) -> None:
         y = self._overlap.top + self._overlap.height + 5
-        for tick in self._ticks():
+        for place, tick in enumerate(self._ticks()):
             x = float(self._x(tick + 0.5))
             seconds = self._info.frame_times_seconds[tick]
-            text = f"{tick}" if tick else "frame 0"
+            text = f"{tick}" if place else f"frame {tick}"
             self._lettering.text(pen, (x, y), text, 11, _FAINT, "ma")
             self._lettering.text(pen, (x, y + 13), _clock(seconds), 11, _FAINT, "ma")
 

@@ -53,7 +53,9 @@ class Lettering:
             try:
                 ImageFont.truetype(os.fspath(font_path), 10)
             except OSError as error:
-                raise ValueError(f"font {os.fspath(font_path)!r} is not readable: {error}") from None
+                raise ValueError(
+                    f"font {os.fspath(font_path)!r} is not readable: {error}"
+                ) from None
             self._paths = (os.fspath(font_path), *self._paths)
 
     def prepare(self, text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:

@@ -160,6 +160,19 @@ def test_an_objects_colour_is_the_same_when_it_is_drawn_alone():
     assert not alone[45, 130].any()
 
 
+def test_an_object_of_one_pixel_is_ringed():
+    info = constant_rate_info(1, width=300, height=300)
+    pixel, large = np.zeros((300, 300), bool), np.zeros((300, 300), bool)
+    pixel[200, 100] = True
+    large[180:220, 80:120] = True
+    for mask, reach in ((pixel, 7), (large, 20)):
+        track = Track("a", ("Car",), {0: encode_mask(mask)})
+        ground = np.full((300, 300, 3), 9, np.uint8)
+        drawn = np.asarray(FramePainter([track], info, (300, 300)).paint(ground, 0))
+        columns = np.flatnonzero((drawn[200] != 9).any(axis=1))
+        assert abs(columns[0] - (100 - reach)) <= 3 and abs(columns[-1] - (99 + reach)) <= 3
+
+
 def test_captions_lie_inside_the_picture_and_on_no_other_caption():
     info = constant_rate_info(1, width=640, height=360)
     mask = np.zeros((360, 640), bool)

@@ -97,6 +97,12 @@ def test_a_plot_lists_the_doubtful_stretches(preview, capsys):
     assert capsys.readouterr().out.splitlines()[1:] == ["Bike · 2: frames 3 to 4: absent"]
 
 
+def test_a_plot_of_a_part_lists_only_what_is_in_it(preview, capsys):
+    assert preview("--as", "plot", "--frames", "5:", out="out.png") == 0
+    assert "3 frames, 2 objects" in (text := capsys.readouterr().out)
+    assert "0 doubtful stretches" in text and len(text.splitlines()) == 1
+
+
 def test_a_long_list_of_stretches_is_cut(preview, annotated, capsys):
     rle = annotated.tracks[0].masks[0]
     tracks = [Track(n, ("Car",), {0: rle, 2: rle}) for n in range(25)]
@@ -126,7 +132,9 @@ def other(video, **changes):
         (["--count", "3"], "--count goes with sheet, not with video"),
         (["--columns", "3"], "--columns goes with sheet"),
         (["--fps", "3"], "--fps goes with gif"),
-        (["--out", "a.png", "--as", "plot", "--frames", "1:2"], "not with plot"),
+        (["--out", "a.png", "--as", "plot", "--count", "2"], "not with plot"),
+        (["--out", "a.png", "--as", "plot", "--frames", "1:9"], "the video has frames [0, 8)"),
+        (["--out", "a.png", "--as", "plot", "--width", "50"], "width=50 must be at least 300"),
         (["--out", "a.gif", "--fps", "0"], "max_fps=0.0"),
         (["--frames", "5:5"], "--frames 5:5"),
         (["--frames", "0:9"], "the video has frames [0, 8)"),

@@ -38,7 +38,7 @@ def test_a_doubtful_stretch_is_shaded_and_nothing_else(width):
     for frame, expected in ((20, lightened), (80, lightened), (45, None)):
         pixel = column(picture, frame, 100, width)[area_row].astype(int)
         if expected is None:
-            assert pixel.ptp() == 0 if hasattr(pixel, "ptp") else np.ptp(pixel) == 0
+            assert np.ptp(pixel) == 0
             assert 100 < pixel[0] < 200
         else:
             assert np.abs(pixel - expected).max() <= 2
@@ -82,6 +82,20 @@ def test_each_object_has_a_panel_in_its_own_colour():
 def test_any_track_is_plotted(track):
     for width in (300, 1100):
         assert plot_tracks([track], constant_rate_info(), width=width).width == width
+
+
+def test_a_part_of_the_frames_fills_the_axis():
+    info = constant_rate_info(100)
+    picture = plot_tracks([still(100, without=range(40, 50))], info, frames=range(40, 60))
+    area_row = 30 + 16 + 60
+    assert np.ptp(column(picture, 5, 20, 1100)[area_row].astype(int)) == 0  # absent: grey
+    assert np.ptp(column(picture, 15, 20, 1100)[area_row].astype(int)) > 50  # its colour
+
+
+@pytest.mark.parametrize("frames", [range(3, 3), range(0, 11), range(-1, 4), range(0, 9, 2)])
+def test_a_range_outside_the_video_is_refused(frames):
+    with pytest.raises(ValueError, match="must be consecutive and within"):
+        plot_tracks([still(10)], constant_rate_info(), frames=frames)
 
 
 @pytest.mark.parametrize("frame_count", [1, 2, 7, 10_000])
