@@ -13,7 +13,7 @@ from backend.preview.text import Lettering, object_caption
 from converters.masks import decode_mask
 from converters.types import ObjectId, Prompt, Track, VideoInfo
 
-_FILL_256 = 102  # of 256: the share of the colour in the fill
+_FILL = 102  # of 255: the share of the colour in the fill
 _FOREGROUND, _BACKGROUND = (255, 255, 255), (0, 0, 0)
 _BOX = (255, 255, 255)
 _HEADER = (0, 0, 0)
@@ -82,11 +82,9 @@ class FramePainter:
             self.size_wh,
         )
         picture = _draw_shapes(picture, shapes, self._styles)
-        for shape in shapes:
-            self._ring_if_tiny(picture, shape)
+        boxes = {shape.object_id: self._ring_if_tiny(picture, shape) for shape in shapes}
         draw_prompts(picture, prompts, self.size_wh[0] / self._info.width)
         occupied = [self._draw_header(picture, frame_index, bool(prompts))]
-        boxes = {shape.object_id: shape.box for shape in shapes}
         for track in visible:
             if track.object_id in boxes:
                 self._draw_caption(
@@ -94,12 +92,12 @@ class FramePainter:
                 )
         return picture
 
-    def _ring_if_tiny(self, picture: Image.Image, shape: _Shape) -> None:
-        """A ring around an object of a few pixels, which nobody would find."""
+    def _ring_if_tiny(self, picture: Image.Image, shape: _Shape) -> _Area:
+        """A ring around an object of a few pixels, which nobody would find; what it takes up."""
         line, casing = _widths(picture.height)
         left, top, right, bottom = shape.box
         if max(right - left, bottom - top) > 4 * line:
-            return
+            return shape.box
         radius = max(6, picture.height // 40)
         x, y = (left + right - 1) / 2, (top + bottom - 1) / 2
         pen = ImageDraw.Draw(picture)
@@ -109,6 +107,8 @@ class FramePainter:
         ):
             reach = radius + wider
             pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=colour, width=width)
+        room = radius + casing
+        return left - room, top - room, right + room, bottom + room
 
     def _draw_header(self, picture: Image.Image, frame_index: int, prompted: bool) -> _Area:
         seconds = self._info.frame_times_seconds[frame_index]
@@ -222,7 +222,7 @@ def _shapes(
         box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
         around_y = slice(max(0, box[1] - room), box[3] + room)
         around_x = slice(max(0, box[0] - room), box[2] + room)
-        inside = mask[around_y, around_x]
+        inside = np.ascontiguousarray(mask[around_y, around_x])
         shapes.append(_Shape(object_id, around_y, around_x, inside, int(inside.sum()), box))
     return sorted(shapes, key=lambda shape: -shape.area)
 
@@ -241,39 +241,37 @@ def _resized(mask: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
 def _draw_shapes(
     picture: Image.Image, shapes: Sequence[_Shape], styles: Mapping[ObjectId, Style]
 ) -> Image.Image:
-    pixels = np.array(picture.convert("RGB"))
+    picture = picture.convert("RGB")  # a copy
     for shape in shapes:
-        _fill(pixels, shape, styles[shape.object_id].colour)
+        _paint(picture, shape, shape.inside, styles[shape.object_id].colour, _FILL)
     for shape in shapes:
-        _edge(pixels, shape, styles[shape.object_id])
-    return Image.fromarray(pixels)
+        _edge(picture, shape, styles[shape.object_id])
+    return picture
 
 
-def _fill(pixels: np.ndarray, shape: _Shape, colour: Colour) -> None:
-    part = pixels[shape.rows, shape.columns]
-    under = part[shape.inside].astype(np.uint16)
-    over = np.array(colour, np.uint16) * _FILL_256
-    part[shape.inside] = (under * (256 - _FILL_256) + over + 128) >> 8
+def _paint(
+    picture: Image.Image, shape: _Shape, where: np.ndarray, colour: Colour, opacity: int = 255
+) -> None:
+    """`where`: (h, w) bool over the shape's rows and columns."""
+    # Pillow does it several times faster than numpy's indexing by a bool array.
+    opacities = Image.fromarray(where.view(np.uint8) * np.uint8(opacity))
+    picture.paste(colour, (shape.columns.start, shape.rows.start), opacities)
 
 
-def _edge(pixels: np.ndarray, shape: _Shape, style: Style) -> None:
+def _edge(picture: Image.Image, shape: _Shape, style: Style) -> None:
     """A line in the object's colour inside its edge, a black one outside.
 
     The black one keeps it visible on a ground of the object's own colour.
     """
-    line, casing = _widths(pixels.shape[0])
-    part = pixels[shape.rows, shape.columns]
-    part[_grown(shape.inside, casing) & ~shape.inside] = 0
-    edge = outline(shape.inside, line) if _room_inside(shape) else shape.inside
-    # The cut of `rows` at the picture's border is an edge too, as `outline` says.
-    part[edge] = style.colour
+    line, casing = _widths(picture.height)
+    _paint(picture, shape, _grown(shape.inside, casing) & ~shape.inside, (0, 0, 0))
+    edge = outline(shape.inside, line)
+    _paint(picture, shape, edge, style.colour)
     if style.dashed:
-        y, x = np.mgrid[shape.rows, shape.columns][:, : part.shape[0], : part.shape[1]]
-        part[edge & ((x + y) // (4 * line + 2) % 2 == 1)] = 255
-
-
-def _room_inside(shape: _Shape) -> bool:
-    return shape.inside.shape[0] > 2 and shape.inside.shape[1] > 2
+        height, width = edge.shape
+        y = np.arange(height)[:, None] + shape.rows.start
+        x = np.arange(width) + shape.columns.start
+        _paint(picture, shape, edge & ((x + y) // (4 * line + 2) % 2 == 1), (255, 255, 255))
 
 
 def _grown(mask: np.ndarray, steps: int) -> np.ndarray:

@@ -25,7 +25,7 @@ COLOUR = object_styles(["a"])["a"].colour
 
 def filled(ground, colour):
     """40 % of the colour over the ground."""
-    return tuple((154 * g + 102 * c + 128) // 256 for g, c in zip(ground, colour))
+    return tuple(round(0.6 * g + 0.4 * c) for g, c in zip(ground, colour))
 
 
 def test_an_outline_is_the_masks_inner_edge():
