@@ -94,7 +94,9 @@ def save_video(
     ticks = _ticks(times, codec.ticks_per_second)
     pictures = _painted(source, painter, frames, progress)
     with _encoding(path), whole_file(path) as partial, closing(pictures):
-        _write_mp4(partial, pictures, painter.size_wh, info, codec, ticks)
+        _write_mp4(
+            partial, pictures, painter.size_wh, info.fps, codec, ticks, _last_duration(times, info)
+        )
     return codec.name
 
 
@@ -232,12 +234,13 @@ def _write_mp4(
     path: os.PathLike[str],
     pictures: Iterable[np.ndarray],
     size_wh: tuple[int, int],
-    info: VideoInfo,
+    fps: float,
     codec: _Codec,
     ticks: Sequence[int],
+    last_seconds: float,
 ) -> None:
     time_base = Fraction(1, codec.ticks_per_second)
-    rate = Fraction(info.fps or 1).limit_denominator(1001)
+    rate = Fraction(fps or 1).limit_denominator(1001)
     options = {"movflags": "+faststart", "video_track_timescale": str(codec.ticks_per_second)}
     with av.open(os.fspath(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream(codec.name, rate=rate or 1, options=dict(codec.options))
@@ -248,16 +251,23 @@ def _write_mp4(
         context.gop_size = max(1, min(250, round(2 * float(rate))))  # seeks land within 2 s
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
-        last = round(_last_duration(info.frame_times_seconds, info) * codec.ticks_per_second)
+        last = max(1, round(last_seconds * codec.ticks_per_second))
+        durations = iter([*(b - a for a, b in zip(ticks, ticks[1:])), last])
+
+        def write(frame: av.VideoFrame | None) -> None:
+            # Without B-frames packets come in the order of frames; the last one's
+            # duration is known to nobody but us.
+            for packet in stream.encode(frame):
+                packet.duration = next(durations, last)
+                container.mux(packet)
+
         for place, pixels in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(_even(pixels), format="rgb24").reformat(
                 format=codec.pixel_format, dst_colorspace="ITU709"
             )
             frame.pts, frame.time_base = ticks[place], time_base
-            after = ticks[place + 1] if place + 1 < len(ticks) else ticks[place] + last
-            frame.duration = max(1, after - ticks[place])
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            write(frame)
+        write(None)
 
 
 def _even(pixels: np.ndarray) -> np.ndarray:
