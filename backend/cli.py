@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Sequence
 
 from backend.logs import configure_logging
+from backend.preview_command import add_preview_parser
 from backend.settings import Settings
 from backend.training_commands import add_evaluate, add_finetune
 from converters.types import Box, Direction, Prompt
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_finetune(commands)
     add_evaluate(commands)
+    add_preview_parser(commands)
     return parser
 
 
