@@ -26,6 +26,7 @@ from converters.geometry import (
     ls_frames_count,
     pixel_to_percent_box,
 )
+from converters.label_studio import polygons
 from converters.label_studio.config import (
     ImageControl,
     ImageControlKind,
@@ -40,7 +41,8 @@ from converters.label_studio.keyframes import (
     is_number,
     read_sequence,
 )
-from converters.label_studio.results import prompt_keyframes
+from converters.label_studio.paths import InputError, at, named
+from converters.label_studio.results import labels_of, prompt_keyframes
 from converters.masks import decode_mask, mask_box, mask_runs
 from converters.types import MaskRLE, ObjectId, Track, VideoInfo
 
@@ -127,26 +129,38 @@ def region_to_track(
     probability. Raises ValueError naming the region for a malformed sequence
     or mask, or a mask of another size than the video.
     """
-    where = f"region {region.get('id')!r}"
+    with named(f"region {region.get('id')!r}"):
+        masks, scores = stored_masks(region, info, framerate)
+        for frame_index, keyframe in prompt_keyframes(region, info, framerate):
+            if not keyframe.carries_own_masks:
+                masks.pop(frame_index, None)
+                scores.pop(frame_index, None)
+        labels = labels_of(region, ("labels",))
+    return Track(region.get("id"), labels, masks, scores)
+
+
+def stored_masks(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> tuple[dict[int, MaskRLE], dict[int, float]]:
+    """frame index -> mask, and -> logit, of all that still belong to their key frame.
+
+    Sorted by frame. Raises InputError naming the value and the rule for a
+    malformed sequence or mask.
+    """
     masks: dict[int, MaskRLE] = {}
     scores: dict[int, float] = {}
-    for keyframe in read_sequence(region):
-        for frame_index, entry in _stored_masks(keyframe, info, framerate, where):
-            masks[frame_index] = _read_mask(entry, info, f"{where}, frame index {frame_index}")
-            scores.pop(frame_index, None)
-            if is_number(entry.get("score")) and 0 < entry["score"] < 1:
-                scores[frame_index] = math.log(entry["score"] / (1 - entry["score"]))
-    for frame_index, keyframe in prompt_keyframes(region, info, framerate):
-        if not keyframe.carries_own_masks:
-            masks.pop(frame_index, None)
-            scores.pop(frame_index, None)
-    labels = region["value"].get("labels") or []
+    for number, keyframe in enumerate(read_sequence(region)):
+        with at(f"value.sequence[{number}]"):
+            for frame_index, entry, path in _stored_masks(keyframe, info, framerate):
+                with at(path):
+                    masks[frame_index] = _read_mask(entry, info)
+                scores.pop(frame_index, None)
+                if is_number(entry.get("score")) and 0 < entry["score"] < 1:
+                    scores[frame_index] = math.log(entry["score"] / (1 - entry["score"]))
     in_order = sorted(masks)
-    return Track(
-        object_id=region.get("id"),
-        labels=tuple(labels),
-        masks={index: masks[index] for index in in_order},
-        scores={index: scores[index] for index in in_order if index in scores},
+    return (
+        {index: masks[index] for index in in_order},
+        {index: scores[index] for index in in_order if index in scores},
     )
 
 
@@ -157,13 +171,19 @@ def track_to_frame_regions(
     info: VideoInfo,
     frame_indices: Collection[int] | None = None,
     to_name: str | None = None,
+    polygon_tolerance_pixels: float = 1.0,
 ) -> list[dict[str, Any]]:
     """One result a frame on which the object is visible, sorted by frame.
 
     `item_index` is the frame index; `frame_indices` limits the frames. The
-    control is a BrushLabels, BitmaskLabels or RectangleLabels. Ids depend on
-    the control, the object and the frame alone, so that a later answer
-    replaces an earlier one; `meta.track` names the object.
+    control is a BrushLabels, BitmaskLabels, PolygonLabels, VectorLabels or
+    RectangleLabels. Ids depend on the control, the object and the frame alone,
+    so that a later answer replaces an earlier one; `meta.track` names the
+    object.
+
+    A polygon or vector is one closed line around all parts and holes (see
+    `polygons`), smoothed so that it stays within `polygon_tolerance_pixels`
+    of the mask's edge: few points are easy to edit. 0 keeps every pixel.
 
     Raises ValueError for a kind of control that is not written here, a label
     that it lacks, no label at all, a frame outside the video, or a mask of
@@ -199,7 +219,7 @@ def track_to_frame_regions(
             "item_index": frame_index,
             "meta": {"track": track.object_id},
             "value": {
-                **write_value(track.masks[frame_index]),
+                **write_value(track.masks[frame_index], polygon_tolerance_pixels),
                 control.kind.result_type: list(track.labels),
             },
         }
@@ -264,7 +284,8 @@ def _boxes(track: Track, info: VideoInfo) -> dict[int, tuple[float, ...]]:
         where = f"object {track.object_id!r}, frame index {frame_index}"
         if not 0 <= frame_index < info.frame_count:
             raise ValueError(f"{where}: must be in [0, {info.frame_count})")
-        _check_size(mask, info, where)
+        with named(where):
+            _check_size(mask, info)
         box = mask_box(mask)
         if box is not None:
             percent = pixel_to_percent_box(box, (info.height, info.width))
@@ -272,10 +293,10 @@ def _boxes(track: Track, info: VideoInfo) -> dict[int, tuple[float, ...]]:
     return boxes
 
 
-def _check_size(mask: MaskRLE, info: VideoInfo, where: str) -> None:
+def _check_size(mask: MaskRLE, info: VideoInfo) -> None:
     if (mask.height, mask.width) != (info.height, info.width):
         raise ValueError(
-            f"{where}: mask has size {mask.height} x {mask.width}, must be the "
+            f"mask has size {mask.height} x {mask.width}, must be the "
             f"video's, {info.height} x {info.width}"
         )
 
@@ -286,7 +307,8 @@ def _drawn_keyframes(
     """LS frame -> a person's key frame."""
     if source_region is None:
         return {}
-    found = prompt_keyframes(source_region, info, framerate)
+    with named(f"region {source_region.get('id')!r}"):
+        found = prompt_keyframes(source_region, info, framerate)
     return {keyframe.ls_frame: keyframe for _, keyframe in found}
 
 
@@ -449,24 +471,25 @@ def _probability(logit: float) -> float:
 
 
 def _stored_masks(
-    keyframe: Keyframe, info: VideoInfo, framerate: float, where: str
-) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    """(frame index, entry) of each mask that is still this key frame's."""
+    keyframe: Keyframe, info: VideoInfo, framerate: float
+) -> Iterable[tuple[int, Mapping[str, Any], str]]:
+    """(frame index, entry, its path) of each mask that is still this key frame's."""
     riding = keyframe.fields.get("masks")
     if keyframe.carries_own_masks and isinstance(riding, Mapping):
         for key, entry in riding.items():
             if not _is_frame_index(key, info) or not isinstance(entry, Mapping):
-                raise ValueError(
-                    f"{where}: masks at frame {keyframe.ls_frame} has entry {key!r}, must "
-                    f"be an object under a frame index in [0, {info.frame_count})"
+                raise InputError(
+                    "masks",
+                    f"entry {str(key)[:40]!r} must be an object under a frame index in "
+                    f"[0, {info.frame_count})",
                 )
-            yield int(key), entry
+            yield int(key), entry, f"masks.{key}"
     if keyframe.carries_own_mask:
         frame_index = ls_frame_to_index(
             keyframe.ls_frame, framerate, info.frame_times_seconds
         )
         score = keyframe.fields.get("score")
-        yield frame_index, {**keyframe.fields["mask"], "score": score}
+        yield frame_index, {**keyframe.fields["mask"], "score": score}, "mask"
 
 
 def _is_frame_index(key: object, info: VideoInfo) -> bool:
@@ -474,16 +497,15 @@ def _is_frame_index(key: object, info: VideoInfo) -> bool:
     return is_number_text and len(key) < 10 and int(key) < info.frame_count
 
 
-def _read_mask(entry: Mapping[str, Any], info: VideoInfo, where: str) -> MaskRLE:
+def _read_mask(entry: Mapping[str, Any], info: VideoInfo) -> MaskRLE:
     size = entry.get("size")
     if not isinstance(size, list) or len(size) != 2:
-        raise ValueError(f"{where}: mask size {size!r} must be [height, width]")
+        raise InputError("size", f"{size!r} must be [height, width]")
     mask = MaskRLE(size[0], size[1], entry.get("counts"))
-    _check_size(mask, info, where)
-    try:
+    with at("size"):
+        _check_size(mask, info)
+    with at("counts"):
         mask_runs(mask)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
     return mask
 
 
@@ -505,10 +527,35 @@ def _rectangle_value(mask: MaskRLE) -> dict[str, Any]:
     return {**dict(zip(BOX_FIELDS, percent)), "rotation": 0}
 
 
+def _polygon_value(mask: MaskRLE, tolerance_pixels: float) -> dict[str, Any]:
+    points = outline_percent(mask, tolerance_pixels)
+    return {"points": [list(point) for point in points], "closed": True}
+
+
+def _vector_value(mask: MaskRLE, tolerance_pixels: float) -> dict[str, Any]:
+    points = outline_percent(mask, tolerance_pixels)
+    return {"vertices": polygons.vertices_of(points), "closed": True}
+
+
+def outline_percent(mask: MaskRLE, tolerance_pixels: float) -> list[tuple[float, float]]:
+    """One closed line around the mask, in percent of the frame.
+
+    Empty for an empty mask. What the tolerance would make vanish keeps its
+    exact outline instead.
+    """
+    pixels, size_hw = decode_mask(mask), (mask.height, mask.width)
+    outline = polygons.mask_outline(pixels, tolerance_pixels=tolerance_pixels)
+    if not polygons.outline_mask(outline, size_hw).any():
+        outline = polygons.mask_outline(pixels)
+    return polygons.to_percent(outline, size_hw)
+
+
 _VALUE_WRITERS = {
-    ImageControlKind.BRUSH: _brush_value,
-    ImageControlKind.BITMASK: _bitmask_value,
-    ImageControlKind.RECTANGLE: _rectangle_value,
+    ImageControlKind.BRUSH: lambda mask, _: _brush_value(mask),
+    ImageControlKind.BITMASK: lambda mask, _: _bitmask_value(mask),
+    ImageControlKind.RECTANGLE: lambda mask, _: _rectangle_value(mask),
+    ImageControlKind.POLYGON: _polygon_value,
+    ImageControlKind.VECTOR: _vector_value,
 }
 
 

@@ -363,9 +363,9 @@ def test_tracks_that_make_no_region_are_refused(track, options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"counts": "?"}, "'car', frame index 0: mask counts '\\?' (end|cover)"),
+        ({"counts": "?"}, r"'car': value\.sequence\[0\]\.mask\.counts: mask counts '\?' (end|cover)"),
         ({"counts": 7}, "must be a str"),
-        ({"size": [48]}, r"mask size \[48\] must be \[height, width\]"),
+        ({"size": [48]}, r"mask\.size: \[48\] must be \[height, width\]"),
         ({"size": [480, 640]}, "mask has size 480 x 640, must be the video's"),
     ],
 )
@@ -380,7 +380,7 @@ def test_malformed_masks_name_the_region(change, message):
 def test_masks_of_no_frame_name_the_region(key):
     region = to_region(moving_track(INFO, range(3)))
     sequence_of(region)[0]["masks"] = {key: {}}
-    with pytest.raises(ValueError, match="region 'car': masks at frame 1 has entry"):
+    with pytest.raises(ValueError, match=r"region 'car': value\.sequence\[0\]\.masks: entry"):
         region_to_track(region, INFO, 25)
 
 
