@@ -55,6 +55,19 @@ class PercentBox:
             rotation_degrees=self.rotation_degrees,
         )
 
+    def corners(self, size_hw: tuple[int, int]) -> list[tuple[float, float]]:
+        """Its four corners (x, y) in pixels, clockwise from the top left, not clipped."""
+        height, width = size_hw
+        left, top = self.x_percent * width / 100, self.y_percent * height / 100
+        across = self.width_percent * width / 100
+        down = self.height_percent * height / 100
+        cosine = math.cos(math.radians(self.rotation_degrees))
+        sine = math.sin(math.radians(self.rotation_degrees))
+        return [
+            (left + x * cosine - y * sine, top + x * sine + y * cosine)
+            for x, y in ((0.0, 0.0), (across, 0.0), (across, down), (0.0, down))
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:

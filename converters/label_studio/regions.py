@@ -112,7 +112,7 @@ def track_to_video_region(
     }
     if "meta" in source:
         region["meta"] = source["meta"]
-    scores = [_probability(track.scores[i]) for i in timeline.boxes if i in track.scores]
+    scores = [probability_of(track.scores[i]) for i in timeline.boxes if i in track.scores]
     if scores:
         region["score"] = round(sum(scores) / len(scores), _SCORE_DECIMALS)
     return region
@@ -153,10 +153,10 @@ def stored_masks(
         with at(f"value.sequence[{number}]"):
             for frame_index, entry, path in _stored_masks(keyframe, info, framerate):
                 with at(path):
-                    masks[frame_index] = _read_mask(entry, info)
+                    masks[frame_index] = read_stored_mask(entry, info)
                 scores.pop(frame_index, None)
-                if is_number(entry.get("score")) and 0 < entry["score"] < 1:
-                    scores[frame_index] = math.log(entry["score"] / (1 - entry["score"]))
+                if (logit := logit_of(entry.get("score"))) is not None:
+                    scores[frame_index] = logit
     in_order = sorted(masks)
     return (
         {index: masks[index] for index in in_order},
@@ -224,7 +224,7 @@ def track_to_frame_regions(
             },
         }
         if frame_index in track.scores:
-            region["score"] = _probability(track.scores[frame_index])
+            region["score"] = probability_of(track.scores[frame_index])
         regions.append(region)
     return regions
 
@@ -279,18 +279,23 @@ class _Timeline:
 
 def _boxes(track: Track, info: VideoInfo) -> dict[int, tuple[float, ...]]:
     """Percent box around each mask that is not empty; checks frames and sizes."""
+    check_track(track, info)
     boxes = {}
     for frame_index, mask in track.masks.items():
-        where = f"object {track.object_id!r}, frame index {frame_index}"
-        if not 0 <= frame_index < info.frame_count:
-            raise ValueError(f"{where}: must be in [0, {info.frame_count})")
-        with named(where):
-            _check_size(mask, info)
         box = mask_box(mask)
         if box is not None:
             percent = pixel_to_percent_box(box, (info.height, info.width))
             boxes[frame_index] = tuple(round(v, _PERCENT_DECIMALS) for v in percent)
     return boxes
+
+
+def check_track(track: Track, info: VideoInfo) -> None:
+    """Raises ValueError for a frame outside the video or a mask of another size."""
+    for frame_index, mask in track.masks.items():
+        with named(f"object {track.object_id!r}, frame index {frame_index}"):
+            if not 0 <= frame_index < info.frame_count:
+                raise ValueError(f"must be in [0, {info.frame_count})")
+            _check_size(mask, info)
 
 
 def _check_size(mask: MaskRLE, info: VideoInfo) -> None:
@@ -416,10 +421,10 @@ def _own_keyframe(
         "frame": ls_frame,
         **dict(zip(BOX_FIELDS, box)),
         "rotation": 0,
-        "mask": {"frame": ls_frame, "box": box, **_stored_mask(mask)},
+        "mask": {"frame": ls_frame, "box": box, **stored_mask(mask)},
     }
     if frame_index in track.scores:
-        keyframe["score"] = _probability(track.scores[frame_index])
+        keyframe["score"] = probability_of(track.scores[frame_index])
     return keyframe
 
 
@@ -449,22 +454,30 @@ def _add_riding_masks(
         if frame_index in carried:
             continue
         before = max(int(np.searchsorted(indices, frame_index, side="right")) - 1, 0)
-        entry: dict[str, Any] = _stored_mask(track.masks[frame_index])
+        entry: dict[str, Any] = stored_mask(track.masks[frame_index])
         if frame_index in track.scores:
-            entry["score"] = _probability(track.scores[frame_index])
+            entry["score"] = probability_of(track.scores[frame_index])
         sequence[before].setdefault("masks", {})[str(frame_index)] = entry
 
 
-def _stored_mask(mask: MaskRLE) -> dict[str, Any]:
+def stored_mask(mask: MaskRLE) -> dict[str, Any]:
+    """A mask as key frames carry it."""
     return {"size": [mask.height, mask.width], "counts": mask.counts}
 
 
-def _probability(logit: float) -> float:
-    """Sigmoid, kept off 0 and 1 so that it can be turned back."""
+def probability_of(logit: float) -> float:
+    """The stored score of a logit: sigmoid, kept off 0 and 1 so that it can be turned back."""
     odds = math.exp(-abs(float(logit)))
     probability = 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)
     smallest = 10**-_SCORE_DECIMALS
     return min(max(round(probability, _SCORE_DECIMALS), smallest), 1 - smallest)
+
+
+def logit_of(probability: object) -> float | None:
+    """A stored score turned back; None for one that is missing or not in (0, 1)."""
+    if not is_number(probability) or not 0 < probability < 1:
+        return None
+    return math.log(probability / (1 - probability))
 
 
 # --- reading key frames ------------------------------------------------------
@@ -474,16 +487,9 @@ def _stored_masks(
     keyframe: Keyframe, info: VideoInfo, framerate: float
 ) -> Iterable[tuple[int, Mapping[str, Any], str]]:
     """(frame index, entry, its path) of each mask that is still this key frame's."""
-    riding = keyframe.fields.get("masks")
-    if keyframe.carries_own_masks and isinstance(riding, Mapping):
-        for key, entry in riding.items():
-            if not _is_frame_index(key, info) or not isinstance(entry, Mapping):
-                raise InputError(
-                    "masks",
-                    f"entry {str(key)[:40]!r} must be an object under a frame index in "
-                    f"[0, {info.frame_count})",
-                )
-            yield int(key), entry, f"masks.{key}"
+    if keyframe.carries_own_masks:
+        for frame_index, entry in riding_masks(keyframe.fields, info):
+            yield frame_index, entry, f"masks.{frame_index}"
     if keyframe.carries_own_mask:
         frame_index = ls_frame_to_index(
             keyframe.ls_frame, framerate, info.frame_times_seconds
@@ -492,12 +498,31 @@ def _stored_masks(
         yield frame_index, {**keyframe.fields["mask"], "score": score}, "mask"
 
 
+def riding_masks(
+    keyframe: Mapping[str, Any], info: VideoInfo
+) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    """(frame index, entry) of a key frame's `masks`.
+
+    Raises InputError for an entry that is no object under a frame index.
+    """
+    riding = keyframe.get("masks")
+    for key, entry in riding.items() if isinstance(riding, Mapping) else ():
+        if not _is_frame_index(key, info) or not isinstance(entry, Mapping):
+            raise InputError(
+                "masks",
+                f"entry {str(key)[:40]!r} must be an object under a frame index in "
+                f"[0, {info.frame_count})",
+            )
+        yield int(key), entry
+
+
 def _is_frame_index(key: object, info: VideoInfo) -> bool:
     is_number_text = isinstance(key, str) and key.isascii() and key.isdigit()
     return is_number_text and len(key) < 10 and int(key) < info.frame_count
 
 
-def _read_mask(entry: Mapping[str, Any], info: VideoInfo) -> MaskRLE:
+def read_stored_mask(entry: Mapping[str, Any], info: VideoInfo) -> MaskRLE:
+    """A stored mask, checked; raises InputError naming the field and the rule."""
     size = entry.get("size")
     if not isinstance(size, list) or len(size) != 2:
         raise InputError("size", f"{size!r} must be [height, width]")
