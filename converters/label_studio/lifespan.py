@@ -64,9 +64,10 @@ def read_lifespan(region: Mapping[str, Any], info: VideoInfo, framerate: float) 
     last = last_ls_frame(region, info, framerate)
     timeline = _Timeline(info, framerate, last)
     boxes = _boxes_by_index(sequence, timeline)
+    shown = shown_keyframes(sequence)
     unanswered = [
         (number, keyframe)
-        for number, keyframe in enumerate(shown := shown_keyframes(sequence))
+        for number, keyframe in enumerate(shown)
         if keyframe.is_prompt and not keyframe.carries_own_masks and keyframe.ls_frame <= last
     ]
     outdated = np.zeros(info.frame_count, bool)
