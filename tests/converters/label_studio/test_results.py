@@ -2,20 +2,22 @@ import numpy as np
 import pytest
 
 from converters import bitmask_png, brush_rle
+from converters.label_studio import polygons
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.results import frame_requests, video_requests
 from converters.types import Box
 from tests.converters.cases import DATA, blob, constant_rate_info, payload
 
 VIDEO_CONFIG = parse_label_config((DATA / "configs/config_video_rectangle.xml").read_text())
-FRAMES_CONFIG = parse_label_config(
-    """<View><Image name="img" valueList="$frames"/>
+FRAMES_XML = """<View><Image name="img" valueList="$frames"/>
     <BrushLabels name="brush" toName="img"><Label value="Car"/><Label value="Dog"/></BrushLabels>
     <BitmaskLabels name="bm" toName="img"><Label value="Car"/><Label value="Dog"/></BitmaskLabels>
     <KeyPointLabels name="kp" toName="img"><Label value="Car"/><Label value="Dog"/></KeyPointLabels>
     <RectangleLabels name="rect" toName="img"><Label value="Car"/><Label value="Dog"/></RectangleLabels>
+    <PolygonLabels name="poly" toName="img"><Label value="Car"/><Label value="Dog"/></PolygonLabels>
+    <VectorLabels name="vector" toName="img"><Label value="Car"/><Label value="Dog"/></VectorLabels>
     </View>"""
-)
+FRAMES_CONFIG = parse_label_config(FRAMES_XML)
 INFO = constant_rate_info(100, width=640, height=360)
 FRAMES = constant_rate_info(6, width=320, height=240)
 
@@ -204,7 +206,10 @@ def test_two_regions_of_one_id_are_refused():
 
 
 def mark(kind, value, *, id="m1", item_index=0, labels=("Car",), **fields):
-    names = {"keypointlabels": "kp", "rectanglelabels": "rect", "brushlabels": "brush", "bitmasklabels": "bm"}
+    names = {
+        "keypointlabels": "kp", "rectanglelabels": "rect", "brushlabels": "brush",
+        "bitmasklabels": "bm", "polygonlabels": "poly", "vectorlabels": "vector",
+    }  # fmt: skip
     return {
         "id": id,
         "type": kind,
@@ -235,6 +240,16 @@ def brush(mask, **fields):
 
 def bitmask(mask, **fields):
     return mark("bitmasklabels", {"imageDataURL": bitmask_png.encode(mask)}, **fields)
+
+
+def polygon(mask, **fields):
+    points = polygons.to_percent(polygons.mask_outline(mask), mask.shape)
+    return mark("polygonlabels", {"points": [list(p) for p in points]}, **fields)
+
+
+def vector(mask, **fields):
+    points = polygons.to_percent(polygons.mask_outline(mask), mask.shape)
+    return mark("vectorlabels", {"vertices": polygons.vertices_of(points)}, **fields)
 
 
 def read_frames(*results):
@@ -310,7 +325,7 @@ def test_regions_that_share_our_track_are_one_object():
     assert [(r.object_id, len(r.prompts)) for r in requests] == [("t", 2), ("c", 1)]
 
 
-@pytest.mark.parametrize("draw", [brush, bitmask])
+@pytest.mark.parametrize("draw", [brush, bitmask, polygon, vector])
 def test_a_mask_drawn_by_hand_is_a_mask_prompt(draw):
     mask = blob(240, 320)
     (request,) = read_frames(draw(mask, item_index=4))
@@ -368,6 +383,9 @@ def test_a_missing_item_index_is_the_first_frame():
         (mark("brushlabels", {"format": "png", "rle": []}), "value.format: 'png' must be 'rle'"),
         (mark("brushlabels", {"format": "rle", "rle": []}), "'m1': value.rle: rle has 0 bytes"),
         (mark("brushlabels", {"format": "rle"}), "'m1': value.rle: rle of type NoneType"),
+        (mark("polygonlabels", {}), "'m1': value.points: None must be a list of three"),
+        (mark("polygonlabels", {"points": [[0, 0], [1e-9, 0], [0, 1e-9]]}), "its mask is empty"),
+        (mark("vectorlabels", {"vertices": [7, 7, 7]}), r"value.vertices\[0\]: 7 must be an object"),
         (mark("bitmasklabels", {}), "'m1': value.imageDataURL: bitmask .*must be a data URL"),
     ],
 )
