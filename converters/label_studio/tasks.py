@@ -106,7 +106,8 @@ def _task_data(
     for tag in config.videos:
         field = _FIELD_ALONE.fullmatch(tag.framerate)
         is_missing = field is not None and data.get(field.group(1)) is None
-        if is_missing and _is_in(tag.value, data) and video.info.fps > 0:
+        # The editor takes a value below 1 for seconds a frame.
+        if is_missing and _is_in(tag.value, data) and video.info.fps >= 1:
             data[field.group(1)] = video.info.fps
     return data
 
