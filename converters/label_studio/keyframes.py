@@ -79,6 +79,8 @@ class Keyframe:
     box: PercentBox
     fields: Mapping[str, Any]
     """The entry as it was stored."""
+    position: int = 0
+    """Its place in the stored sequence."""
 
     @property
     def carries_own_mask(self) -> bool:
@@ -115,15 +117,41 @@ class Keyframe:
 def read_sequence(region: Mapping[str, Any]) -> tuple[Keyframe, ...]:
     """The keyframes of a VideoRectangle result, in stored order.
 
+    An export with "interpolate key frames" holds a copy of the keyframe
+    before on every frame, marked `auto`; where it has the interpolated box it
+    is passed over, as it says nothing.
+
     Raises InputError naming the value ("value.sequence[7].x") and the rule
     when the sequence or a keyframe is malformed. `enabled` and `rotation` may
     be missing; the editor takes them as false and 0.
     """
     keyframes = []
-    for number, item in enumerate(sequence_of(region)):
-        with at(f"value.sequence[{number}]"):
-            keyframes.append(read_keyframe(item))
-    return tuple(keyframes)
+    for position, item in enumerate(sequence_of(region)):
+        with at(f"value.sequence[{position}]"):
+            keyframes.append(read_keyframe(item, position))
+    return _without_interpolated(keyframes)
+
+
+def _without_interpolated(keyframes: list[Keyframe]) -> tuple[Keyframe, ...]:
+    drawn = [keyframe for keyframe in keyframes if keyframe.fields.get("auto") is not True]
+    if len(drawn) == len(keyframes) or not drawn:
+        return tuple(keyframes)
+    boxes = editor_boxes(drawn, max(keyframe.ls_frame for keyframe in keyframes))
+    return tuple(
+        keyframe
+        for keyframe in keyframes
+        if keyframe.fields.get("auto") is not True
+        or keyframe.ls_frame not in boxes
+        or not _have_one_place(keyframe.box, boxes[keyframe.ls_frame])
+    )
+
+
+def _have_one_place(first: PercentBox, second: PercentBox) -> bool:
+    """But for the rotation, which Label Studio's exporter interpolates in its own way."""
+    return all(
+        abs(getattr(first, name) - getattr(second, name)) <= _BOX_TOLERANCE_PERCENT
+        for name in ("x_percent", "y_percent", "width_percent", "height_percent")
+    )
 
 
 def sequence_of(region: Mapping[str, Any]) -> list[Any]:
@@ -136,8 +164,11 @@ def sequence_of(region: Mapping[str, Any]) -> list[Any]:
     return value["sequence"]
 
 
-def read_keyframe(item: object) -> Keyframe:
-    """Raises InputError naming the field and the rule."""
+def read_keyframe(item: object, position: int = 0) -> Keyframe:
+    """One checked entry of a sequence.
+
+    Raises InputError naming the field and the rule.
+    """
     if not isinstance(item, Mapping):
         raise InputError("", f"{item!r} must be an object")
     frame = read_ls_frame(item)
@@ -154,6 +185,7 @@ def read_keyframe(item: object) -> Keyframe:
             rotation_degrees=float(item.get("rotation") or 0.0),
         ),
         fields=item,
+        position=position,
     )
 
 

@@ -176,7 +176,8 @@ def _walk(left: list[bytearray], offsets: list[int], start: int) -> list[int]:
         if turned != direction:
             corners.append(position)
         direction = turned
-    if corners and corners[-1] != start and not _is_straight(corners[-1], start, corners[0], offsets):
+    ends_at_start = not corners or corners[-1] == start
+    if not ends_at_start and not _is_straight(corners[-1], start, corners[0], offsets):
         corners.append(start)
     return corners
 
@@ -277,7 +278,8 @@ def _check_number(value: object, path: str) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
         raise InputError(path, f"{value!r} must be a finite number")
     if abs(value) > _FARTHEST_PERCENT:
-        raise InputError(path, f"{value!r} must be from -{_FARTHEST_PERCENT} to {_FARTHEST_PERCENT}")
+        rule = f"must be from -{_FARTHEST_PERCENT} to {_FARTHEST_PERCENT}"
+        raise InputError(path, f"{value!r} {rule}")
 
 
 def _shortened(value: object) -> str:

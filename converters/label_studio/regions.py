@@ -149,8 +149,8 @@ def stored_masks(
     """
     masks: dict[int, MaskRLE] = {}
     scores: dict[int, float] = {}
-    for number, keyframe in enumerate(read_sequence(region)):
-        with at(f"value.sequence[{number}]"):
+    for keyframe in read_sequence(region):
+        with at(f"value.sequence[{keyframe.position}]"):
             for frame_index, entry, path in _stored_masks(keyframe, info, framerate):
                 with at(path):
                     masks[frame_index] = read_stored_mask(entry, info)

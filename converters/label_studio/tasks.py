@@ -9,14 +9,17 @@ VideoVector); on an `<Image>` it is one region a frame.
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
 
 from converters.label_studio.config import (
     ImageControl,
     ImageControlKind,
     ImageTag,
     LabelConfig,
+    VideoRectangleControl,
     VideoTag,
+    VideoVectorControl,
     parse_label_config,
     resolve_framerate,
     resolve_value,
@@ -28,7 +31,7 @@ from converters.label_studio.regions import (
     track_to_video_region,
 )
 from converters.label_studio.video_vector import track_to_video_vector_region
-from converters.types import AnnotatedVideo, Track
+from converters.types import AnnotatedVideo, Track, VideoInfo
 
 MediaUrls = Callable[[AnnotatedVideo], str | Sequence[str] | Mapping[str, Any]]
 """What Label Studio opens for a video: the URL of its file, those of its
@@ -74,14 +77,13 @@ def to_tasks(
     config = parse_label_config(label_config)
     if image_control is not None:
         config.image_control(image_control)
+    writer = _Writer(config, keyframes, min_iou, image_control, polygon_tolerance_pixels)
 
     def tasks() -> Iterator[dict[str, Any]]:
         for video in videos:
             with named(f"video {video.name!r}"):
                 data = _task_data(video, config, media_urls(video))
-                regions = _regions(
-                    video, config, data, keyframes, min_iou, image_control, polygon_tolerance_pixels
-                )
+                regions = writer.regions(video, data)
             scores = [region["score"] for region in regions if "score" in region]
             prediction: dict[str, Any] = {"model_version": model_version, "result": regions}
             if scores:
@@ -144,37 +146,99 @@ def _is_in(template: str, data: Mapping[str, Any]) -> bool:
 # --- its regions -------------------------------------------------------------
 
 
-def _regions(
-    video: AnnotatedVideo,
-    config: LabelConfig,
-    data: Mapping[str, Any],
-    keyframes: KeyframeChoice,
-    min_iou: float,
-    image_control: str | None,
-    polygon_tolerance_pixels: float,
-) -> list[dict[str, Any]]:
-    _check_ids(video)
-    regions: list[dict[str, Any]] = []
-    had_place = False
-    for tag in config.videos:
-        if _is_in(tag.value, data) and _video_controls(config, tag):
-            had_place = True
-            regions += _video_regions(
-                video, config, tag, resolve_framerate(tag, data), keyframes, min_iou,
-                polygon_tolerance_pixels,
-            )  # fmt: skip
-    for image in config.images:
-        template = image.value_list if image.value_list is not None else image.value or ""
-        if _is_in(template, data) and _image_controls(config, image, image_control):
-            had_place = True
-            _check_frames(video, resolve_value(template, data), image)
-            regions += _image_regions(video, config, image, image_control, polygon_tolerance_pixels)
-    if not had_place:
-        raise ValueError(
-            f"the task's data has {sorted(data)}, which fills no <Video> or <Image> of the "
-            "label config that takes masks"
+@dataclass(frozen=True)
+class _Writer:
+    """The options of `to_tasks`, and what they make of a video."""
+
+    config: LabelConfig
+    keyframes: KeyframeChoice
+    min_iou: float
+    image_control: str | None
+    polygon_tolerance_pixels: float
+
+    def regions(self, video: AnnotatedVideo, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+        _check_ids(video)
+        regions: list[dict[str, Any]] = []
+        had_place = False
+        for tag in self.config.videos:
+            rectangles = _on(tag, self.config.video_rectangles)
+            vectors = _on(tag, self.config.video_vectors)
+            if _is_in(tag.value, data) and (rectangles or vectors):
+                had_place = True
+                framerate = resolve_framerate(tag, data)
+                for track in video.tracks:
+                    region = self._video_region(track, video.info, framerate, rectangles, vectors)
+                    if region is not None:
+                        regions.append({**region, "to_name": tag.name})
+        for image in self.config.images:
+            template = image.value_list if image.value_list is not None else image.value or ""
+            controls = self._image_controls(image)
+            if _is_in(template, data) and controls:
+                had_place = True
+                _check_frames(video, resolve_value(template, data), image)
+                for track in video.tracks:
+                    regions += track_to_frame_regions(
+                        track,
+                        control=_with_labels(controls, track),
+                        info=video.info,
+                        to_name=image.name,
+                        polygon_tolerance_pixels=self.polygon_tolerance_pixels,
+                    )
+        if not had_place:
+            raise ValueError(
+                f"the task's data has {sorted(data)}, which fills no <Video> or <Image> of the "
+                "label config that takes masks"
+            )
+        return regions
+
+    def _video_region(
+        self,
+        track: Track,
+        info: VideoInfo,
+        framerate: float,
+        rectangles: Sequence[VideoRectangleControl],
+        vectors: Sequence[VideoVectorControl],
+    ) -> dict[str, Any] | None:
+        if rectangles:
+            return track_to_video_region(
+                track,
+                control=_with_labels(rectangles, track),
+                info=info,
+                framerate=framerate,
+                keyframes=self.keyframes,
+                min_iou=self.min_iou,
+            )
+        return track_to_video_vector_region(
+            track,
+            control=_with_labels(vectors, track),
+            info=info,
+            framerate=framerate,
+            polygon_tolerance_pixels=self.polygon_tolerance_pixels,
         )
-    return regions
+
+    def _image_controls(self, image: ImageTag) -> list[ImageControl]:
+        """Controls on the image that take masks, the most exact first."""
+        return [
+            control
+            for kind in _OUTPUT_KINDS
+            for control in _on(image, self.config.image_controls_of(kind))
+            if self.image_control in (None, control.name)
+        ]
+
+
+_Control = TypeVar("_Control", VideoRectangleControl, VideoVectorControl, ImageControl)
+
+
+def _on(tag: VideoTag | ImageTag, controls: Sequence[_Control]) -> list[_Control]:
+    return [control for control in controls if tag.name in control.to_names]
+
+
+def _with_labels(controls: Sequence[_Control], track: Track) -> _Control:
+    """The first control that has the track's labels; else the first, which says what it lacks."""
+    for control in controls:
+        if control.has_dynamic_labels or set(track.labels) <= set(control.labels):
+            return control
+    return controls[0]
 
 
 def _check_ids(video: AnnotatedVideo) -> None:
@@ -188,58 +252,6 @@ def _check_ids(video: AnnotatedVideo) -> None:
         )
 
 
-def _video_controls(config: LabelConfig, tag: VideoTag) -> list[Any]:
-    controls = (*config.video_rectangles, *config.video_vectors)
-    return [control for control in controls if tag.name in control.to_names]
-
-
-def _video_regions(
-    video: AnnotatedVideo,
-    config: LabelConfig,
-    tag: VideoTag,
-    framerate: float,
-    keyframes: KeyframeChoice,
-    min_iou: float,
-    polygon_tolerance_pixels: float,
-) -> list[dict[str, Any]]:
-    rectangles = [c for c in config.video_rectangles if tag.name in c.to_names]
-    vectors = [c for c in config.video_vectors if tag.name in c.to_names]
-    regions = []
-    for track in video.tracks:
-        if rectangles:
-            region = track_to_video_region(
-                track,
-                control=_with_labels(rectangles, track),
-                info=video.info,
-                framerate=framerate,
-                keyframes=keyframes,
-                min_iou=min_iou,
-            )
-        else:
-            region = track_to_video_vector_region(
-                track,
-                control=_with_labels(vectors, track),
-                info=video.info,
-                framerate=framerate,
-                polygon_tolerance_pixels=polygon_tolerance_pixels,
-            )
-        if region is not None:
-            regions.append({**region, "to_name": tag.name})
-    return regions
-
-
-def _image_controls(
-    config: LabelConfig, image: ImageTag, name: str | None
-) -> list[ImageControl]:
-    """Controls on the image that take masks, the most exact first."""
-    return [
-        control
-        for kind in _OUTPUT_KINDS
-        for control in config.image_controls_of(kind)
-        if image.name in control.to_names and name in (None, control.name)
-    ]
-
-
 def _check_frames(video: AnnotatedVideo, media: object, image: ImageTag) -> None:
     count = 1 if image.value_list is None else len(media) if isinstance(media, list) else 0
     if count != video.info.frame_count:
@@ -247,31 +259,3 @@ def _check_frames(video: AnnotatedVideo, media: object, image: ImageTag) -> None
             f"<Image name={image.name!r}> gets {count} images, must get one for each of "
             f"the video's {video.info.frame_count} frames"
         )
-
-
-def _image_regions(
-    video: AnnotatedVideo,
-    config: LabelConfig,
-    image: ImageTag,
-    name: str | None,
-    polygon_tolerance_pixels: float,
-) -> list[dict[str, Any]]:
-    controls = _image_controls(config, image, name)
-    regions: list[dict[str, Any]] = []
-    for track in video.tracks:
-        regions += track_to_frame_regions(
-            track,
-            control=_with_labels(controls, track),
-            info=video.info,
-            to_name=image.name,
-            polygon_tolerance_pixels=polygon_tolerance_pixels,
-        )
-    return regions
-
-
-def _with_labels(controls: Sequence[Any], track: Track) -> Any:
-    """The first control that has the track's labels; else the first, which says what it lacks."""
-    for control in controls:
-        if control.has_dynamic_labels or set(track.labels) <= set(control.labels):
-            return control
-    return controls[0]

@@ -181,7 +181,7 @@ def _add_riding_masks(
 def _read_shapes(
     region: Mapping[str, Any], size_hw: tuple[int, int]
 ) -> dict[int, tuple[Mapping[str, Any], np.ndarray | None, int]]:
-    """LS frame -> (keyframe, its outline in pixels or None, its number); the first of duplicates."""
+    """LS frame -> (keyframe, its outline in pixels or None, its place); the first of duplicates."""
     shapes: dict[int, tuple[Mapping[str, Any], np.ndarray | None, int]] = {}
     for number, item in enumerate(sequence_of(region)):
         with at(f"value.sequence[{number}]"):

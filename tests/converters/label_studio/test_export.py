@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from label_studio_sdk._extensions.label_studio_tools.postprocessing.video import (
+    extract_key_frames,
+)
 from label_studio_sdk.converter import Converter
 
 from converters import bitmask_png, brush_rle
@@ -21,6 +24,7 @@ from converters.label_studio.export import (
 )
 from converters.label_studio.keyframes import editor_box, editor_boxes
 from converters.label_studio.regions import track_to_frame_regions, track_to_video_region
+from converters.label_studio.results import video_requests
 from converters.masks import decode_mask, encode_mask, mask_box
 from converters.types import AnnotatedVideo, Box, Track, VideoInfo
 from tests.converters.cases import (
@@ -270,7 +274,8 @@ def moved_last(region):
 def plain_new_key_frame(region):
     """One that inherits nothing, as from the editor's button."""
     region = copy.deepcopy(region)
-    new = {"frame": 16, "enabled": True, "rotation": 0, "x": 1, "y": 1, "width": 9, "height": 9}
+    new = {"frame": 16, "time": 16 / 25, "enabled": True, "rotation": 0}
+    new |= {"x": 1, "y": 1, "width": 9, "height": 9}
     region["value"]["sequence"].insert(2, new)
     return region
 
@@ -294,6 +299,43 @@ def test_frames_around_an_edit_are_stale_and_listed(change, stale):
     item = exported(video_task(change(region)), stale="leave-out")
     assert item.stale == {"a": tuple(stale)}
     assert masks_of(item) == {i: m for i, m in track.masks.items() if i not in stale}
+
+
+@pytest.mark.parametrize(("change", "stale"), EDITS)
+def test_without_the_video_the_same_frames_are_stale(change, stale):
+    track, region = tracked()
+    task = video_task(change(region))
+    for config in (VIDEO_CONFIG, None):
+        item = exported(task, config=config, info=None, stale="leave-out")
+        assert item.stale == {"a": tuple(stale)} and item.video.info.fps == 25
+        assert masks_of(item) == {i: m for i, m in track.masks.items() if i not in stale}
+
+
+@pytest.mark.parametrize("change", [lambda region: region, *(change for change, _ in EDITS)])
+def test_an_export_with_interpolated_key_frames_is_the_same(change):
+    _, region = tracked()
+    plain = change(region)
+    (interpolated,) = extract_key_frames([copy.deepcopy(plain)])
+    assert len(interpolated["value"]["sequence"]) >= 28
+    for info in (INFO, None):
+        expected = exported(video_task(plain), info=info)
+        item = exported(video_task(interpolated), info=info)
+        assert item.stale == expected.stale and item.hidden == expected.hidden
+        if change is not turned_key_frame:  # which the SDK turns in its own way
+            assert masks_of(item) == masks_of(expected)
+    requests = video_requests([interpolated], config=VIDEO_CONFIG, info=INFO, framerate=25.0)
+    expected = video_requests([plain], config=VIDEO_CONFIG, info=INFO, framerate=25.0)
+    assert [p.frame_index for p in requests[0].prompts] == [
+        p.frame_index for p in expected[0].prompts
+    ]
+
+
+def test_an_interpolated_key_frame_that_a_person_moved_counts():
+    _, region = tracked()
+    (interpolated,) = extract_key_frames([copy.deepcopy(region)])
+    moved = next(k for k in interpolated["value"]["sequence"] if k["frame"] == 16)
+    moved["x"] = 40.0
+    assert exported(video_task(interpolated)).stale == {"a": tuple(range(11, 20))}
 
 
 @pytest.mark.parametrize(("change", "stale"), EDITS)
