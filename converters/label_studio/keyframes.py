@@ -30,6 +30,7 @@ from converters.types import Box
 
 OWN_FIELDS = ("mask", "prompt", "masks", "score")
 MAX_LS_FRAME = 10_000_000  # four days; keeps a damaged number from filling the memory
+MAX_COORDINATE = 10_000  # percent: a hundred frames away; degrees: many turns
 BOX_FIELDS = ("x", "y", "width", "height")
 _BOX_TOLERANCE_PERCENT = 1e-3  # 0.04 pixels at 4K; no person moves a box by less
 
@@ -177,6 +178,9 @@ def read_keyframe(item: object, position: int = 0) -> Keyframe:
             continue
         if not is_number(item.get(name)):
             raise InputError(name, f"{item.get(name)!r} must be a finite number")
+        if abs(item[name]) > MAX_COORDINATE:
+            rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
+            raise InputError(name, f"{item[name]!r} {rule}")
     return Keyframe(
         ls_frame=frame,
         enabled=bool(item.get("enabled")),
@@ -286,8 +290,10 @@ def _normalised_degrees(degrees: float) -> float:
 
 
 def is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    """Whether it is a finite number that a float can hold; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

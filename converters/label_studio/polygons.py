@@ -15,6 +15,7 @@ from typing import Any, Mapping, Sequence
 
 import numpy as np
 
+from converters.label_studio.keyframes import MAX_COORDINATE, is_number
 from converters.label_studio.paths import InputError, at
 from converters.masks import check_mask
 
@@ -22,7 +23,6 @@ Outline = Sequence[tuple[float, float]]
 
 _DECIMALS = 6
 _CURVE_STEPS = 16
-_FARTHEST_PERCENT = 10_000  # a hundred frames away
 # East, south, west, north: each is the right turn of the one before.
 _DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
@@ -275,10 +275,10 @@ def _to_pixels(points_percent: Outline, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _check_number(value: object, path: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+    if not is_number(value):
         raise InputError(path, f"{value!r} must be a finite number")
-    if abs(value) > _FARTHEST_PERCENT:
-        rule = f"must be from -{_FARTHEST_PERCENT} to {_FARTHEST_PERCENT}"
+    if abs(value) > MAX_COORDINATE:
+        rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
         raise InputError(path, f"{value!r} {rule}")
 
 

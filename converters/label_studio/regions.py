@@ -36,7 +36,6 @@ from converters.label_studio.keyframes import (
     BOX_FIELDS,
     OWN_FIELDS,
     Keyframe,
-    PercentBox,
     editor_box,
     is_number,
     read_sequence,

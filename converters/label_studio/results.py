@@ -24,6 +24,7 @@ from converters.geometry import (
 from converters.label_studio.config import ImageControlKind, LabelConfig
 from converters.label_studio import polygons
 from converters.label_studio.keyframes import (
+    MAX_COORDINATE,
     Keyframe,
     PercentBox,
     is_number,
@@ -278,7 +279,8 @@ def _frame_prompt(object_id: ObjectId, frame_index: int, marks: list[_Mark]) -> 
 
 def image_kind_of(region: Result) -> ImageControlKind | None:
     """The kind of control that a result on an image is of; None for another type."""
-    return _KINDS_BY_TYPE.get(type_of(region))
+    kind = type_of(region)
+    return _KINDS_BY_TYPE.get(kind) if isinstance(kind, str) else None
 
 
 def _read_mark(
@@ -411,6 +413,9 @@ def _percent(
     number = value.get(name)
     if not is_number(number):
         raise InputError(f"value.{name}", f"{number!r} must be a finite number")
+    if abs(number) > MAX_COORDINATE:
+        rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
+        raise InputError(f"value.{name}", f"{number!r} {rule}")
     lowest = 0 if maximum is not None else minimum
     if (lowest is not None and number < lowest) or (maximum is not None and number > maximum):
         rule = f"from 0 to {maximum}" if maximum is not None else f">= {minimum}"

@@ -32,6 +32,7 @@ _IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 _MAX_PIXELS = 1 << 27  # 16,384 x 8,192; a file may claim any size
 _MAX_FRAMES_WITHOUT_VIDEO = 1_000_000
 _DEFAULT_FRAMERATE = 24.0
+_MIN_FRAMERATE, _MAX_FRAMERATE = 0.001, 1000.0
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,9 @@ def framerate_of(media: TaskMedia, group: Results) -> float:
         return float(round(rate)) if abs(rate - round(rate)) < 1e-3 <= rate else rate
     for _, result in group:
         count, duration = result["value"].get("framesCount"), result["value"].get("duration")
-        if is_number(count) and is_number(duration) and count > 0 and duration > 0:
-            return count / duration
+        if is_number(count) and is_number(duration) and duration > 0:
+            if _MIN_FRAMERATE * duration <= count <= _MAX_FRAMERATE * duration:
+                return count / duration
     return _DEFAULT_FRAMERATE
 
 
@@ -132,7 +134,9 @@ def _is_timed(item: object) -> bool:
     if not isinstance(item, Mapping) or item.get("auto") is True:
         return False
     frame, time = item.get("frame"), item.get("time")
-    return is_number(frame) and is_number(time) and frame >= 1 and time > 0
+    if not (is_number(frame) and is_number(time) and 1 <= frame <= MAX_LS_FRAME):
+        return False
+    return frame / _MAX_FRAMERATE <= time <= frame / _MIN_FRAMERATE
 
 
 # --- which media -------------------------------------------------------------
