@@ -50,22 +50,33 @@ def outline_mask(points_xy: Outline, size_hw: tuple[int, int]) -> np.ndarray:
     outside the frame is cut off.
     """
     height, width = size_hw
+    mask = np.zeros((height, width), bool)
     points = np.asarray(points_xy, np.float64).reshape(-1, 2)
-    winding = np.zeros((height, width + 1), np.int32)
+    if len(points) == 0:
+        return mask
+    # Only the pixels within the line's own box can be in.
+    left, right = (_first_centre_from(x, width) for x in (points[:, 0].min(), points[:, 0].max()))
+    top, bottom = (_first_centre_from(y, height) for y in (points[:, 1].min(), points[:, 1].max()))
+    winding = np.zeros((bottom - top, right - left + 1), np.int32)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0)):
         turn = 1 if y1 > y0 else -1
         if turn < 0:
             # A way over and back must cross each row at the very same place.
             x0, y0, x1, y1 = x1, y1, x0, y0
-        # Rows whose centre y + 0.5 lies in [y0, y1).
-        first, stop = (int(np.clip(np.ceil(y - 0.5), 0, height)) for y in (y0, y1))
+        first, stop = _first_centre_from(y0, height), _first_centre_from(y1, height)
         if first >= stop:
             continue
         centres = np.arange(first, stop) + 0.5
         crossings = x0 + (x1 - x0) * ((centres - y0) / (y1 - y0))
-        columns = np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.int64)
-        winding[np.arange(first, stop), columns] += turn
-    return np.cumsum(winding, axis=1)[:, :width] != 0
+        columns = np.clip(np.ceil(crossings - 0.5), left, right).astype(np.int64)
+        winding[np.arange(first, stop) - top, columns - left] += turn
+    mask[top:bottom, left:right] = np.cumsum(winding, axis=1)[:, :-1] != 0
+    return mask
+
+
+def _first_centre_from(place: float, count: int) -> int:
+    """The first of `count` pixels whose centre is not before a place; `count` for none."""
+    return int(np.clip(np.ceil(place - 0.5), 0, count))
 
 
 def to_percent(points_xy: Outline, size_hw: tuple[int, int]) -> list[tuple[float, float]]:
