@@ -82,7 +82,8 @@ def load_export(
 
     `label_config` is the project's XML; the other options are those of
     `ExportOptions`. Stale, hidden and dropped masks and skipped tasks are
-    logged as warnings; `read_export` gives them as values.
+    logged as warnings; `read_export` gives them as values. Which annotation of
+    a task is read, and what is one object: see this module's head.
 
     Raises ValueError for a bad option, a file that is no export, and malformed
     values, naming their path: "tasks[3].annotations[0].result[2].value.…".

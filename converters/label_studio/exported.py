@@ -24,7 +24,8 @@ class ResegmentRequest:
     info: VideoInfo
     object_id: ObjectId
     prompts: tuple[Prompt, ...]
-    """The boxes a person drew since the object was last tracked, sorted by frame."""
+    """The boxes a person drew since the object was last tracked, sorted by
+    frame; none where a person only took away a keyframe of ours."""
     masks: Mapping[int, MaskRLE]
     """frame index -> mask that is up to date, to start from."""
     frame_indices: tuple[int, ...]

@@ -182,7 +182,8 @@ def track_to_frame_regions(
 
     A polygon or vector is one closed line around all parts and holes (see
     `polygons`), smoothed so that it stays within `polygon_tolerance_pixels`
-    of the mask's edge: few points are easy to edit. 0 keeps every pixel.
+    of the mask's edge: few points are easy to edit, parts smaller than that
+    are lost. 0 keeps every pixel.
 
     Raises ValueError for a kind of control that is not written here, a label
     that it lacks, no label at all, a frame outside the video, or a mask of

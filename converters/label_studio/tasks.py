@@ -8,6 +8,7 @@ VideoVector); on an `<Image>` it is one region a frame.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
@@ -32,6 +33,8 @@ from converters.label_studio.regions import (
 )
 from converters.label_studio.video_vector import track_to_video_vector_region
 from converters.types import AnnotatedVideo, Track, VideoInfo
+
+logger = logging.getLogger(__name__)
 
 MediaUrls = Callable[[AnnotatedVideo], str | Sequence[str] | Mapping[str, Any]]
 """What Label Studio opens for a video: the URL of its file, those of its
@@ -68,7 +71,8 @@ def to_tasks(
     `regions.track_to_video_region`. On images `image_control` names the
     control that takes the masks; without it the first of BrushLabels,
     BitmaskLabels, VectorLabels, PolygonLabels, RectangleLabels that has the
-    track's labels. Masks that the editor can show on no frame are left out.
+    track's labels. A track that the editor can show on no frame is left out, and
+    logged.
 
     Raises ValueError naming the video for media that the config has no place
     for, a number of frames other than the video's, an unknown label, a track
@@ -170,6 +174,11 @@ class _Writer:
                     region = self._video_region(track, video.info, framerate, rectangles, vectors)
                     if region is not None:
                         regions.append({**region, "to_name": tag.name})
+                    elif track.masks:
+                        logger.warning(
+                            "video %s: object %s is left out: at %g frames a second the editor "
+                            "shows none of its frames", video.name, track.object_id, framerate,
+                        )  # fmt: skip
         for image in self.config.images:
             template = image.value_list if image.value_list is not None else image.value or ""
             controls = self._image_controls(image)

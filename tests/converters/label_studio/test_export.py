@@ -131,6 +131,33 @@ def test_any_track_comes_back_whole(boxes, keyframes):
     assert masks_of(item) == masks and item.stale == {} and item.hidden == {}
 
 
+def as_the_editor_stores(region, *, frames_count_off_by=0):
+    """What accepting and submitting does to a region (as observed on the real server)."""
+    kept = ("id", "from_name", "to_name", "type", "origin", "meta", "score", "value")
+    stored = {name: region[name] for name in kept if name in region}
+    value = json.loads(json.dumps(region["value"]))
+    value["framesCount"] += frames_count_off_by
+    value["duration"] += 0.004  # the browser's, of the longest stream
+    for number, keyframe in enumerate(value["sequence"]):
+        keyframe["time"] = keyframe["frame"] / 25
+        for name in ("x", "y", "width", "height"):
+            keyframe[name] += (-1) ** number * 2e-14  # through the canvas' pixels and back
+        value["sequence"][number] = dict(sorted(keyframe.items()))
+    return {**stored, "value": value}
+
+
+@pytest.mark.parametrize("off_by", [-1, 0, 1])
+@pytest.mark.parametrize("keyframes", ["thin", "all"])
+def test_tracks_come_back_whole_from_what_the_editor_stored(keyframes, off_by):
+    track = moving_track(INFO, [*range(2, 18), *range(22, 40)])
+    region = as_the_editor_stores(as_region(track, keyframes=keyframes), frames_count_off_by=off_by)
+    for info in (INFO, None):
+        for config in (VIDEO_CONFIG, None):
+            item = exported(video_task(region), info=info, config=config)
+            assert masks_of(item) == track.masks
+            assert (item.stale, item.hidden, item.dropped) == ({}, {}, ())
+
+
 def test_without_the_video_frames_are_the_editors():
     track = moving_track(INFO, [*range(3, 18), *range(22, 40)])
     for config in (VIDEO_CONFIG, None):

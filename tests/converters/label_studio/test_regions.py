@@ -525,7 +525,8 @@ def test_frames_can_be_limited_and_empty_masks_are_left_out():
 def test_what_is_sent_is_no_prompt_when_it_comes_back():
     info = constant_rate_info(6)
     track = moving_track(info, range(6), object_id="a")
-    regions = [r for c in (BRUSH, BITMASK, RECTANGLE) for r in frame_regions(track, c)]
+    controls = (BRUSH, BITMASK, RECTANGLE, POLYGON, VECTOR)
+    regions = [r for c in controls for r in frame_regions(track, c)]
     assert frame_requests(regions, config=FRAMES_CONFIG, info=info) == ()
     regions[0]["origin"] = "prediction-changed"
     (request,) = frame_requests(regions, config=FRAMES_CONFIG, info=info)

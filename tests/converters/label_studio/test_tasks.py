@@ -151,6 +151,14 @@ def test_a_control_that_has_the_labels_is_taken():
     assert types(task) == ["brushlabels"] * 5 + ["bitmasklabels"]
 
 
+def test_a_track_that_the_editor_never_shows_is_left_out_and_logged(caplog):
+    xml = config("video_rectangle").replace('"25"', '"5"')
+    video = annotated_video(info=INFO, tracks=[moving_track(INFO, [1, 2], object_id="brief")])
+    (task,) = tasks_of(video, xml=xml, media="a.mp4")
+    assert types(task) == []
+    assert "object brief is left out: at 5 frames a second" in caplog.text
+
+
 def test_key_frames_can_all_be_written():
     xml = config("video_rectangle")
     still = Track("s", ("Car",), {i: TRACKS[0].masks[0] for i in range(10)})
