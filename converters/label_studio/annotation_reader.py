@@ -176,20 +176,14 @@ def _by_media(
     results: Results, source: AnnotationSource, options: ExportOptions
 ) -> list[tuple[TaskMedia, Results]]:
     """Regions by the tag they are on, in the order of their first ones."""
-    groups: dict[object, list[tuple[str, Mapping[str, Any]]]] = {}
+    groups: dict[tuple[str, bool], list[tuple[str, Mapping[str, Any]]]] = {}
     for path, result in results:
-        groups.setdefault(str(result.get("to_name")), []).append((path, result))
+        # JSON_MIN without a config has no names of tags.
+        tag = str(result.get("to_name") or "")
+        groups.setdefault((tag, result.get("type") in _VIDEO_TYPES), []).append((path, result))
     found = []
-    for group in groups.values():
-        name = group[0][1].get("to_name")
-        is_video = group[0][1].get("type") in _VIDEO_TYPES
-        for path, result in group:
-            if (result.get("type") in _VIDEO_TYPES) != is_video:
-                raise InputError(
-                    f"{path}.to_name", f"{name!r} has regions of videos and of images"
-                )
-        # Without a name, a config's first tag would be taken: "" is no tag's.
-        media = media_of("" if name is None else name, is_video, source.data, options.label_config)
+    for (tag, is_video), group in groups.items():
+        media = media_of(tag, is_video, source.data, options.label_config)
         assert media is not None
         found.append((media, group))
     return found

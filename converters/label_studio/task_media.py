@@ -50,7 +50,7 @@ class TaskMedia:
         """A folder's name that begins with the task's, so that it is unique."""
         first = PurePosixPath(_path_of(self.references[0]))
         stem = first.parent.name if len(self.references) > 1 else first.stem
-        text = re.sub(r"[^\w.-]+", "_", f"{task}-{stem}{suffix}")
+        text = re.sub(r"[^\w.-]+", "_", (f"{task}-{stem}" if stem else task) + suffix)
         return text.strip("-.") or "task"
 
     def file_names(self, folder: str) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def _guessed_media(
     tag_name: object, is_video: bool | None, data: Mapping[str, Any]
 ) -> TaskMedia | None:
     """The only media in the data that it can be."""
-    tag = tag_name if isinstance(tag_name, str) else None
+    tag = tag_name if isinstance(tag_name, str) and tag_name else None
     texts = [value for value in data.values() if isinstance(value, str) and value]
     lists = [value for value in data.values() if _is_list_of_texts(value)]
     videos = [text for text in texts if _ending(text) in _VIDEO_ENDINGS]

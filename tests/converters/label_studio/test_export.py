@@ -236,6 +236,27 @@ def test_a_real_export_of_brush_strokes():
         )
 
 
+def test_what_the_real_server_exports_of_our_tasks_is_what_we_gave_it():
+    """Captured from Label Studio 1.23.2: imported by `to_tasks`, accepted, exported."""
+    info = constant_rate_info(10)
+    given = [
+        moving_track(info, [0, 1, 2, 6, 7], object_id="a"),
+        moving_track(info, [4], object_id="b", labels=("Dog",)),
+    ]
+    both = (DATA / "configs/config_e_video_plus_image.xml").read_text()
+    for name, config in (
+        ("export_video_and_frames_from_server", both),
+        ("export_video_and_frames_from_server", None),
+        ("export_min_video_from_server", VIDEO_XML),
+        ("export_min_video_from_server", None),
+    ):
+        videos = list(load_export(DATA / f"{name}.json", label_config=config))
+        assert len(videos) == (2 if "frames" in name else 1)
+        for video in videos:
+            assert [t.labels for t in video.tracks] == [("Car",), ("Dog",)]
+            assert [t.masks for t in video.tracks] == [t.masks for t in given]
+
+
 def test_a_brush_on_a_video_is_named_as_left_out():
     config = parse_label_config((DATA / "configs/config_a2_video_rect_brush.xml").read_text())
     (item,) = read_export(
