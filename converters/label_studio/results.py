@@ -16,13 +16,9 @@ from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 
 from converters import bitmask_png, brush_rle
-from converters.geometry import (
-    clip_box,
-    indices_of_ls_frames,
-    ls_frames_count,
-)
-from converters.label_studio.config import ImageControlKind, LabelConfig
+from converters.geometry import clip_box, indices_of_ls_frames, ls_frames_count
 from converters.label_studio import polygons
+from converters.label_studio.config import ImageControlKind, LabelConfig
 from converters.label_studio.keyframes import (
     MAX_COORDINATE,
     Keyframe,
