@@ -101,6 +101,22 @@ class VideoRectangleControl(_LabelledControl):
 
 
 @dataclass(frozen=True)
+class VideoVectorControl(_LabelledControl):
+    """`<VideoVectorLabels>`, or `<VideoVector>` with the `<Labels>` on its video.
+
+    Both are Label Studio Enterprise's.
+    """
+
+    has_own_labels: bool
+    """True for VideoVectorLabels."""
+
+    @property
+    def result_type(self) -> str:
+        """The `type` of this control's results; their labels lie under `labels`."""
+        return "videovectorlabels" if self.has_own_labels else "videovector"
+
+
+@dataclass(frozen=True)
 class ImageControl(_LabelledControl):
     """A labels control on `<Image>`."""
 
@@ -115,7 +131,7 @@ class TextAreaControl(_Control):
     per_region: bool
 
 
-_Named = TypeVar("_Named", VideoRectangleControl, ImageControl)
+_Named = TypeVar("_Named", VideoRectangleControl, VideoVectorControl, ImageControl)
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,7 @@ class LabelConfig:
     videos: tuple[VideoTag, ...]
     images: tuple[ImageTag, ...]
     video_rectangles: tuple[VideoRectangleControl, ...]
+    video_vectors: tuple[VideoVectorControl, ...]
     image_controls: tuple[ImageControl, ...]
     text_areas: tuple[TextAreaControl, ...]
     ignored: tuple[str, ...]
@@ -136,6 +153,10 @@ class LabelConfig:
     def video_rectangle(self, name: object) -> VideoRectangleControl:
         """Raises ValueError when there is no VideoRectangle of this name."""
         return _find(self.video_rectangles, name, "VideoRectangle")
+
+    def video_vector(self, name: object) -> VideoVectorControl:
+        """Raises ValueError when there is no VideoVector(Labels) of this name."""
+        return _find(self.video_vectors, name, "VideoVector or VideoVectorLabels")
 
     def image_control(self, name: object) -> ImageControl:
         """Raises ValueError when there is no labels control on an image of this name."""
@@ -153,8 +174,8 @@ def parse_label_config(xml: str) -> LabelConfig:
     """What of the config SAM 2 can serve.
 
     Raises UnsupportedConfigError, naming what is lacking, when there is no
-    VideoRectangle on a Video and no control on an Image that can take a mask
-    or box back. Raises ValueError for XML that is malformed, too large, has
+    VideoRectangle or VideoVector(Labels) on a Video and no control on an Image
+    that can take a mask or box back. Raises ValueError for XML that is malformed, too large, has
     a DOCTYPE, repeats a name, or points toName at nothing.
     """
     elements = list(_parse_xml(xml).iter())
@@ -162,14 +183,16 @@ def parse_label_config(xml: str) -> LabelConfig:
     videos = tuple(_video(element) for element in _of(elements, "video"))
     images = tuple(_image(element) for element in _of(elements, "image"))
     rectangles, skipped_rectangles = _video_rectangles(elements, videos)
+    vectors, skipped_vectors = _video_vectors(elements, videos)
     controls, skipped_controls = _image_controls(elements, images)
     config = LabelConfig(
         videos=videos,
         images=images,
         video_rectangles=rectangles,
+        video_vectors=vectors,
         image_controls=controls,
         text_areas=tuple(_text_area(element) for element in _of(elements, "textarea")),
-        ignored=skipped_rectangles + skipped_controls,
+        ignored=skipped_rectangles + skipped_vectors + skipped_controls,
     )
     _check_servable(config)
     return config
@@ -277,7 +300,8 @@ def _of(elements: Iterable[ElementTree.Element], tag: str) -> list[ElementTree.E
     return [element for element in elements if element.tag == tag and element.get("name")]
 
 
-_CONTROL_TAGS = {"labels", "videorectangle", "textarea"} | {
+_VECTOR_TAGS = {"videovector": "VideoVector", "videovectorlabels": "VideoVectorLabels"}
+_CONTROL_TAGS = {"labels", "videorectangle", "textarea", *_VECTOR_TAGS} | {
     kind.result_type for kind in ImageControlKind
 }
 _OBJECT_TAGS = {"video", "image"}
@@ -358,16 +382,36 @@ def _video_rectangles(
         if not video_names.issuperset(to_names):
             skipped.append(f"VideoRectangle {name!r} is not on a <Video>")
             continue
-        on_same_video = [
-            labels
-            for labels in _of(elements, "labels")
-            if set(_to_names(labels)) & set(to_names)
-        ]
-        labels, is_dynamic = _labels(on_same_video)
+        labels, is_dynamic = _labels(_labels_on(elements, to_names))
         controls.append(
             VideoRectangleControl(name, to_names, labels, is_dynamic, _flag(element, "smart"))
         )
     return tuple(controls), tuple(skipped)
+
+
+def _video_vectors(
+    elements: list[ElementTree.Element], videos: tuple[VideoTag, ...]
+) -> tuple[tuple[VideoVectorControl, ...], tuple[str, ...]]:
+    video_names = {video.name for video in videos}
+    controls, skipped = [], []
+    for element in elements:
+        if element.tag not in _VECTOR_TAGS or not element.get("name"):
+            continue
+        name, to_names = element.attrib["name"], _to_names(element)
+        if not video_names.issuperset(to_names):
+            skipped.append(f"{_VECTOR_TAGS[element.tag]} {name!r} is not on a <Video>")
+            continue
+        has_own = element.tag == "videovectorlabels"
+        labels, is_dynamic = _labels([element] if has_own else _labels_on(elements, to_names))
+        controls.append(VideoVectorControl(name, to_names, labels, is_dynamic, has_own))
+    return tuple(controls), tuple(skipped)
+
+
+def _labels_on(
+    elements: list[ElementTree.Element], to_names: tuple[str, ...]
+) -> list[ElementTree.Element]:
+    """The `<Labels>` that share a tag with a control that has none of its own."""
+    return [e for e in _of(elements, "labels") if set(_to_names(e)) & set(to_names)]
 
 
 def _image_controls(
@@ -395,7 +439,7 @@ def _image_controls(
 
 
 def _check_servable(config: LabelConfig) -> None:
-    if config.video_rectangles or any(
+    if config.video_rectangles or config.video_vectors or any(
         control.kind is not ImageControlKind.KEY_POINT for control in config.image_controls
     ):
         return

@@ -25,9 +25,12 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from converters.geometry import clip_box, percent_to_pixel_box
+from converters.label_studio.paths import InputError, at
 from converters.types import Box
 
 OWN_FIELDS = ("mask", "prompt", "masks", "score")
+MAX_LS_FRAME = 10_000_000  # four days; keeps a damaged number from filling the memory
+MAX_COORDINATE = 10_000  # percent: a hundred frames away; degrees: many turns
 BOX_FIELDS = ("x", "y", "width", "height")
 _BOX_TOLERANCE_PERCENT = 1e-3  # 0.04 pixels at 4K; no person moves a box by less
 
@@ -53,6 +56,19 @@ class PercentBox:
             rotation_degrees=self.rotation_degrees,
         )
 
+    def corners(self, size_hw: tuple[int, int]) -> list[tuple[float, float]]:
+        """Its four corners (x, y) in pixels, clockwise from the top left, not clipped."""
+        height, width = size_hw
+        left, top = self.x_percent * width / 100, self.y_percent * height / 100
+        across = self.width_percent * width / 100
+        down = self.height_percent * height / 100
+        cosine = math.cos(math.radians(self.rotation_degrees))
+        sine = math.sin(math.radians(self.rotation_degrees))
+        return [
+            (left + x * cosine - y * sine, top + x * sine + y * cosine)
+            for x, y in ((0.0, 0.0), (across, 0.0), (across, down), (0.0, down))
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class Keyframe:
@@ -64,6 +80,8 @@ class Keyframe:
     box: PercentBox
     fields: Mapping[str, Any]
     """The entry as it was stored."""
+    position: int = 0
+    """Its place in the stored sequence."""
 
     @property
     def carries_own_mask(self) -> bool:
@@ -100,42 +118,87 @@ class Keyframe:
 def read_sequence(region: Mapping[str, Any]) -> tuple[Keyframe, ...]:
     """The keyframes of a VideoRectangle result, in stored order.
 
-    Raises ValueError naming the region and the rule when the sequence or a
-    keyframe is malformed. `enabled` and `rotation` may be missing; the editor
-    takes them as false and 0.
+    An export with "interpolate key frames" holds a copy of the keyframe
+    before on every frame, marked `auto`; where it has the interpolated box it
+    is passed over, as it says nothing.
+
+    Raises InputError naming the value ("value.sequence[7].x") and the rule
+    when the sequence or a keyframe is malformed. `enabled` and `rotation` may
+    be missing; the editor takes them as false and 0.
     """
-    where = f"region {region.get('id')!r}"
+    keyframes = []
+    for position, item in enumerate(sequence_of(region)):
+        with at(f"value.sequence[{position}]"):
+            keyframes.append(read_keyframe(item, position))
+    return _without_interpolated(keyframes)
+
+
+def _without_interpolated(keyframes: list[Keyframe]) -> tuple[Keyframe, ...]:
+    drawn = [keyframe for keyframe in keyframes if keyframe.fields.get("auto") is not True]
+    if len(drawn) == len(keyframes) or not drawn:
+        return tuple(keyframes)
+    boxes = editor_boxes(drawn, max(keyframe.ls_frame for keyframe in keyframes))
+    return tuple(
+        keyframe
+        for keyframe in keyframes
+        if keyframe.fields.get("auto") is not True
+        or keyframe.ls_frame not in boxes
+        or not _have_one_place(keyframe.box, boxes[keyframe.ls_frame])
+    )
+
+
+def _have_one_place(first: PercentBox, second: PercentBox) -> bool:
+    """But for the rotation, which Label Studio's exporter interpolates in its own way."""
+    return all(
+        abs(getattr(first, name) - getattr(second, name)) <= _BOX_TOLERANCE_PERCENT
+        for name in ("x_percent", "y_percent", "width_percent", "height_percent")
+    )
+
+
+def sequence_of(region: Mapping[str, Any]) -> list[Any]:
+    """`value.sequence` as it is; raises InputError when it is no list."""
     value = region.get("value")
-    sequence = value.get("sequence") if isinstance(value, Mapping) else None
-    if not isinstance(sequence, list):
-        raise ValueError(f"{where}: value.sequence must be a list of keyframes")
-    return tuple(read_keyframe(item, where) for item in sequence)
+    if not isinstance(value, Mapping):
+        raise InputError("value", f"{value!r} must be an object")
+    if not isinstance(value.get("sequence"), list):
+        raise InputError("value.sequence", "must be a list of keyframes")
+    return value["sequence"]
 
 
-def read_keyframe(item: object, where: str = "keyframe") -> Keyframe:
-    """Raises ValueError that starts with `where` and names the field and rule."""
+def read_keyframe(item: object, position: int = 0) -> Keyframe:
+    """One checked entry of a sequence.
+
+    Raises InputError naming the field and the rule.
+    """
     if not isinstance(item, Mapping):
-        raise ValueError(f"{where}: keyframe {item!r} must be an object")
-    frame = item.get("frame")
-    if not is_number(frame) or frame != int(frame) or frame < 1:
-        raise ValueError(f"{where}: keyframe has frame {frame!r}, must be an integer >= 1")
+        raise InputError("", f"{item!r} must be an object")
+    frame = read_ls_frame(item)
     for name in (*BOX_FIELDS, "rotation"):
         if name == "rotation" and item.get(name) is None:
             continue
         if not is_number(item.get(name)):
-            raise ValueError(
-                f"{where}: keyframe at frame {int(frame)} has {name} "
-                f"{item.get(name)!r}, must be a finite number"
-            )
+            raise InputError(name, f"{item.get(name)!r} must be a finite number")
+        if abs(item[name]) > MAX_COORDINATE:
+            rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
+            raise InputError(name, f"{item[name]!r} {rule}")
     return Keyframe(
-        ls_frame=int(frame),
+        ls_frame=frame,
         enabled=bool(item.get("enabled")),
         box=PercentBox(
             *(float(item[name]) for name in BOX_FIELDS),
             rotation_degrees=float(item.get("rotation") or 0.0),
         ),
         fields=item,
+        position=position,
     )
+
+
+def read_ls_frame(item: Mapping[str, Any]) -> int:
+    """`frame` of a keyframe; raises InputError when it is no integer from 1 up."""
+    frame = item.get("frame")
+    if not is_number(frame) or frame != int(frame) or not 1 <= frame <= MAX_LS_FRAME:
+        raise InputError("frame", f"{frame!r} must be an integer from 1 to {MAX_LS_FRAME}")
+    return int(frame)
 
 
 def as_keyframes(sequence: Sequence[Mapping[str, Any] | Keyframe]) -> tuple[Keyframe, ...]:
@@ -165,6 +228,32 @@ def editor_box(
             return _between(previous, keyframe, ls_frame) if previous else None
         previous = keyframe
     return previous.box if previous else None
+
+
+def editor_boxes(
+    sequence: Sequence[Mapping[str, Any] | Keyframe], last_ls_frame: int
+) -> dict[int, PercentBox]:
+    """LS frame -> the box that `editor_box` gives, for all frames that show one.
+
+    In one pass over the keyframes where they are sorted and unique, as all
+    but a damaged region's are.
+    """
+    keyframes = as_keyframes(sequence)
+    frames = [keyframe.ls_frame for keyframe in keyframes]
+    if any(second <= first for first, second in zip(frames, frames[1:])):
+        found = ((f, editor_box(keyframes, f)) for f in range(min(frames), last_ls_frame + 1))
+        return {ls_frame: box for ls_frame, box in found if box is not None}
+    boxes: dict[int, PercentBox] = {}
+    for keyframe, following in zip(keyframes, (*keyframes[1:], None)):
+        if keyframe.ls_frame > last_ls_frame:
+            break
+        boxes[keyframe.ls_frame] = keyframe.box
+        stop = min(following.ls_frame if following else last_ls_frame + 1, last_ls_frame + 1)
+        for ls_frame in range(keyframe.ls_frame + 1, stop if keyframe.enabled else 0):
+            boxes[ls_frame] = (
+                _between(keyframe, following, ls_frame) if following else keyframe.box
+            )
+    return boxes
 
 
 def shown_keyframes(sequence: Sequence[Keyframe]) -> tuple[Keyframe, ...]:
@@ -201,8 +290,10 @@ def _normalised_degrees(degrees: float) -> float:
 
 
 def is_number(value: object) -> bool:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    """Whether it is a finite number that a float can hold; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

@@ -26,6 +26,7 @@ from converters.geometry import (
     ls_frames_count,
     pixel_to_percent_box,
 )
+from converters.label_studio import polygons
 from converters.label_studio.config import (
     ImageControl,
     ImageControlKind,
@@ -35,12 +36,12 @@ from converters.label_studio.keyframes import (
     BOX_FIELDS,
     OWN_FIELDS,
     Keyframe,
-    PercentBox,
     editor_box,
     is_number,
     read_sequence,
 )
-from converters.label_studio.results import prompt_keyframes
+from converters.label_studio.paths import InputError, at, named
+from converters.label_studio.results import labels_of, prompt_keyframes
 from converters.masks import decode_mask, mask_box, mask_runs
 from converters.types import MaskRLE, ObjectId, Track, VideoInfo
 
@@ -110,7 +111,7 @@ def track_to_video_region(
     }
     if "meta" in source:
         region["meta"] = source["meta"]
-    scores = [_probability(track.scores[i]) for i in timeline.boxes if i in track.scores]
+    scores = [probability_of(track.scores[i]) for i in timeline.boxes if i in track.scores]
     if scores:
         region["score"] = round(sum(scores) / len(scores), _SCORE_DECIMALS)
     return region
@@ -127,26 +128,38 @@ def region_to_track(
     probability. Raises ValueError naming the region for a malformed sequence
     or mask, or a mask of another size than the video.
     """
-    where = f"region {region.get('id')!r}"
+    with named(f"region {region.get('id')!r}"):
+        masks, scores = stored_masks(region, info, framerate)
+        for frame_index, keyframe in prompt_keyframes(region, info, framerate):
+            if not keyframe.carries_own_masks:
+                masks.pop(frame_index, None)
+                scores.pop(frame_index, None)
+        labels = labels_of(region, ("labels",))
+    return Track(region.get("id"), labels, masks, scores)
+
+
+def stored_masks(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> tuple[dict[int, MaskRLE], dict[int, float]]:
+    """frame index -> mask, and -> logit, of all that still belong to their key frame.
+
+    Sorted by frame. Raises InputError naming the value and the rule for a
+    malformed sequence or mask.
+    """
     masks: dict[int, MaskRLE] = {}
     scores: dict[int, float] = {}
     for keyframe in read_sequence(region):
-        for frame_index, entry in _stored_masks(keyframe, info, framerate, where):
-            masks[frame_index] = _read_mask(entry, info, f"{where}, frame index {frame_index}")
-            scores.pop(frame_index, None)
-            if is_number(entry.get("score")) and 0 < entry["score"] < 1:
-                scores[frame_index] = math.log(entry["score"] / (1 - entry["score"]))
-    for frame_index, keyframe in prompt_keyframes(region, info, framerate):
-        if not keyframe.carries_own_masks:
-            masks.pop(frame_index, None)
-            scores.pop(frame_index, None)
-    labels = region["value"].get("labels") or []
+        with at(f"value.sequence[{keyframe.position}]"):
+            for frame_index, entry, path in _stored_masks(keyframe, info, framerate):
+                with at(path):
+                    masks[frame_index] = read_stored_mask(entry, info)
+                scores.pop(frame_index, None)
+                if (logit := logit_of(entry.get("score"))) is not None:
+                    scores[frame_index] = logit
     in_order = sorted(masks)
-    return Track(
-        object_id=region.get("id"),
-        labels=tuple(labels),
-        masks={index: masks[index] for index in in_order},
-        scores={index: scores[index] for index in in_order if index in scores},
+    return (
+        {index: masks[index] for index in in_order},
+        {index: scores[index] for index in in_order if index in scores},
     )
 
 
@@ -157,13 +170,20 @@ def track_to_frame_regions(
     info: VideoInfo,
     frame_indices: Collection[int] | None = None,
     to_name: str | None = None,
+    polygon_tolerance_pixels: float = 1.0,
 ) -> list[dict[str, Any]]:
     """One result a frame on which the object is visible, sorted by frame.
 
     `item_index` is the frame index; `frame_indices` limits the frames. The
-    control is a BrushLabels, BitmaskLabels or RectangleLabels. Ids depend on
-    the control, the object and the frame alone, so that a later answer
-    replaces an earlier one; `meta.track` names the object.
+    control is a BrushLabels, BitmaskLabels, PolygonLabels, VectorLabels or
+    RectangleLabels. Ids depend on the control, the object and the frame alone,
+    so that a later answer replaces an earlier one; `meta.track` names the
+    object.
+
+    A polygon or vector is one closed line around all parts and holes (see
+    `polygons`), smoothed so that it stays within `polygon_tolerance_pixels`
+    of the mask's edge: few points are easy to edit, parts smaller than that
+    are lost. 0 keeps every pixel.
 
     Raises ValueError for a kind of control that is not written here, a label
     that it lacks, no label at all, a frame outside the video, or a mask of
@@ -199,12 +219,12 @@ def track_to_frame_regions(
             "item_index": frame_index,
             "meta": {"track": track.object_id},
             "value": {
-                **write_value(track.masks[frame_index]),
+                **write_value(track.masks[frame_index], polygon_tolerance_pixels),
                 control.kind.result_type: list(track.labels),
             },
         }
         if frame_index in track.scores:
-            region["score"] = _probability(track.scores[frame_index])
+            region["score"] = probability_of(track.scores[frame_index])
         regions.append(region)
     return regions
 
@@ -259,12 +279,9 @@ class _Timeline:
 
 def _boxes(track: Track, info: VideoInfo) -> dict[int, tuple[float, ...]]:
     """Percent box around each mask that is not empty; checks frames and sizes."""
+    check_track(track, info)
     boxes = {}
     for frame_index, mask in track.masks.items():
-        where = f"object {track.object_id!r}, frame index {frame_index}"
-        if not 0 <= frame_index < info.frame_count:
-            raise ValueError(f"{where}: must be in [0, {info.frame_count})")
-        _check_size(mask, info, where)
         box = mask_box(mask)
         if box is not None:
             percent = pixel_to_percent_box(box, (info.height, info.width))
@@ -272,10 +289,19 @@ def _boxes(track: Track, info: VideoInfo) -> dict[int, tuple[float, ...]]:
     return boxes
 
 
-def _check_size(mask: MaskRLE, info: VideoInfo, where: str) -> None:
+def check_track(track: Track, info: VideoInfo) -> None:
+    """Raises ValueError for a frame outside the video or a mask of another size."""
+    for frame_index, mask in track.masks.items():
+        with named(f"object {track.object_id!r}, frame index {frame_index}"):
+            if not 0 <= frame_index < info.frame_count:
+                raise ValueError(f"must be in [0, {info.frame_count})")
+            _check_size(mask, info)
+
+
+def _check_size(mask: MaskRLE, info: VideoInfo) -> None:
     if (mask.height, mask.width) != (info.height, info.width):
         raise ValueError(
-            f"{where}: mask has size {mask.height} x {mask.width}, must be the "
+            f"mask has size {mask.height} x {mask.width}, must be the "
             f"video's, {info.height} x {info.width}"
         )
 
@@ -286,7 +312,8 @@ def _drawn_keyframes(
     """LS frame -> a person's key frame."""
     if source_region is None:
         return {}
-    found = prompt_keyframes(source_region, info, framerate)
+    with named(f"region {source_region.get('id')!r}"):
+        found = prompt_keyframes(source_region, info, framerate)
     return {keyframe.ls_frame: keyframe for _, keyframe in found}
 
 
@@ -394,10 +421,10 @@ def _own_keyframe(
         "frame": ls_frame,
         **dict(zip(BOX_FIELDS, box)),
         "rotation": 0,
-        "mask": {"frame": ls_frame, "box": box, **_stored_mask(mask)},
+        "mask": {"frame": ls_frame, "box": box, **stored_mask(mask)},
     }
     if frame_index in track.scores:
-        keyframe["score"] = _probability(track.scores[frame_index])
+        keyframe["score"] = probability_of(track.scores[frame_index])
     return keyframe
 
 
@@ -427,46 +454,66 @@ def _add_riding_masks(
         if frame_index in carried:
             continue
         before = max(int(np.searchsorted(indices, frame_index, side="right")) - 1, 0)
-        entry: dict[str, Any] = _stored_mask(track.masks[frame_index])
+        entry: dict[str, Any] = stored_mask(track.masks[frame_index])
         if frame_index in track.scores:
-            entry["score"] = _probability(track.scores[frame_index])
+            entry["score"] = probability_of(track.scores[frame_index])
         sequence[before].setdefault("masks", {})[str(frame_index)] = entry
 
 
-def _stored_mask(mask: MaskRLE) -> dict[str, Any]:
+def stored_mask(mask: MaskRLE) -> dict[str, Any]:
+    """A mask as key frames carry it."""
     return {"size": [mask.height, mask.width], "counts": mask.counts}
 
 
-def _probability(logit: float) -> float:
-    """Sigmoid, kept off 0 and 1 so that it can be turned back."""
+def probability_of(logit: float) -> float:
+    """The stored score of a logit: sigmoid, kept off 0 and 1 so that it can be turned back."""
     odds = math.exp(-abs(float(logit)))
     probability = 1 / (1 + odds) if logit >= 0 else odds / (1 + odds)
     smallest = 10**-_SCORE_DECIMALS
     return min(max(round(probability, _SCORE_DECIMALS), smallest), 1 - smallest)
 
 
+def logit_of(probability: object) -> float | None:
+    """A stored score turned back; None for one that is missing or not in (0, 1)."""
+    if not is_number(probability) or not 0 < probability < 1:
+        return None
+    return math.log(probability / (1 - probability))
+
+
 # --- reading key frames ------------------------------------------------------
 
 
 def _stored_masks(
-    keyframe: Keyframe, info: VideoInfo, framerate: float, where: str
-) -> Iterable[tuple[int, Mapping[str, Any]]]:
-    """(frame index, entry) of each mask that is still this key frame's."""
-    riding = keyframe.fields.get("masks")
-    if keyframe.carries_own_masks and isinstance(riding, Mapping):
-        for key, entry in riding.items():
-            if not _is_frame_index(key, info) or not isinstance(entry, Mapping):
-                raise ValueError(
-                    f"{where}: masks at frame {keyframe.ls_frame} has entry {key!r}, must "
-                    f"be an object under a frame index in [0, {info.frame_count})"
-                )
-            yield int(key), entry
+    keyframe: Keyframe, info: VideoInfo, framerate: float
+) -> Iterable[tuple[int, Mapping[str, Any], str]]:
+    """(frame index, entry, its path) of each mask that is still this key frame's."""
+    if keyframe.carries_own_masks:
+        for frame_index, entry in riding_masks(keyframe.fields, info):
+            yield frame_index, entry, f"masks.{frame_index}"
     if keyframe.carries_own_mask:
         frame_index = ls_frame_to_index(
             keyframe.ls_frame, framerate, info.frame_times_seconds
         )
         score = keyframe.fields.get("score")
-        yield frame_index, {**keyframe.fields["mask"], "score": score}
+        yield frame_index, {**keyframe.fields["mask"], "score": score}, "mask"
+
+
+def riding_masks(
+    keyframe: Mapping[str, Any], info: VideoInfo
+) -> Iterable[tuple[int, Mapping[str, Any]]]:
+    """(frame index, entry) of a key frame's `masks`.
+
+    Raises InputError for an entry that is no object under a frame index.
+    """
+    riding = keyframe.get("masks")
+    for key, entry in riding.items() if isinstance(riding, Mapping) else ():
+        if not _is_frame_index(key, info) or not isinstance(entry, Mapping):
+            raise InputError(
+                "masks",
+                f"entry {str(key)[:40]!r} must be an object under a frame index in "
+                f"[0, {info.frame_count})",
+            )
+        yield int(key), entry
 
 
 def _is_frame_index(key: object, info: VideoInfo) -> bool:
@@ -474,16 +521,16 @@ def _is_frame_index(key: object, info: VideoInfo) -> bool:
     return is_number_text and len(key) < 10 and int(key) < info.frame_count
 
 
-def _read_mask(entry: Mapping[str, Any], info: VideoInfo, where: str) -> MaskRLE:
+def read_stored_mask(entry: Mapping[str, Any], info: VideoInfo) -> MaskRLE:
+    """A stored mask, checked; raises InputError naming the field and the rule."""
     size = entry.get("size")
     if not isinstance(size, list) or len(size) != 2:
-        raise ValueError(f"{where}: mask size {size!r} must be [height, width]")
+        raise InputError("size", f"{size!r} must be [height, width]")
     mask = MaskRLE(size[0], size[1], entry.get("counts"))
-    _check_size(mask, info, where)
-    try:
+    with at("size"):
+        _check_size(mask, info)
+    with at("counts"):
         mask_runs(mask)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
     return mask
 
 
@@ -505,10 +552,35 @@ def _rectangle_value(mask: MaskRLE) -> dict[str, Any]:
     return {**dict(zip(BOX_FIELDS, percent)), "rotation": 0}
 
 
+def _polygon_value(mask: MaskRLE, tolerance_pixels: float) -> dict[str, Any]:
+    points = outline_percent(mask, tolerance_pixels)
+    return {"points": [list(point) for point in points], "closed": True}
+
+
+def _vector_value(mask: MaskRLE, tolerance_pixels: float) -> dict[str, Any]:
+    points = outline_percent(mask, tolerance_pixels)
+    return {"vertices": polygons.vertices_of(points), "closed": True}
+
+
+def outline_percent(mask: MaskRLE, tolerance_pixels: float) -> list[tuple[float, float]]:
+    """One closed line around the mask, in percent of the frame.
+
+    Empty for an empty mask. What the tolerance would make vanish keeps its
+    exact outline instead.
+    """
+    pixels, size_hw = decode_mask(mask), (mask.height, mask.width)
+    outline = polygons.mask_outline(pixels, tolerance_pixels=tolerance_pixels)
+    if not polygons.outline_mask(outline, size_hw).any():
+        outline = polygons.mask_outline(pixels)
+    return polygons.to_percent(outline, size_hw)
+
+
 _VALUE_WRITERS = {
-    ImageControlKind.BRUSH: _brush_value,
-    ImageControlKind.BITMASK: _bitmask_value,
-    ImageControlKind.RECTANGLE: _rectangle_value,
+    ImageControlKind.BRUSH: lambda mask, _: _brush_value(mask),
+    ImageControlKind.BITMASK: lambda mask, _: _bitmask_value(mask),
+    ImageControlKind.RECTANGLE: lambda mask, _: _rectangle_value(mask),
+    ImageControlKind.POLYGON: _polygon_value,
+    ImageControlKind.VECTOR: _vector_value,
 }
 
 

@@ -3,7 +3,8 @@
 On `<Video>` the object is the VideoRectangle region, and its prompts are the
 keyframes that a person drew or moved. On frames shown as images, regions that
 carry our track id in `meta` are one object; key points and rectangles without
-one are one object a label; a mask drawn by hand is an object of its own.
+one are one object a label; a mask drawn by hand (brush, bitmask, polygon or
+vector) is an object of its own.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 
 from converters import bitmask_png, brush_rle
-from converters.geometry import (
-    clip_box,
-    indices_of_ls_frames,
-    ls_frames_count,
-    percent_to_pixel_box,
-)
+from converters.geometry import clip_box, indices_of_ls_frames, ls_frames_count
+from converters.label_studio import polygons
 from converters.label_studio.config import ImageControlKind, LabelConfig
 from converters.label_studio.keyframes import (
+    MAX_COORDINATE,
     Keyframe,
+    PercentBox,
     is_number,
     prompt_box,
     read_sequence,
     shown_keyframes,
 )
+from converters.label_studio.paths import InputError, at, named
 from converters.types import Box, ObjectId, Prompt, VideoInfo
 
 Result = Mapping[str, Any]
 
 _POINT_KINDS = (ImageControlKind.KEY_POINT, ImageControlKind.RECTANGLE)
-_MASK_KINDS = (ImageControlKind.BRUSH, ImageControlKind.BITMASK)
+_MASK_KINDS = (
+    ImageControlKind.BRUSH,
+    ImageControlKind.BITMASK,
+    ImageControlKind.POLYGON,
+    ImageControlKind.VECTOR,
+)
+_KINDS_BY_TYPE = {kind.result_type: kind for kind in ImageControlKind}
 _UNTOUCHED_PREDICTION = "prediction"  # an edited one is "prediction-changed"
 
 
@@ -67,18 +73,17 @@ def video_requests(
     regions of one id.
     """
     requests: dict[str, ObjectRequest] = {}
-    separate_labels = _labels_beside_regions(results)
+    separate_labels = labels_beside_regions(results)
     for region in results:
-        if _type_of(region) != "videorectangle":
+        if type_of(region) != "videorectangle":
             continue
-        region_id = _region_id(region)
-        where = f"region {region_id!r}"
-        if region_id in requests:
-            raise ValueError(f"{where}: there is more than one videorectangle of this id")
-        labels = _label_list(region, ("labels",)) or separate_labels.get(region_id, ())
-        with _named(where):
+        with named(f"region {region.get('id')!r}"):
+            region_id = region_id_of(region)
+            if region_id in requests:
+                raise ValueError("there is more than one videorectangle of this id")
+            labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
             config.video_rectangle(region.get("from_name")).check_labels(labels)
-        prompts = _keyframe_prompts(region, info, framerate)
+            prompts = _keyframe_prompts(region, info, framerate)
         requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
     return tuple(requests.values())
 
@@ -101,7 +106,7 @@ def frame_requests(
     marks = [
         (kind, _read_mark(region, kind, config, info))
         for region in results
-        if (kind := _image_kind(region)) is not None and not _is_answer(region, kind)
+        if (kind := image_kind_of(region)) is not None and not _is_answer(region, kind)
     ]
     # Rectangles come first: they say to which object a key point belongs.
     marks.sort(key=lambda item: item[0] is ImageControlKind.KEY_POINT)
@@ -140,8 +145,7 @@ def _keyframe_prompts(
         box = prompt_box(keyframe, (info.height, info.width))
         if box is None:
             raise ValueError(
-                f"region {region.get('id')!r}: the box at frame {keyframe.ls_frame} "
-                "must have an area inside the picture"
+                f"the box at frame {keyframe.ls_frame} must have an area inside the picture"
             )
         prompts[frame_index] = Prompt(region["id"], frame_index, box=box)
     return tuple(prompts[index] for index in sorted(prompts))
@@ -150,8 +154,11 @@ def _keyframe_prompts(
 def prompt_keyframes(
     region: Result, info: VideoInfo, framerate: float
 ) -> tuple[tuple[int, Keyframe], ...]:
-    """(frame index, keyframe) of each of a person's keyframes that shows a picture."""
-    last = _last_ls_frame(region, info, framerate)
+    """(frame index, keyframe) of each of a person's keyframes that shows a picture.
+
+    Raises InputError naming the value for a malformed sequence.
+    """
+    last = last_ls_frame(region, info, framerate)
     keyframes = [
         keyframe
         for keyframe in shown_keyframes(read_sequence(region))
@@ -165,21 +172,22 @@ def prompt_keyframes(
     return tuple(zip(indices.tolist(), keyframes))
 
 
-def _last_ls_frame(region: Result, info: VideoInfo, framerate: float) -> int:
+def last_ls_frame(region: Result, info: VideoInfo, framerate: float) -> int:
     """By our count or the browser's, which may differ, but not by a second."""
     count = ls_frames_count(info.duration_seconds, framerate)
-    stored = region["value"].get("framesCount")
+    value = region.get("value")
+    stored = value.get("framesCount") if isinstance(value, Mapping) else None
     if not is_number(stored):
         return count
     return max(count, min(int(stored), count + math.ceil(framerate)))
 
 
-def _labels_beside_regions(results: Iterable[Result]) -> dict[str, tuple[str, ...]]:
+def labels_beside_regions(results: Iterable[Result]) -> dict[str, tuple[str, ...]]:
     """Labels kept in a result of their own under the region's id, as the SDK may."""
     return {
-        region["id"]: _label_list(region, ("labels",))
+        region["id"]: labels_of(region, ("labels",))
         for region in results
-        if _type_of(region) == "labels" and isinstance(region.get("id"), str)
+        if type_of(region) == "labels" and isinstance(region.get("id"), str)
     }
 
 
@@ -265,73 +273,105 @@ def _frame_prompt(object_id: ObjectId, frame_index: int, marks: list[_Mark]) -> 
     )
 
 
-def _image_kind(region: Result) -> ImageControlKind | None:
-    for kind in (*_POINT_KINDS, *_MASK_KINDS):
-        if _type_of(region) == kind.result_type:
-            return kind
-    return None
+def image_kind_of(region: Result) -> ImageControlKind | None:
+    """The kind of control that a result on an image is of; None for another type."""
+    kind = type_of(region)
+    return _KINDS_BY_TYPE.get(kind) if isinstance(kind, str) else None
 
 
 def _read_mark(
     region: Result, kind: ImageControlKind, config: LabelConfig, info: VideoInfo
 ) -> _Mark:
-    region_id = _region_id(region)
-    labels = _label_list(region, (kind.result_type, "labels"))
-    meta = region.get("meta")
-    track = meta.get("track") if isinstance(meta, Mapping) else None
-    with _named(f"region {region_id!r}"):
+    with named(f"region {region.get('id')!r}"):
+        labels = labels_of(region, (kind.result_type, "labels"))
         config.image_control(region.get("from_name")).check_labels(labels)
-        if not isinstance(track, (str, int, type(None))):
-            raise ValueError(f"meta.track {track!r} must be a string or an integer")
-        if region.get("image_rotation") not in (None, 0):
-            raise ValueError(
-                f"image_rotation {region.get('image_rotation')!r} must be 0: turn the "
-                "picture back before marking it"
-            )
         return _Mark(
-            region_id,
-            track,
+            region_id_of(region),
+            track_id_of(region),
             labels,
             item_index_of(region, info.frame_count),
             **_shape(region, kind, info),
         )
 
 
+def track_id_of(region: Result) -> ObjectId | None:
+    """`meta.track`, the object that a region on an image is part of; None without."""
+    meta = region.get("meta")
+    track = meta.get("track") if isinstance(meta, Mapping) else None
+    if isinstance(track, bool) or not isinstance(track, (str, int, type(None))):
+        raise InputError("meta.track", f"{track!r} must be a string or an integer")
+    return track
+
+
 def item_index_of(region: Result, frame_count: int) -> int:
     """The region's 0-based frame; a missing one is 0, as Label Studio reads it.
 
-    Raises ValueError when it is not an integer in [0, frame_count).
+    Raises InputError when it is not an integer in [0, frame_count).
     """
     index = region.get("item_index")
     if index is None:
         index = 0
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < frame_count:
-        raise ValueError(f"item_index {index!r} must be an integer in [0, {frame_count})")
+        raise InputError("item_index", f"{index!r} must be an integer in [0, {frame_count})")
     return index
 
 
 def _shape(region: Result, kind: ImageControlKind, info: VideoInfo) -> dict[str, Any]:
     """The pixels of a region, as the fields of a `_Mark`."""
-    value = region["value"]
+    size_hw = (info.height, info.width)
+    check_upright(region)
     if kind is ImageControlKind.KEY_POINT:
         return _key_point(region, info)
     if kind is ImageControlKind.RECTANGLE:
-        return {"box": _rectangle(value, info)}
-    size = (region.get("original_height"), region.get("original_width"))
-    if size != (info.height, info.width):
-        raise ValueError(
-            f"original size {size[0]!r} x {size[1]!r} must be the video's, "
-            f"{info.height} x {info.width}"
-        )
-    if kind is ImageControlKind.BITMASK:
-        mask = bitmask_png.decode(value.get("imageDataURL"), size)
-    elif value.get("format") != "rle":
-        raise ValueError(f"value.format {value.get('format')!r} must be 'rle'")
-    else:
-        mask = brush_rle.decode(value.get("rle"), size)
+        box = clip_box(rectangle_of(region).to_pixels(size_hw), size_hw)
+        if box is None:
+            raise ValueError("its box must have an area inside the picture")
+        return {"box": box}
+    mask = mask_of(region, kind, size_hw)
     if not mask.any():
         raise ValueError("its mask is empty, must have at least one pixel")
     return {"mask": mask}
+
+
+def check_upright(region: Result) -> None:
+    """Raises InputError for a picture that was turned before it was marked."""
+    turn = region.get("image_rotation")
+    if turn not in (None, 0):
+        raise InputError(
+            "image_rotation", f"{turn!r} must be 0: turn the picture back before marking it"
+        )
+
+
+def mask_of(region: Result, kind: ImageControlKind, size_hw: tuple[int, int]) -> np.ndarray:
+    """A brush, bitmask, polygon or vector region's pixels, (H, W) bool; may be empty.
+
+    Raises InputError naming the value and the rule for one that is malformed
+    or of another size than `size_hw`.
+    """
+    value = region["value"]
+    if kind in (ImageControlKind.BRUSH, ImageControlKind.BITMASK):
+        _check_original_size(region, size_hw)
+    if kind is ImageControlKind.BITMASK:
+        with at("value.imageDataURL"):
+            return bitmask_png.decode(value.get("imageDataURL"), size_hw)
+    if kind is ImageControlKind.BRUSH:
+        if value.get("format") != "rle":
+            raise InputError("value.format", f"{value.get('format')!r} must be 'rle'")
+        with at("value.rle"):
+            return brush_rle.decode(value.get("rle"), size_hw)
+    read = polygons.read_points if kind is ImageControlKind.POLYGON else polygons.read_vertices
+    with at("value"):
+        return polygons.outline_mask(read(value, size_hw), size_hw)
+
+
+def _check_original_size(region: Result, size_hw: tuple[int, int]) -> None:
+    for name, right in zip(("original_height", "original_width"), size_hw):
+        if region.get(name) != right:
+            raise InputError(
+                name,
+                f"{region.get(name)!r} must be {right}: the picture has "
+                f"{size_hw[0]} x {size_hw[1]} pixels (height x width)",
+            )
 
 
 def _key_point(region: Result, info: VideoInfo) -> dict[str, Any]:
@@ -341,27 +381,23 @@ def _key_point(region: Result, info: VideoInfo) -> dict[str, Any]:
     for name in ("is_positive", "positive"):
         is_positive = value.get(name) if is_positive is None else is_positive
     if not isinstance(is_positive, (bool, type(None))):
-        raise ValueError(f"is_positive {is_positive!r} must be true or false")
+        raise InputError("is_positive", f"{is_positive!r} must be true or false")
     return {
         "point_xy": (x * info.width / 100, y * info.height / 100),
         "is_foreground": is_positive is not False,
     }
 
 
-def _rectangle(value: Mapping[str, Any], info: VideoInfo) -> Box:
-    x, y = _percent(value, "x"), _percent(value, "y")
-    width, height = _percent(value, "width", minimum=0), _percent(value, "height", minimum=0)
-    rotation = 0.0 if value.get("rotation") is None else _percent(value, "rotation")
-    size_hw = (info.height, info.width)
-    box = clip_box(
-        percent_to_pixel_box(
-            x, y, width, height, size_hw=size_hw, rotation_degrees=rotation
-        ),
-        size_hw,
+def rectangle_of(region: Result) -> PercentBox:
+    """A RectangleLabels region's box; raises InputError naming the value."""
+    value = region["value"]
+    return PercentBox(
+        _percent(value, "x"),
+        _percent(value, "y"),
+        _percent(value, "width", minimum=0),
+        _percent(value, "height", minimum=0),
+        0.0 if value.get("rotation") is None else _percent(value, "rotation"),
     )
-    if box is None:
-        raise ValueError("its box must have an area inside the picture")
-    return box
 
 
 def _percent(
@@ -372,13 +408,14 @@ def _percent(
 ) -> float:
     number = value.get(name)
     if not is_number(number):
-        raise ValueError(f"value.{name} {number!r} must be a finite number")
+        raise InputError(f"value.{name}", f"{number!r} must be a finite number")
+    if abs(number) > MAX_COORDINATE:
+        rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
+        raise InputError(f"value.{name}", f"{number!r} {rule}")
     lowest = 0 if maximum is not None else minimum
     if (lowest is not None and number < lowest) or (maximum is not None and number > maximum):
-        raise ValueError(
-            f"value.{name} {number!r} must be "
-            + (f"from 0 to {maximum}" if maximum is not None else f">= {minimum}")
-        )
+        rule = f"from 0 to {maximum}" if maximum is not None else f">= {minimum}"
+        raise InputError(f"value.{name}", f"{number!r} must be {rule}")
     return float(number)
 
 
@@ -392,44 +429,30 @@ def _holds(box: Box, point_xy: tuple[float, float] | None) -> bool:
 # --- any result --------------------------------------------------------------
 
 
-class _named:
-    """Puts the region's name in front of a ValueError raised within."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ValueError):
-            raise ValueError(f"{self._where}: {error}") from error
-
-
-def _type_of(region: object) -> object:
+def type_of(region: object) -> object:
     if not isinstance(region, Mapping):
         raise ValueError(f"result {region!r} must be an object")
     return region.get("type")
 
 
-def _region_id(region: Result) -> str:
+def region_id_of(region: Result) -> str:
+    """The region's id; raises InputError without one, and without a `value`."""
     region_id = region.get("id")
     if not isinstance(region_id, str) or not region_id:
-        raise ValueError(f"region {region_id!r}: id must be a string that is not empty")
+        raise InputError("id", f"{region_id!r} must be a string that is not empty")
     if not isinstance(region.get("value"), Mapping):
-        raise ValueError(f"region {region_id!r}: value must be an object")
+        raise InputError("value", "must be an object")
     return region_id
 
 
-def _label_list(region: Result, keys: tuple[str, ...]) -> tuple[str, ...]:
+def labels_of(region: Result, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels under the first of these keys of `value` that is there."""
     value = region.get("value")
     for key in keys:
         labels = value.get(key) if isinstance(value, Mapping) else None
         if labels is None:
             continue
         if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
-            raise ValueError(
-                f"region {region.get('id')!r}: value.{key} {labels!r} must be a list of strings"
-            )
+            raise InputError(f"value.{key}", f"{labels!r} must be a list of strings")
         return tuple(labels)
     return ()

@@ -3,6 +3,8 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis.extra import numpy as npst
 from tests.converters.cases import ADVERSARIAL_MASKS, blob
 from PIL import Image
 
@@ -84,3 +86,9 @@ def test_a_damaged_png_is_refused_or_still_holds_every_pixel():
 def test_what_is_no_png_of_the_right_size_is_refused(url, message):
     with pytest.raises(ValueError, match=message):
         bitmask_png.decode(url, (1, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_any_mask_survives(mask):
+    np.testing.assert_array_equal(bitmask_png.decode(bitmask_png.encode(mask), mask.shape), mask)

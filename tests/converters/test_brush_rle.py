@@ -1,5 +1,12 @@
+import json
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from tests.converters.cases import ADVERSARIAL_MASKS, payload
 from label_studio_sdk.converter import brush as sdk_brush
 
@@ -173,3 +180,108 @@ def test_random_streams_raise_or_decode_to_a_whole_mask():
         except ValueError:
             continue
         assert mask.shape == (3, 4)
+
+
+any_mask = npst.arrays(bool, npst.array_shapes(min_dims=2, max_dims=2, max_side=40))
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_mask)
+def test_any_mask_survives_the_round_trip_and_the_sdk_reads_it(mask):
+    rle = brush_rle.encode(mask)
+    np.testing.assert_array_equal(brush_rle.decode(rle, mask.shape), mask)
+    alpha = sdk_brush.decode_rle(rle).reshape(*mask.shape, 4)[..., 3]
+    np.testing.assert_array_equal(alpha, np.where(mask, 255, 0))
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_mask, st.data())
+def test_a_damaged_stream_is_refused_or_still_whole(mask, data):
+    rle = brush_rle.encode(mask)
+    at = data.draw(st.integers(0, len(rle) - 1))
+    rle[at] ^= data.draw(st.integers(1, 255))
+    try:
+        assert brush_rle.decode(rle, mask.shape).shape == mask.shape
+    except ValueError:
+        pass
+
+
+def test_a_count_of_words_larger_than_the_picture_is_refused_before_anything_is_made():
+    stream = bits(*header(2**32 - 4), *[(1, 1), (3, 2), (65535, 16), (255, 8)] * 4)
+    with pytest.raises(ValueError, match="holds 4294967292 words, must hold"):
+        brush_rle.decode(stream, (2, 2))
+
+
+# --- the browser's codec itself ----------------------------------------------
+
+RLE_PACK = "@thi.ng/rle-pack@3.2.12"
+SCRIPT = """
+import { encode, decode } from "@thi.ng/rle-pack";
+import { readFileSync } from "node:fs";
+const masks = JSON.parse(readFileSync(0, "utf-8"));
+const answers = masks.map(({ pixels, ours }) => {
+  const rgba = new Uint8Array(4 * pixels.length);
+  pixels.forEach((pixel, at) => rgba.fill(pixel, 4 * at, 4 * at + 4));
+  const alpha = decode(Uint8Array.from(ours)).filter((_, at) => at % 4 === 3);
+  return { bytes: [...encode(rgba, rgba.length)], pixels: [...alpha] };
+});
+process.stdout.write(JSON.stringify(answers));
+"""
+
+
+@pytest.fixture(scope="module")
+def rle_pack(tmp_path_factory):
+    """Runs @thi.ng/rle-pack under node: [{pixels, ours}] -> [{bytes, pixels}]."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not installed: @thi.ng/rle-pack cannot be run")
+    folder = tmp_path_factory.mktemp("rle_pack")
+    (folder / "package.json").write_text('{"type": "module", "private": true}')
+    (folder / "check.js").write_text(SCRIPT)
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", RLE_PACK]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"npm could not install {RLE_PACK}: {done.stderr[-500:]}"
+
+    def run(masks):
+        done = subprocess.run(
+            [node, "check.js"], cwd=folder, input=json.dumps(masks),
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_the_browsers_codec_writes_the_same_bytes_and_reads_ours(rle_pack):
+    rng = np.random.default_rng(11)
+    masks = [mask for mask in ADVERSARIAL_MASKS.values() if mask.size < 100_000]
+    masks += [rng.random(rng.integers(1, 40, 2)) < part for part in np.linspace(0, 1, 60)]
+    masks.append(ADVERSARIAL_MASKS["4K blob"][::4, ::4])
+    ours = [brush_rle.encode(mask) for mask in masks]
+
+    answers = rle_pack(
+        [
+            {"pixels": np.where(mask, 255, 0).ravel().tolist(), "ours": rle}
+            for mask, rle in zip(masks, ours)
+        ]
+    )
+
+    assert len(answers) == len(masks)
+    for mask, rle, answer in zip(masks, ours, answers):
+        assert rle == answer["bytes"]
+        assert answer["pixels"] == np.where(mask, 255, 0).ravel().tolist()
+
+
+def test_we_read_antialiased_strokes_of_the_browsers_codec(rle_pack):
+    rng = np.random.default_rng(12)
+    alphas = [rng.choice([0, 0, 0, 1, 90, 255, 255], (17, 23)) for _ in range(20)]
+    empty = brush_rle.encode(np.zeros((17, 23), bool))
+
+    answers = rle_pack([{"pixels": a.ravel().tolist(), "ours": empty} for a in alphas])
+
+    for alpha, answer in zip(alphas, answers):
+        np.testing.assert_array_equal(brush_rle.decode(answer["bytes"], (17, 23)), alpha > 0)
+        np.testing.assert_array_equal(
+            brush_rle.decode(answer["bytes"], (17, 23), threshold=91), alpha > 90
+        )

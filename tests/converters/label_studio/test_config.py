@@ -59,6 +59,18 @@ def test_bitmask_frames_and_text_areas():
     assert parse_label_config(glob).text_areas[0].per_region is False
 
 
+@pytest.mark.parametrize(
+    ("name", "has_own_labels", "result_type"),
+    [("d1_videovector", False, "videovector"), ("d2_videovectorlabels", True, "videovectorlabels")],
+)
+def test_video_vectors_of_enterprise(name, has_own_labels, result_type):
+    (vector,) = parse_label_config(captured(name)).video_vectors
+    assert (vector.name, vector.to_name, vector.labels) == ("vec", "video", ("Car",))
+    assert (vector.has_own_labels, vector.result_type) == (has_own_labels, result_type)
+    with pytest.raises(ValueError, match="'Dog' is not in the label config"):
+        vector.check_labels(["Dog"])
+
+
 def test_tags_that_we_do_not_know_are_passed_over():
     config = parse_label_config(captured("f_videorectangle_timeline"))
     assert config.video_rectangle("box").labels == ("Car",)
@@ -114,7 +126,11 @@ def test_names_are_matched_without_regard_to_case():
         # A brush on a video: the editor shows a banner and no video.
         (captured("a_video_brush"), "BrushLabels 'brush' is not on an <Image>.*VideoRectangle"),
         (captured("b_video_kp_rectlabels"), "KeyPointLabels 'kp' is not on an <Image>"),
-        (captured("d1_videovector"), "lacks a <VideoRectangle>"),
+        ('<View><Video name="v" value="$v"/></View>', "lacks a <VideoRectangle>"),
+        (
+            '<View><Audio name="a" value="$a"/><VideoVector name="r" toName="a"/></View>',
+            "VideoVector 'r' is not on a <Video>",
+        ),
         (captured("d3_bitmask_video"), "BitmaskLabels 'bm' is not on an <Image>"),
         # Key points alone have nothing to put an answer in.
         (

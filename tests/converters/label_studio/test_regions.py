@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from label_studio_sdk.label_interface import LabelInterface
 
 from converters import bitmask_png, brush_rle
@@ -16,11 +18,11 @@ from converters.label_studio.regions import (
     track_to_frame_regions,
     track_to_video_region,
 )
-from converters.label_studio.results import frame_requests, video_requests
-from converters.masks import decode_mask, encode_mask, mask_box
+from converters.label_studio.results import frame_requests, mask_of, video_requests
+from converters.masks import decode_mask, encode_mask, mask_box, mask_iou
 from converters.types import MaskRLE, Track, VideoInfo
 from tests.converters.cases import DATA, blob, constant_rate_info, moving_track
-from tests.converters.label_studio.test_results import FRAMES_CONFIG
+from tests.converters.label_studio.test_results import FRAMES_CONFIG, FRAMES_XML
 
 CONFIG_XML = (DATA / "configs/config_video_rectangle.xml").read_text()
 CONFIG = parse_label_config(CONFIG_XML)
@@ -176,6 +178,44 @@ def test_masks_of_frames_that_the_editor_never_shows_ride_along():
     first = sequence_of(region)[0]
     assert min(riding) < int(indices_of_ls_frames([first["frame"]], 5.0, times)[0])
     assert region_to_track(region, INFO, 5.0).masks == track.masks
+
+
+def some_masks(seed_and_gaps):
+    """Rectangles that jump about on random frames of INFO."""
+    seed, absent = seed_and_gaps
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for index in sorted(set(range(40)) - absent):
+        mask = np.zeros(SIZE, bool)
+        top, left = rng.integers(0, 40), rng.integers(0, 50)
+        mask[top : top + rng.integers(1, 9), left : left + rng.integers(1, 15)] = True
+        masks[index] = encode_mask(mask) if rng.random() < 0.5 or not masks else masks[max(masks)]
+    return masks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(0, 10**6), st.sets(st.integers(0, 39), max_size=38)).map(some_masks),
+    st.floats(0.1, 1.0),
+    st.sampled_from(["thin", "all"]),
+    st.sampled_from([25.0, 24.0, 30.0, 60.0, 7.0]),
+)
+def test_thinning_keeps_every_box_near_and_every_mask(masks, min_iou, keyframes, framerate):
+    region = to_region(
+        Track("t", ("Car",), masks), framerate=framerate, keyframes=keyframes, min_iou=min_iou
+    )
+    if region is None:
+        assert all(index_to_ls_frame(i, framerate, INFO.frame_times_seconds) is None for i in masks)
+        return
+    count = region["value"]["framesCount"]
+    indices = indices_of_ls_frames(range(1, count + 1), framerate, INFO.frame_times_seconds)
+    sequence = [read_keyframe(item) for item in sequence_of(region)]
+    for ls_frame, index in enumerate(indices.tolist(), start=1):
+        box = editor_box(sequence, ls_frame)
+        assert (box is not None) == (index in masks)
+        if box is not None:
+            assert box_iou(box.to_pixels(SIZE), mask_box(masks[index])) >= min_iou - 1e-5
+    assert region_to_track(region, INFO, framerate).masks == masks
 
 
 def test_an_object_that_the_editor_cannot_show_gives_no_region():
@@ -363,9 +403,9 @@ def test_tracks_that_make_no_region_are_refused(track, options, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"counts": "?"}, "'car', frame index 0: mask counts '\\?' (end|cover)"),
+        ({"counts": "?"}, r"'car': value\.sequence\[0\]\.mask\.counts: mask counts '\?' (end|cover)"),
         ({"counts": 7}, "must be a str"),
-        ({"size": [48]}, r"mask size \[48\] must be \[height, width\]"),
+        ({"size": [48]}, r"mask\.size: \[48\] must be \[height, width\]"),
         ({"size": [480, 640]}, "mask has size 480 x 640, must be the video's"),
     ],
 )
@@ -380,14 +420,14 @@ def test_malformed_masks_name_the_region(change, message):
 def test_masks_of_no_frame_name_the_region(key):
     region = to_region(moving_track(INFO, range(3)))
     sequence_of(region)[0]["masks"] = {key: {}}
-    with pytest.raises(ValueError, match="region 'car': masks at frame 1 has entry"):
+    with pytest.raises(ValueError, match=r"region 'car': value\.sequence\[0\]\.masks: entry"):
         region_to_track(region, INFO, 25)
 
 
 # --- frames as images --------------------------------------------------------
 
 FRAMES_INFO = constant_rate_info(6)
-BRUSH, BITMASK, KEY_POINT, RECTANGLE = FRAMES_CONFIG.image_controls
+BRUSH, BITMASK, KEY_POINT, RECTANGLE, POLYGON, VECTOR = FRAMES_CONFIG.image_controls
 
 
 def frame_regions(track, control=BRUSH, **options):
@@ -431,6 +471,41 @@ def test_bitmask_and_rectangle_regions():
     assert (value["y"] + value["height"]) * 48 / 100 == pytest.approx(box.y_max)
 
 
+@pytest.mark.parametrize("control", [POLYGON, VECTOR], ids=["polygon", "vector"])
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_polygon_and_vector_regions_are_one_closed_line(control, tolerance):
+    track = moving_track(FRAMES_INFO, [1, 4])
+    regions = frame_regions(track, control, polygon_tolerance_pixels=tolerance)
+
+    assert [r["item_index"] for r in regions] == [1, 4]
+    for region in regions:
+        value, mask = region["value"], track.masks[region["item_index"]]
+        assert value["closed"] is True and value[region["type"]] == ["Car"]
+        back = encode_mask(mask_of(region, control.kind, (48, 64)))
+        assert (back == mask) is (tolerance == 0)
+        assert mask_iou(back, mask) > 0.85
+    vertices = regions[0]["value"].get("vertices")
+    if vertices:
+        ids = [vertex["id"] for vertex in vertices]
+        assert [vertex["prevPointId"] for vertex in vertices] == [ids[-1], *ids[:-1]]
+
+
+def test_what_smoothing_would_make_vanish_keeps_its_outline():
+    pixel = np.zeros((48, 64), bool)
+    pixel[7, 9] = True
+    track = Track("t", ("Car",), {0: encode_mask(pixel)})
+    (region,) = frame_regions(track, POLYGON, polygon_tolerance_pixels=5)
+    np.testing.assert_array_equal(mask_of(region, POLYGON.kind, (48, 64)), pixel)
+
+
+def test_the_sdk_accepts_regions_of_every_kind():
+    track = moving_track(FRAMES_INFO, [2, 3])
+    controls = (BRUSH, BITMASK, RECTANGLE, POLYGON, VECTOR)
+    regions = [r for control in controls for r in frame_regions(track, control)]
+    prediction = {"result": regions, "score": 0.5, "model_version": "m"}
+    assert LabelInterface(FRAMES_XML).validate_prediction(prediction, return_errors=True) == []
+
+
 def test_ids_are_one_for_each_object_frame_and_control_and_stay_the_same():
     tracks = [moving_track(FRAMES_INFO, range(6), object_id=name) for name in ("a", "b")]
     ids = [r["id"] for t in tracks for c in (BRUSH, BITMASK) for r in frame_regions(t, c)]
@@ -450,7 +525,8 @@ def test_frames_can_be_limited_and_empty_masks_are_left_out():
 def test_what_is_sent_is_no_prompt_when_it_comes_back():
     info = constant_rate_info(6)
     track = moving_track(info, range(6), object_id="a")
-    regions = [r for c in (BRUSH, BITMASK, RECTANGLE) for r in frame_regions(track, c)]
+    controls = (BRUSH, BITMASK, RECTANGLE, POLYGON, VECTOR)
+    regions = [r for c in controls for r in frame_regions(track, c)]
     assert frame_requests(regions, config=FRAMES_CONFIG, info=info) == ()
     regions[0]["origin"] = "prediction-changed"
     (request,) = frame_requests(regions, config=FRAMES_CONFIG, info=info)

@@ -2,20 +2,22 @@ import numpy as np
 import pytest
 
 from converters import bitmask_png, brush_rle
+from converters.label_studio import polygons
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.results import frame_requests, video_requests
 from converters.types import Box
 from tests.converters.cases import DATA, blob, constant_rate_info, payload
 
 VIDEO_CONFIG = parse_label_config((DATA / "configs/config_video_rectangle.xml").read_text())
-FRAMES_CONFIG = parse_label_config(
-    """<View><Image name="img" valueList="$frames"/>
+FRAMES_XML = """<View><Image name="img" valueList="$frames"/>
     <BrushLabels name="brush" toName="img"><Label value="Car"/><Label value="Dog"/></BrushLabels>
     <BitmaskLabels name="bm" toName="img"><Label value="Car"/><Label value="Dog"/></BitmaskLabels>
     <KeyPointLabels name="kp" toName="img"><Label value="Car"/><Label value="Dog"/></KeyPointLabels>
     <RectangleLabels name="rect" toName="img"><Label value="Car"/><Label value="Dog"/></RectangleLabels>
+    <PolygonLabels name="poly" toName="img"><Label value="Car"/><Label value="Dog"/></PolygonLabels>
+    <VectorLabels name="vector" toName="img"><Label value="Car"/><Label value="Dog"/></VectorLabels>
     </View>"""
-)
+FRAMES_CONFIG = parse_label_config(FRAMES_XML)
 INFO = constant_rate_info(100, width=640, height=360)
 FRAMES = constant_rate_info(6, width=320, height=240)
 
@@ -169,20 +171,20 @@ def changed(**fields):
     ("bad", "message"),
     [
         ("text", "result 'text' must be an object"),
-        (changed(id=None), "id must be a string"),
-        (changed(id=""), "id must be a string"),
-        (changed(value=None), "region 'r1': value must be an object"),
-        (changed(value={}), "region 'r1': value.sequence must be a list"),
+        (changed(id=None), "id: .* must be a string"),
+        (changed(id=""), "id: .* must be a string"),
+        (changed(value=None), "region 'r1': value: must be an object"),
+        (changed(value={}), r"region 'r1': value\.sequence: must be a list"),
         (changed(from_name="gone"), "region 'r1': .*no VideoRectangle named 'gone'"),
-        (region([7]), "region 'r1': keyframe 7 must be an object"),
-        (region([keyframe(0)]), "region 'r1': keyframe has frame 0, must be an integer >= 1"),
-        (region([keyframe(1.5)]), "frame 1.5"),
-        (region([keyframe("1")]), "frame '1'"),
-        (region([keyframe(True)]), "frame True"),
-        (region([keyframe(1, x=None)]), "at frame 1 has x None, must be a finite number"),
-        (region([keyframe(1, y="2")]), "y '2'"),
-        (region([keyframe(1, width=float("nan"))]), "width nan"),
-        (region([keyframe(1, rotation="up")]), "rotation 'up'"),
+        (region([7]), r"region 'r1': value\.sequence\[0\]: 7 must be an object"),
+        (region([keyframe(0)]), r"value\.sequence\[0\]\.frame: 0 must be an integer from 1"),
+        (region([keyframe(1.5)]), "frame: 1.5"),
+        (region([keyframe("1")]), "frame: '1'"),
+        (region([keyframe(True)]), "frame: True"),
+        (region([keyframe(1, x=None)]), r"sequence\[0\]\.x: None must be a finite number"),
+        (region([keyframe(1, y="2")]), "y: '2'"),
+        (region([keyframe(1, width=float("nan"))]), "width: nan"),
+        (region([keyframe(1, rotation="up")]), "rotation: 'up'"),
         (region([keyframe(1, width=0)]), "must have an area inside the picture"),
         (region([keyframe(1, width=-5)]), "must have an area inside the picture"),
         (region([keyframe(1, x=120)]), "must have an area inside the picture"),
@@ -204,7 +206,10 @@ def test_two_regions_of_one_id_are_refused():
 
 
 def mark(kind, value, *, id="m1", item_index=0, labels=("Car",), **fields):
-    names = {"keypointlabels": "kp", "rectanglelabels": "rect", "brushlabels": "brush", "bitmasklabels": "bm"}
+    names = {
+        "keypointlabels": "kp", "rectanglelabels": "rect", "brushlabels": "brush",
+        "bitmasklabels": "bm", "polygonlabels": "poly", "vectorlabels": "vector",
+    }  # fmt: skip
     return {
         "id": id,
         "type": kind,
@@ -235,6 +240,16 @@ def brush(mask, **fields):
 
 def bitmask(mask, **fields):
     return mark("bitmasklabels", {"imageDataURL": bitmask_png.encode(mask)}, **fields)
+
+
+def polygon(mask, **fields):
+    points = polygons.to_percent(polygons.mask_outline(mask), mask.shape)
+    return mark("polygonlabels", {"points": [list(p) for p in points]}, **fields)
+
+
+def vector(mask, **fields):
+    points = polygons.to_percent(polygons.mask_outline(mask), mask.shape)
+    return mark("vectorlabels", {"vertices": polygons.vertices_of(points)}, **fields)
 
 
 def read_frames(*results):
@@ -310,7 +325,7 @@ def test_regions_that_share_our_track_are_one_object():
     assert [(r.object_id, len(r.prompts)) for r in requests] == [("t", 2), ("c", 1)]
 
 
-@pytest.mark.parametrize("draw", [brush, bitmask])
+@pytest.mark.parametrize("draw", [brush, bitmask, polygon, vector])
 def test_a_mask_drawn_by_hand_is_a_mask_prompt(draw):
     mask = blob(240, 320)
     (request,) = read_frames(draw(mask, item_index=4))
@@ -347,28 +362,31 @@ def test_a_missing_item_index_is_the_first_frame():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (point(1, 1, item_index=6), r"'m1': item_index 6 must be an integer in \[0, 6\)"),
-        (point(1, 1, item_index=-1), "item_index -1"),
-        (point(1, 1, item_index=1.0), "item_index 1.0"),
-        (point(1, 1, item_index="1"), "item_index '1'"),
-        (point(1, 1, item_index=True), "item_index True"),
-        (point(101, 1), "value.x 101 must be from 0 to 100"),
-        (point(None, 1), "value.x None must be a finite number"),
-        (point(1, 1, is_positive="no"), "is_positive 'no' must be true or false"),
+        (point(1, 1, item_index=6), r"'m1': item_index: 6 must be an integer in \[0, 6\)"),
+        (point(1, 1, item_index=-1), "item_index: -1"),
+        (point(1, 1, item_index=1.0), "item_index: 1.0"),
+        (point(1, 1, item_index="1"), "item_index: '1'"),
+        (point(1, 1, item_index=True), "item_index: True"),
+        (point(101, 1), "value.x: 101 must be from 0 to 100"),
+        (point(None, 1), "value.x: None must be a finite number"),
+        (point(1, 1, is_positive="no"), "is_positive: 'no' must be true or false"),
         (point(1, 1, labels=["Cat"]), "'m1': label 'Cat' is not"),
         (point(1, 1, from_name="gone"), "no labels control on <Image> named 'gone'"),
-        (point(1, 1, image_rotation=90), "image_rotation 90 must be 0"),
-        (point(1, 1, meta={"track": []}), r"meta.track \[\]"),
+        (point(1, 1, image_rotation=90), "image_rotation: 90 must be 0"),
+        (point(1, 1, meta={"track": []}), r"meta.track: \[\]"),
         (rectangle(width=0), "must have an area"),
-        (rectangle(width=-1), "value.width -1 must be >= 0"),
+        (rectangle(width=-1), "value.width: -1 must be >= 0"),
         (rectangle(x=100), "must have an area"),
         (brush(blob(240, 321)), "must hold 4"),
-        (brush(blob(240, 320), original_width=640), "original size 240 x 640 must be the video's"),
+        (brush(blob(240, 320), original_width=640), "original_width: 640 must be 320"),
         (brush(np.zeros((240, 320), bool)), "its mask is empty"),
-        (mark("brushlabels", {"format": "png", "rle": []}), "value.format 'png' must be 'rle'"),
-        (mark("brushlabels", {"format": "rle", "rle": []}), "'m1': rle has 0 bytes"),
-        (mark("brushlabels", {"format": "rle"}), "'m1': rle of type NoneType"),
-        (mark("bitmasklabels", {}), "'m1': bitmask .*must be a data URL"),
+        (mark("brushlabels", {"format": "png", "rle": []}), "value.format: 'png' must be 'rle'"),
+        (mark("brushlabels", {"format": "rle", "rle": []}), "'m1': value.rle: rle has 0 bytes"),
+        (mark("brushlabels", {"format": "rle"}), "'m1': value.rle: rle of type NoneType"),
+        (mark("polygonlabels", {}), "'m1': value.points: None must be a list of three"),
+        (mark("polygonlabels", {"points": [[0, 0], [1e-9, 0], [0, 1e-9]]}), "its mask is empty"),
+        (mark("vectorlabels", {"vertices": [7, 7, 7]}), r"value.vertices\[0\]: 7 must be an object"),
+        (mark("bitmasklabels", {}), "'m1': value.imageDataURL: bitmask .*must be a data URL"),
     ],
 )
 def test_malformed_frame_results_name_the_region_and_the_rule(bad, message):

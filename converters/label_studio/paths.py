@@ -1,0 +1,48 @@
+"""Errors that say where in a JSON document the offending value lies."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Iterator
+
+
+class InputError(ValueError):
+    """A value in a JSON document breaks a rule.
+
+    Reads "tasks[3].annotations[0].result[2].value.sequence[7].x: nan must be
+    a finite number".
+    """
+
+    def __init__(self, path: str, rule: str) -> None:
+        super().__init__(f"{path}: {rule}" if path else rule)
+        self.path = path
+        """From where the reader was called: "value.sequence[7].x"."""
+        self.rule = rule
+        """What is wrong with the value, the value included."""
+
+
+@contextlib.contextmanager
+def at(path: str) -> Iterator[None]:
+    """Puts `path` in front of the path of any ValueError raised within."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(joined(path, error.path), error.rule) from error
+    except ValueError as error:
+        raise InputError(path, str(error)) from error
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """Says whose a ValueError raised within is: "region 'r1': value.x: ..."."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def joined(path: str, rest: str) -> str:
+    """`rest` as a field or item of `path`; either may be empty."""
+    if not path or not rest or rest.startswith("["):
+        return path + rest
+    return f"{path}.{rest}"

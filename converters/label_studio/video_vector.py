@@ -1,0 +1,224 @@
+"""Tracks <-> VideoVector(Labels) regions of Label Studio Enterprise.
+
+A keyframe is one closed outline, so it stands for a mask by itself; the exact
+mask is embedded beside it where tracking made it:
+
+    "mask":  {"frame", "shape", "size": [H, W], "counts"}
+             the mask on this very frame; `shape` is a digest of the vertices
+             that it was written for
+    "masks": {"<frame index>": {"size", "counts", "score"}}
+             masks of the frames after this one that the editor never shows
+    "score": probability in (0, 1) that the object is on this frame
+
+Once a person moves a vertex, the digest no longer fits and the drawn outline
+counts. How that editor closes a stretch is not published: a keyframe without
+vertices one frame after the last, as its own tracking writes, hides the
+object whether or not a keyframe that disables is shown itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from converters.geometry import indices_of_ls_frames, ls_frames_count
+from converters.label_studio.config import VideoVectorControl
+from converters.label_studio.keyframes import is_number, read_ls_frame, sequence_of
+from converters.label_studio.paths import InputError, at
+from converters.label_studio.polygons import outline_mask, read_vertices, vertices_of
+from converters.label_studio.regions import (
+    check_track,
+    logit_of,
+    outline_percent,
+    probability_of,
+    read_stored_mask,
+    riding_masks,
+    stored_mask,
+)
+from converters.label_studio.results import last_ls_frame
+from converters.masks import encode_mask, mask_area
+from converters.types import MaskRLE, Track, VideoInfo
+
+_DIGEST_CHARACTERS = 16
+_DIGEST_DECIMALS = 4
+
+
+def track_to_video_vector_region(
+    track: Track,
+    *,
+    control: VideoVectorControl,
+    info: VideoInfo,
+    framerate: float,
+    polygon_tolerance_pixels: float = 1.0,
+) -> dict[str, Any] | None:
+    """The track as one VideoVector(Labels) result; None when the editor can show nothing.
+
+    One keyframe for each picture that shows the object, since outlines with
+    other vertices cannot be interpolated. `framerate` is the label config's;
+    the outlines are those of `regions.track_to_frame_regions`.
+
+    Raises ValueError for a label that the control lacks, a frame outside the
+    video, or a mask of another size.
+    """
+    control.check_labels(track.labels)
+    check_track(track, info)
+    count = ls_frames_count(info.duration_seconds, framerate)
+    indices = indices_of_ls_frames(np.arange(1, count + 1), framerate, info.frame_times_seconds)
+    visible = {index for index, mask in track.masks.items() if mask_area(mask)}
+    sequence: list[dict[str, Any]] = []
+    carried: dict[int, dict[str, Any]] = {}
+    was_visible = False
+    for ls_frame, index in enumerate(indices.tolist(), start=1):
+        if index in visible and index not in carried:
+            outline = outline_percent(track.masks[index], polygon_tolerance_pixels)
+            carried[index] = _keyframe(ls_frame, framerate, vertices_of(outline), True)
+            carried[index]["mask"] = {
+                "frame": ls_frame,
+                "shape": _digest(carried[index]["vertices"]),
+                **stored_mask(track.masks[index]),
+            }
+            if index in track.scores:
+                carried[index]["score"] = probability_of(track.scores[index])
+            sequence.append(carried[index])
+        elif index not in visible and was_visible:
+            sequence.append(_keyframe(ls_frame, framerate, [], False))
+        was_visible = index in visible
+    if not sequence:
+        return None
+    _add_riding_masks(track, sorted(visible - set(carried)), carried)
+    scores = [probability_of(track.scores[i]) for i in sorted(visible) if i in track.scores]
+    return {
+        "id": str(track.object_id),
+        "from_name": control.name,
+        "to_name": control.to_name,
+        "type": control.result_type,
+        "origin": "prediction",
+        **({"score": round(sum(scores) / len(scores), 6)} if scores else {}),
+        "value": {
+            "framesCount": count,
+            "duration": info.duration_seconds,
+            "sequence": sequence,
+            **({"labels": list(track.labels)} if track.labels else {}),
+        },
+    }
+
+
+def read_video_vector(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> tuple[dict[int, MaskRLE], dict[int, float]]:
+    """frame index -> mask, and -> logit, of every frame that shows the vector.
+
+    The embedded mask where its outline is as we wrote it, else the filled
+    outline; between two keyframes of equally many points these move in
+    straight lines, else the earlier one holds. Raises InputError naming the
+    value and the rule for a malformed sequence.
+    """
+    masks: dict[int, MaskRLE] = {}
+    scores: dict[int, float] = {}
+    size_hw = (info.height, info.width)
+    last = last_ls_frame(region, info, framerate)
+    indices = indices_of_ls_frames(
+        np.arange(1, max(last, 1) + 1), framerate, info.frame_times_seconds
+    )
+    shapes = _read_shapes(region, size_hw)
+    frames = sorted(shapes)
+    for ls_frame, following in zip(frames, [*frames[1:], None]):
+        if ls_frame > last:
+            break
+        item, outline, number = shapes[ls_frame]
+        with at(f"value.sequence[{number}]"):
+            ours = _own_masks(item, info, int(indices[ls_frame - 1]))
+        for index, (mask, score) in ours.items():
+            masks[index] = mask
+            if score is not None:
+                scores[index] = score
+        if outline is None:
+            continue
+        stop = min(following or last + 1, last + 1) if item.get("enabled", True) else ls_frame + 1
+        aim = shapes[following][1] if following else None
+        held: MaskRLE | None = None
+        for frame in range(ls_frame, stop):
+            index = int(indices[frame - 1])
+            if index in masks:
+                continue
+            if aim is not None and aim.shape == outline.shape and frame > ls_frame:
+                ratio = (frame - ls_frame) / (following - ls_frame)
+                masks[index] = encode_mask(outline_mask(outline + (aim - outline) * ratio, size_hw))
+            else:
+                held = held or encode_mask(outline_mask(outline, size_hw))
+                masks[index] = held
+    kept = {index: masks[index] for index in sorted(masks) if mask_area(masks[index])}
+    return kept, {index: scores[index] for index in kept if index in scores}
+
+
+def _keyframe(
+    ls_frame: int, framerate: float, vertices: Sequence[Mapping[str, Any]], enabled: bool
+) -> dict[str, Any]:
+    return {
+        "frame": ls_frame,
+        "time": ls_frame / framerate,
+        "enabled": enabled,
+        "closed": True,
+        "vertices": list(vertices),
+    }
+
+
+def _add_riding_masks(
+    track: Track, frame_indices: Sequence[int], carried: Mapping[int, dict[str, Any]]
+) -> None:
+    """Frames that the editor never shows ride on the keyframe before, else on the first."""
+    with_keyframe = sorted(carried)
+    for index in frame_indices:
+        before = max(int(np.searchsorted(with_keyframe, index)) - 1, 0)
+        entry = stored_mask(track.masks[index])
+        if index in track.scores:
+            entry["score"] = probability_of(track.scores[index])
+        carried[with_keyframe[before]].setdefault("masks", {})[str(index)] = entry
+
+
+def _read_shapes(
+    region: Mapping[str, Any], size_hw: tuple[int, int]
+) -> dict[int, tuple[Mapping[str, Any], np.ndarray | None, int]]:
+    """LS frame -> (keyframe, its outline in pixels or None, its place); the first of duplicates."""
+    shapes: dict[int, tuple[Mapping[str, Any], np.ndarray | None, int]] = {}
+    for number, item in enumerate(sequence_of(region)):
+        with at(f"value.sequence[{number}]"):
+            if not isinstance(item, Mapping):
+                raise InputError("", f"{item!r} must be an object")
+            ls_frame = read_ls_frame(item)
+            has_shape = bool(item.get("vertices"))
+            outline = read_vertices(item, size_hw) if has_shape else None
+            shapes.setdefault(ls_frame, (item, outline, number))
+    return shapes
+
+
+def _own_masks(
+    item: Mapping[str, Any], info: VideoInfo, frame_index: int
+) -> dict[int, tuple[MaskRLE, float | None]]:
+    """frame index -> (mask, logit) of what we wrote, if no one has touched the outline."""
+    own = item.get("mask")
+    if not isinstance(own, Mapping) or own.get("frame") != item["frame"]:
+        return {}
+    if own.get("shape") != _digest(item.get("vertices") or []):
+        return {}
+    with at("mask"):
+        found = {frame_index: (read_stored_mask(own, info), logit_of(item.get("score")))}
+    for index, entry in riding_masks(item, info):
+        with at(f"masks.{index}"):
+            found[index] = (read_stored_mask(entry, info), logit_of(entry.get("score")))
+    return found
+
+
+def _digest(vertices: object) -> str | None:
+    """A short name of the vertices' places; None when they are malformed."""
+    points = []
+    for vertex in vertices if isinstance(vertices, list) else [None]:
+        if not isinstance(vertex, Mapping):
+            return None
+        if not (is_number(vertex.get("x")) and is_number(vertex.get("y"))):
+            return None
+        points.append(f"{vertex['x']:.{_DIGEST_DECIMALS}f},{vertex['y']:.{_DIGEST_DECIMALS}f}")
+    text = ";".join(points)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:_DIGEST_CHARACTERS]

@@ -1,0 +1,152 @@
+import copy
+import json
+
+import numpy as np
+import pytest
+from label_studio_sdk.label_interface import LabelInterface
+
+from converters.label_studio.config import parse_label_config
+from converters.label_studio.video_vector import (
+    read_video_vector,
+    track_to_video_vector_region,
+)
+from converters.masks import decode_mask, encode_mask, mask_iou
+from converters.types import Track, VideoInfo
+from tests.converters.cases import DATA, constant_rate_info, five_parts_with_holes, moving_track
+
+XML = {
+    name: (DATA / f"configs/config_{name}.xml").read_text()
+    for name in ("d1_videovector", "d2_videovectorlabels")
+}
+CONTROLS = {name: parse_label_config(xml).video_vectors[0] for name, xml in XML.items()}
+LABELS = CONTROLS["d2_videovectorlabels"]
+INFO = constant_rate_info(40)
+TIMES = tuple(np.cumsum([0.0, *np.random.default_rng(5).choice([0.01, 0.03, 0.09], 39)]).tolist())
+VARIABLE = VideoInfo(64, 48, 40, 25.0, TIMES, TIMES[-1] + 0.04)
+FRAMES = [*range(3, 12), 20, *range(30, 40)]
+
+
+def to_region(track, *, control=LABELS, info=INFO, framerate=25.0, **options):
+    region = track_to_video_vector_region(
+        track, control=control, info=info, framerate=framerate, **options
+    )
+    return json.loads(json.dumps(region))
+
+
+@pytest.mark.parametrize("name", XML)
+def test_the_sdk_accepts_the_region(name):
+    region = to_region(moving_track(INFO, FRAMES), control=CONTROLS[name])
+    prediction = {"result": [region], "score": region["score"], "model_version": "m"}
+    assert LabelInterface(XML[name]).validate_prediction(prediction, return_errors=True) == []
+    assert region["type"] == CONTROLS[name].result_type
+    for keyframe in region["value"]["sequence"]:
+        assert keyframe["time"] == keyframe["frame"] / 25 and keyframe["closed"] is True
+
+
+@pytest.mark.parametrize(
+    ("info", "framerate"),
+    [(INFO, 25.0), (INFO, 60.0), (INFO, 10.0), (VARIABLE, 25.0)],
+)
+def test_masks_come_back_whole(info, framerate):
+    track = moving_track(info, FRAMES)
+    region = to_region(track, info=info, framerate=framerate)
+    masks, scores = read_video_vector(region, info, framerate)
+    assert masks == track.masks
+    assert scores == pytest.approx(track.scores, rel=1e-2)
+
+
+def test_each_stretch_is_closed_by_a_keyframe_without_vertices():
+    sequence = to_region(moving_track(INFO, FRAMES))["value"]["sequence"]
+    ends = [k["frame"] for k in sequence if not k["enabled"]]
+    assert ends == [13, 22]  # the last one goes on to the end
+    assert all(bool(k["vertices"]) is k["enabled"] for k in sequence)
+
+
+def test_without_embedded_masks_the_outline_is_the_mask():
+    holes = encode_mask(np.pad(five_parts_with_holes(), ((0, 4), (0, 0))))
+    info = constant_rate_info(3, width=80, height=64)
+    region = to_region(Track("t", ("Car",), {1: holes}), info=info, polygon_tolerance_pixels=0)
+    for keyframe in region["value"]["sequence"]:
+        keyframe.pop("mask", None)
+    assert read_video_vector(region, info, 25.0)[0] == {1: holes}
+
+
+def test_a_moved_vertex_makes_the_outline_count():
+    track = moving_track(INFO, range(5))
+    region = to_region(track)
+    moved = copy.deepcopy(region)
+    moved["value"]["sequence"][2]["vertices"][0]["x"] += 3
+
+    masks, _ = read_video_vector(moved, INFO, 25.0)
+
+    assert masks[2] != track.masks[2] and mask_iou(masks[2], track.masks[2]) > 0.5
+    assert {i: m for i, m in masks.items() if i != 2} == {
+        i: m for i, m in track.masks.items() if i != 2
+    }
+
+
+def shape(frame, left, **fields):
+    corners = [(left, 0), (left + 25, 0), (left + 25, 50), (left, 50)]
+    return {"frame": frame, "vertices": [{"x": x, "y": y} for x, y in corners], **fields}
+
+
+def columns(masks):
+    """Frame index -> the columns that the mask covers."""
+    return {i: np.flatnonzero(decode_mask(m).any(axis=0)).tolist() for i, m in masks.items()}
+
+
+@pytest.mark.parametrize(
+    ("sequence", "expected"),
+    [
+        # Equally many points move in straight lines, then hold to the end.
+        ([shape(1, 0), shape(3, 50)], {0: [0], 1: [1], 2: [2], 3: [2]}),
+        # Otherwise the earlier outline holds.
+        (
+            [shape(1, 0), {"frame": 3, "vertices": shape(1, 50)["vertices"][:3]}],
+            {0: [0], 1: [0], 2: [2], 3: [2]},
+        ),
+        # What disables hides the frames after it.
+        ([shape(1, 0, enabled=False), shape(4, 50)], {0: [0], 3: [2]}),
+        ([shape(1, 0), {"frame": 3, "enabled": False}], {0: [0], 1: [0]}),
+        ([{"frame": 2, "enabled": False, "vertices": []}], {}),
+        # Past the end.
+        ([shape(9, 0)], {}),
+    ],
+)
+def test_a_vector_drawn_by_a_person(sequence, expected):
+    info = constant_rate_info(4, width=4, height=4)
+    region = {"id": "v", "value": {"framesCount": 4, "duration": 0.16, "sequence": sequence}}
+    assert columns(read_video_vector(region, info, 25.0)[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frame": 0}, r"value\.sequence\[1\]\.frame: 0 must be an integer from 1"),
+        ({"frame": -3}, r"value\.sequence\[1\]\.frame: -3"),
+        ({"vertices": [{"x": float("nan"), "y": 1}] * 3}, r"sequence\[1\]\.vertices\[0\]\.x: nan"),
+        ({"vertices": [{"x": 1, "y": 1}]}, r"sequence\[1\]\.vertices: .* three or more"),
+        ({"masks": {"99": {}}}, r"sequence\[1\]\.masks: entry '99'"),
+    ],
+)
+def test_malformed_keyframes_are_named(change, message):
+    region = to_region(moving_track(INFO, range(3)))
+    region["value"]["sequence"][1].update(change)
+    with pytest.raises(ValueError, match=message):
+        read_video_vector(region, INFO, 25.0)
+
+
+@pytest.mark.parametrize(
+    ("track", "message"),
+    [
+        (Track("t", ("Cat",), {}), "label 'Cat' is not in the label config"),
+        (moving_track(INFO, [40]), r"frame index 40: must be in \[0, 40\)"),
+    ],
+)
+def test_tracks_that_make_no_vector_are_refused(track, message):
+    with pytest.raises(ValueError, match=message):
+        to_region(track)
+
+
+def test_an_object_that_is_never_shown_gives_no_region():
+    assert to_region(Track("t", ("Car",), {})) is None
