@@ -17,6 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt torch
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[test,hub]'
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps vos-benchmark==0.1.0 trackeval==1.3.0
 	touch $@
 
 demo: $(STAMP)

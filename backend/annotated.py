@@ -1,4 +1,4 @@
-"""Annotated data sets as the videos that training and evaluation take."""
+"""Annotated data sets of any format, and as the videos that training and evaluation take."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Iterator, Sequence
 
 import numpy as np
 
+from backend.data_set_media import locate, media_infos
+from converters.formats import Format, image_folder, open_source, recognise
+from converters.mask_store import MaskStore, store_masks
 from converters.masks import decode_mask
+from converters.report import Report
 from converters.types import AnnotatedVideo
 from sam2_model.video import open_frame_source
-
-_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
 @dataclass(frozen=True)
@@ -63,55 +65,89 @@ class AnnotatedCase:
             return source.frame(frame_index)
 
 
-def find_media(video: AnnotatedVideo, root: Path) -> Path | list[Path]:
-    """A video's pictures under a folder.
+def read_videos(
+    source: Path,
+    *,
+    label_config: str | None = None,
+    media_root: Path | None = None,
+    stale: str = "rectangle",
+    report: Report | None = None,
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
+    """The videos of a data set in any format, each with what Label Studio calls its media.
 
-    By the image names the data set gives, else a folder or video file of the
-    video's name.
+    Args:
+        label_config: XML, where a Label Studio export needs one.
+        media_root: where the videos of a Label Studio export are looked for, for
+            their sizes and times.
+        stale: what becomes of masks that a person's change has made out of date:
+            "rectangle" or "leave-out".
+        report: told what is left out or changed.
 
     Raises:
-        FileNotFoundError: none of them is there; the message names what was looked for.
-        ValueError: a name that leads out of `root`.
+        ValueError, OSError: as the readers do.
     """
-    for name in (*video.file_names[:1], video.name):
-        if not (root / name).resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"video {video.name!r}: {name!r} leads out of {root}")
-    if video.file_names and (root / video.file_names[0]).is_file():
-        pictures = [root / name for name in video.file_names]
-        for picture in pictures:
-            if not picture.resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"video {video.name!r}: {str(picture)!r} leads out of {root}")
-            if not picture.is_file():
-                raise FileNotFoundError(f"video {video.name!r}: {picture} is not there")
-        return pictures
-    named = root / video.name
-    candidates = [named, *(named.with_name(named.name + suffix) for suffix in _VIDEO_SUFFIXES)]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    first = f"{root / video.file_names[0]}, " if video.file_names else ""
-    raise FileNotFoundError(
-        f"video {video.name!r}: its pictures are not under {root} "
-        f"(looked for {first}{named} and {named.name} with {', '.join(_VIDEO_SUFFIXES)})"
+    if recognise(source) == Format.LABEL_STUDIO:
+        return _read_label_studio(source, label_config, media_root, stale, report or Report())
+    return ((video, ()) for video in open_source(source))
+
+
+def _read_label_studio(
+    source: Path, label_config: str | None, media_root: Path | None, stale: str, report: Report
+) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
+    from converters.label_studio.config import parse_label_config
+    from converters.label_studio.export import ExportOptions, SkippedTask, read_export
+
+    options = ExportOptions(
+        label_config=None if label_config is None else parse_label_config(label_config),
+        video_infos=None if media_root is None else media_infos(media_root),
+        stale=stale,
     )
+    store = MaskStore()
+    for item in read_export(source, options):
+        if isinstance(item, SkippedTask):
+            report.drop(f"tasks ({item.reason})")
+            continue
+        count = sum(len(frames) for frames in item.stale.values())
+        if stale == "rectangle":
+            report.change("masks missing or out of date, written as their box", count)
+        else:
+            report.drop("masks (missing or out of date)", count)
+        report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
+        for region in item.dropped:
+            report.drop(f"regions ({region.reason})")
+        yield store_masks(item.video, store), item.media
 
 
 def cases_of(
-    videos: Iterable[AnnotatedVideo], root: Path, only: Sequence[str] | None = None
+    source: Path,
+    *,
+    label_config: str | None = None,
+    media_root: Path | None = None,
+    only: Sequence[str] | None = None,
+    report: Report | None = None,
 ) -> list[AnnotatedCase]:
-    """The videos that show an object, with their pictures.
+    """The videos of a data set that show an object, with their pictures.
+
+    Masks that are out of date are left out: nothing is to be learned from them.
+
+    Args:
+        media_root: where the pictures are; None: where the format has them.
+        only: names of videos to take; None: all.
 
     Raises:
-        ValueError: a name in `only` that no video has.
-        FileNotFoundError: as `find_media`.
+        ValueError: a name in `only` that no video has, or as the readers do.
+        FileNotFoundError: a video's pictures are not there.
     """
+    root = media_root or image_folder(source)
     found, names = [], []
-    for video in videos:
+    for video, media in read_videos(
+        source, label_config=label_config, media_root=root, stale="leave-out", report=report
+    ):
         names.append(video.name)
         if only is not None and video.name not in only:
             continue
-        if any(track.masks for track in video.tracks):
-            found.append(AnnotatedCase(video, find_media(video, root)))
+        if any(len(track.masks) for track in video.tracks):
+            found.append(AnnotatedCase(video, locate(root, video, media)))
     missing = sorted(set(only or ()) - set(names))
     if missing:
         raise ValueError(f"video {missing[0]!r} is not in the data set: it has {names}")

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
-from backend.convert_media import media_infos, save_images
+from backend.annotated import read_videos
+from backend.data_set_media import save_images
 from converters import davis, sav
 from converters.coco import save_coco
 from converters.dataset import file_names_of
 from converters.files import write_json
 from converters.folders import folder_name, frame_stems
-from converters.formats import Format, image_folder, open_source, recognise
+from converters.formats import Format, image_folder
 from converters.frames import DEFAULT_QUALITY
-from converters.mask_store import MaskStore, store_masks
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
 from converters.tracks_json import save_tracks
@@ -179,10 +179,10 @@ def _image_folder(to: Format, out: Path) -> Path:
 def _read(
     options: ConvertOptions, report: Report
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
-    """The source's videos, each with what Label Studio calls its media, else nothing."""
-    if recognise(options.source) == Format.LABEL_STUDIO:
-        return _read_label_studio(options, report)
-    return ((video, ()) for video in open_source(options.source))
+    return read_videos(
+        options.source, label_config=options.label_config, media_root=options.media_root,
+        stale=options.stale, report=report,
+    )
 
 
 def _write(
@@ -210,34 +210,6 @@ def _write(
 
 
 # --- Label Studio -------------------------------------------------------------
-
-
-def _read_label_studio(
-    options: ConvertOptions, report: Report
-) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
-    from converters.label_studio.config import parse_label_config
-    from converters.label_studio.export import ExportOptions, SkippedTask, read_export
-
-    config = options.label_config
-    export_options = ExportOptions(
-        label_config=None if config is None else parse_label_config(config),
-        video_infos=None if options.media_root is None else media_infos(options.media_root),
-        stale=options.stale,
-    )
-    store = MaskStore()
-    for item in read_export(options.source, export_options):
-        if isinstance(item, SkippedTask):
-            report.drop(f"tasks ({item.reason})")
-            continue
-        stale = sum(len(frames) for frames in item.stale.values())
-        if options.stale == "rectangle":
-            report.change("masks missing or out of date, written as their box", stale)
-        else:
-            report.drop("masks (missing or out of date)", stale)
-        report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
-        for region in item.dropped:
-            report.drop(f"regions ({region.reason})")
-        yield store_masks(item.video, store), item.media
 
 
 def _write_label_studio(

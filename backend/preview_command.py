@@ -66,6 +66,9 @@ def add_preview_parser(commands: Any) -> None:
     parser.add_argument(
         "--width", type=_at_least_one, help="pixels of a picture, or of the plot"
     )
+    parser.add_argument(
+        "--label-config", type=Path, help="XML file of a Label Studio project, for its exports"
+    )
     parser.add_argument("--font", type=Path, help="font file, for labels that look like ???")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
@@ -109,7 +112,10 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     kind = _kind(options)
     if not options.video.exists():
         raise FileNotFoundError(f"no such video file or folder: {options.video}")
-    video = choose_video(annotated_videos(options.source), options.name, options.video)
+    config = options.label_config.read_text() if options.label_config else None
+    video = choose_video(
+        annotated_videos(options.source, config), options.name, options.video
+    )
     if not any(track.masks for track in video.tracks):
         raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask")
     with open_frame_source(options.video) as source:
@@ -122,13 +128,13 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     return 0
 
 
-def annotated_videos(path: Path) -> Iterator[AnnotatedVideo]:
+def annotated_videos(path: Path, label_config: str | None = None) -> Iterator[AnnotatedVideo]:
     """The videos of an annotation file of any format that is known."""
-    from converters.formats import open_source
+    from backend.annotated import read_videos
 
     if not path.exists():
         raise FileNotFoundError(f"no such annotation file: {path}")
-    return open_source(path)
+    return (video for video, _ in read_videos(path, label_config=label_config))
 
 
 def choose_video(

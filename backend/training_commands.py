@@ -78,7 +78,7 @@ def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
 def open_cases(data: Path, options: argparse.Namespace) -> Sequence:
     """The videos of a data set in any format the converters read."""
     from backend.annotated import cases_of
-    from converters.formats import open_source
+    from converters.report import Report
     from sam2_model.evaluation.datasets import is_data_set, open_data_set
 
     only = getattr(options, "videos", None)
@@ -86,9 +86,14 @@ def open_cases(data: Path, options: argparse.Namespace) -> Sequence:
         raise FileNotFoundError(f"{data} is not there")
     if is_data_set(data):
         return open_data_set(data, only)
-    root = options.media_root or (data if data.is_dir() else data.parent)
-    config = options.label_config.read_text() if options.label_config else None
-    return cases_of(open_source(data, label_config=config, media_root=root), root, only)
+    report = Report()
+    cases = cases_of(
+        data, label_config=options.label_config.read_text() if options.label_config else None,
+        media_root=options.media_root, only=only, report=report,
+    )
+    for reason, count in report.dropped.items():
+        print(f"left out: {count} {reason}", file=sys.stderr)
+    return cases
 
 
 def _finetune(options: argparse.Namespace, settings: Settings) -> int:

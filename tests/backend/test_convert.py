@@ -11,7 +11,7 @@ from PIL import Image
 
 from backend.cli import main
 from backend.convert import ConvertOptions, convert
-from backend.convert_media import find_media, media_infos
+from backend.data_set_media import find_media, media_infos
 from converters.coco import save_coco
 from converters.davis import load_davis, save_davis
 from converters.formats import open_source, recognise

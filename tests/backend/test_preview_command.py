@@ -47,7 +47,7 @@ def preview(monkeypatch, annotated, video_file, tmp_path):
     source_file.write_text("{}")
 
     def run(*arguments, out="out.mp4", videos=(annotated,), video=video_file):
-        monkeypatch.setattr(preview_command, "annotated_videos", lambda path: iter(videos))
+        monkeypatch.setattr(preview_command, "annotated_videos", lambda path, label_config=None: iter(videos))
         command = ["preview", str(source_file), "--video", str(video)]
         return main([*command, "--out", str(tmp_path / out), *arguments])
 

@@ -1,4 +1,4 @@
-"""The pictures of a data set that is converted: where they are, and into its image folder."""
+"""The pictures of a data set: where they are, and into the image folder of another."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def save_images(
     if _same_suffixes(wanted) and not missing_images(root, wanted):
         copy_frames(root, folder, wanted)
         return
-    with _open_media(root, video, found) as source:
+    with open_frame_source(locate(root, video, media)) as source:
         numbers = _frame_numbers(source, video, list(names))
         write_frames(folder, source.frames(), dict(zip(numbers, names.values())), quality=quality)
 
@@ -96,19 +96,26 @@ def _same_suffixes(names: Mapping[str, str]) -> bool:
     return all(Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in names.items())
 
 
-def _open_media(root: Path, video: AnnotatedVideo, found: Sequence[Path]) -> FrameSource:
-    """The video's file, images or folder of images."""
-    if found and all(map(_is_image, found)):
-        return open_frame_source(list(found))
+def locate(root: Path, video: AnnotatedVideo, media: Sequence[str] = ()) -> Path | list[Path]:
+    """A video's pictures under a folder, as `open_frame_source` takes them.
+
+    By `media`, what Label Studio calls the video or its frames; by the video's
+    `file_names`; and by its name, as a video file or a folder of images.
+
+    Raises FileNotFoundError when they are nowhere there.
+    """
+    found = [path for item in media if (path := find_media(root, item)) is not None]
+    if found and len(found) == len(media) and all(map(_is_image, found)):
+        return found
     if found:
-        return open_frame_source(found[0])
+        return found[0]
     names = file_names_of(video)
     if video.file_names and not missing_images(root, names):
-        return open_frame_source([root / name for name in names])
+        return [root / name for name in names]
     for suffix in ("", *_VIDEO_SUFFIXES):
         place = root / f"{video.name}{suffix}"
         if place.exists() and _is_under(place, root):
-            return open_frame_source(place)
+            return place
     raise FileNotFoundError(
         f"video {video.name!r}: there are neither images {names[:1]} nor a video or folder "
         f"{video.name!r} in {root}: say where with the media root"
