@@ -177,7 +177,7 @@ def read_keyframe(item: object, position: int = 0) -> Keyframe:
         if name == "rotation" and item.get(name) is None:
             continue
         if not is_number(item.get(name)):
-            raise InputError(name, f"{item.get(name)!r} must be a finite number")
+            raise InputError(name, f"{name} {item.get(name)!r}, must be a finite number")
         if abs(item[name]) > MAX_COORDINATE:
             rule = f"must be from -{MAX_COORDINATE} to {MAX_COORDINATE}"
             raise InputError(name, f"{item[name]!r} {rule}")

@@ -9,8 +9,8 @@ from typing import Iterator
 class InputError(ValueError):
     """A value in a JSON document breaks a rule.
 
-    Reads "tasks[3].annotations[0].result[2].value.sequence[7].x: nan must be
-    a finite number".
+    Reads "tasks[3].annotations[0].result[2].value.sequence[7].x: x nan,
+    must be a finite number".
     """
 
     def __init__(self, path: str, rule: str) -> None:

@@ -726,7 +726,7 @@ def test_json_min_errors_name_the_place_in_the_record():
     region = as_region(moving_track(INFO, range(3)))
     region["value"]["sequence"][1]["x"] = None
     record = {"id": 7, "video": VIDEO, "box": [region["value"]], "annotation_id": 1}
-    with pytest.raises(ValueError, match=r"^task\.box\[0\]\.sequence\[1\]\.x: None must be"):
+    with pytest.raises(ValueError, match=r"^task\.box\[0\]\.sequence\[1\]\.x: x None, must be"):
         exported(record)
 
 
@@ -810,9 +810,9 @@ def change_value(**fields):
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        (change_keyframe(x=float("nan")), r"value\.sequence\[1\]\.x: nan must be a finite number"),
-        (change_keyframe(height="5"), r"value\.sequence\[1\]\.height: '5' must be a finite"),
-        (change_keyframe(rotation=[]), r"value\.sequence\[1\]\.rotation: \[\] must be"),
+        (change_keyframe(x=float("nan")), r"value\.sequence\[1\]\.x: x nan, must be a finite number"),
+        (change_keyframe(height="5"), r"value\.sequence\[1\]\.height: height '5', must be a finite"),
+        (change_keyframe(rotation=[]), r"value\.sequence\[1\]\.rotation: rotation \[\], must be"),
         (change_keyframe(frame=-4), r"value\.sequence\[1\]\.frame: -4 must be an integer from 1"),
         (change_keyframe(frame=1.5), r"value\.sequence\[1\]\.frame: 1\.5 must be an integer"),
         (change_keyframe(frame=10**18), r"value\.sequence\[1\]\.frame: 10+ must be an integer"),
