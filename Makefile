@@ -7,7 +7,7 @@ PARITY_VENV := .venv-parity
 STAMP := $(VENV)/.installed
 PARITY_STAMP := $(PARITY_VENV)/.installed
 
-.PHONY: install demo test parity bench training-pack clean
+.PHONY: install demo test test-slow parity bench training-pack clean
 
 install: $(STAMP)
 
@@ -25,6 +25,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest tests/slow
 
 # Meta's package on a CPU torch, beside ours: see tests/parity.
 $(PARITY_STAMP): pyproject.toml constraints.txt

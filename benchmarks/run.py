@@ -110,6 +110,7 @@ def report(results: dict) -> str:
         ("image", _report_image),
         ("memory", _report_memory),
         ("growth", _report_growth),
+        ("training", _report_training),
     ):
         if name in results:
             section = results[name]
@@ -197,6 +198,25 @@ def _report_growth(figures: dict) -> list[str]:
     for axis, answers in figures.items():
         cells = ", ".join(f"{a['value']}: {a['seconds']:.2f}" for a in answers)
         lines.append(f"| {axis} | {cells} |")
+    return lines
+
+
+def _report_training(figures: list[dict]) -> list[str]:
+    lines = [
+        "## Training the embedded model",
+        "",
+        "By `python -m benchmarks.training RUN`, from the run's logs; other work shared the",
+        "machine. Learning curve: `learning_curve.png`.",
+        "",
+        "| stage | image size | steps | frames a step | seconds a step | frames a second | hours |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage in figures:
+        lines.append(
+            f"| {stage['stage']} | {stage['image_size']} | {stage['steps']} "
+            f"| {stage['frames_a_step']} | {stage['seconds_a_step']:.2f} "
+            f"| {stage['frames_a_second']:.1f} | {stage['hours']:.2f} |"
+        )
     return lines
 
 

@@ -167,20 +167,16 @@ _CONFIG_FILE_LETTERS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "
 
 DEMO = ModelConfig(
     name="demo",
-    image_size=192,
-    trunk_embed_dim=48,
-    trunk_num_heads=1,
-    trunk_stages=(1, 2, 6, 2),
-    trunk_global_attention_blocks=(4, 6, 8),
-    trunk_window_sizes=(8, 4, 8, 4),
+    image_size=352,
+    trunk="efficientnet_lite0",
     hidden_dim=128,
     memory_attention_layers=2,
     memory_attention_feedforward_dim=512,
-    memory_dim=32,
+    memory_dim=64,
     decoder_mlp_dim=512,
     iou_head_hidden_dim=128,
     draw_prompts=True,
-    carry_masks=False,
+    carry_masks=True,
 )
 """The model in the box: small enough to train and to run on two CPU cores."""
 

@@ -78,6 +78,36 @@ def remove_specks(
     return torch.where(small_components(logits > threshold, max_area), value, logits)
 
 
+def without_ghosts(
+    logits: torch.Tensor, previous_logits: torch.Tensor, *, reach: int = 2
+) -> torch.Tensor:
+    """Only what hangs together with where the object was on the frame before.
+
+    A piece of the mask that lies nowhere within `reach` pixels of the previous
+    mask falls to -10 at most. Where no piece does, or the object was not there
+    before, all stay: it may have jumped, or come back.
+
+    Args:
+        logits, previous_logits: (B, 1, h, w).
+
+    Returns:
+        (B, 1, h, w).
+    """
+    mask = logits > 0
+    before = (previous_logits > 0).float()
+    near = F.max_pool2d(before, 2 * reach + 1, stride=1, padding=reach) > 0
+    inside = mask.float()
+    kept = (mask & near).float()
+    # Grow along the mask until all that hangs together is reached.
+    while True:
+        grown = F.max_pool2d(kept, 3, stride=1, padding=1) * inside
+        if torch.equal(grown, kept):
+            break
+        kept = grown
+    says_nothing = ~kept.flatten(1).any(dim=1)[:, None, None, None]
+    return torch.where(mask & (kept == 0) & ~says_nothing, logits.clamp(max=-10.0), logits)
+
+
 def without_overlaps(logits: torch.Tensor) -> torch.Tensor:
     """Each pixel to the object that claims it most: (B, 1, H, W) -> the same shape.
 

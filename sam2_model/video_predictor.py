@@ -8,6 +8,7 @@ through the network together, and what is kept of the past is bounded.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import operator
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ from typing import AbstractSet, Iterable, Iterator, Sequence
 
 import torch
 
-from sam2_model.masks import fill_holes, remove_specks, resize_logits, without_overlaps
+from sam2_model.masks import (
+    fill_holes,
+    remove_specks,
+    resize_logits,
+    without_ghosts,
+    without_overlaps,
+)
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import NO_OBJECT_LOGIT, MemoryTokens
 from sam2_model.prompts import (
@@ -532,14 +539,19 @@ class SAM2VideoPredictor:
             for start in range(0, len(members), limit):
                 batch = members[start : start + limit]
                 tokens = _batch_tokens([recalled[index] for index in batch])
+                carried = self.model.carried_mask(
+                    _previous_logits([recalled[index] for index in batch], self.device)
+                )
                 prediction = self.model.predict_masks(
                     self.model.condition_on_memory(frame.top, tokens),
                     frame.high_res,
-                    mask_logits=self.model.carried_mask(
-                        _previous_logits([recalled[index] for index in batch], self.device)
-                    ),
+                    mask_logits=carried,
                     multimask=True,
                 )
+                if carried is not None:
+                    prediction = dataclasses.replace(
+                        prediction, mask_logits=without_ghosts(prediction.mask_logits, carried)
+                    )
                 outputs.update(zip(batch, self._outputs(inference_state, prediction)))
                 if not self.options.non_overlap_masks_for_mem_enc:
                     self._remember_frame(

@@ -35,6 +35,8 @@ class Stage:
     schedule: Schedule
     prompt_mix: PromptMix = PromptMix()
     loss_weights: LossWeights = LossWeights()
+    spoiled_share: float = 0.0
+    """See `objective.run_clips`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +94,26 @@ STAGES = (
             mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=650, learning_rate=4e-4, warmup_steps=30, final_fraction=0.02, seed=13,
+            steps=200, learning_rate=4e-4, warmup_steps=30, final_fraction=0.8, seed=13,
             frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
         ),
         prompt_mix=PromptMix(box=0.3, point=0.3),
         loss_weights=_FROM_SCRATCH,
+    ),
+    # To come back from a mistake it has to meet some that it would not make by itself.
+    Stage(
+        name="4-recovery",
+        batches=BatchSettings(
+            image_size=320, frame_count=7, clip_count=2, objects_per_clip=2,
+            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=950, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=14,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.25, point=0.25),
+        loss_weights=_FROM_SCRATCH,
+        spoiled_share=0.2,
     ),
 )
 
@@ -122,6 +139,7 @@ def run_stage(
     trainer = Trainer(
         network, stage.schedule, folder / stage.name,
         prompt_mix=stage.prompt_mix, loss_weights=stage.loss_weights,
+        spoiled_share=stage.spoiled_share,
         dtype=default_dtype(network.device),
     )
     if not trainer.resume() and start_from is not None:

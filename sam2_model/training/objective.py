@@ -7,7 +7,8 @@ model itself predicted, as when it is used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -20,6 +21,10 @@ from sam2_model.training.prompt_sampling import (
     sample_correction,
     sample_points,
 )
+
+_SURE = 10.0
+"""A logit no one doubts."""
+
 
 @dataclass(frozen=True)
 class ClipBatch:
@@ -66,8 +71,15 @@ def run_clips(
     *,
     prompt_mix: PromptMix = PromptMix(),
     weights: LossWeights = LossWeights(),
+    spoiled_share: float = 0.0,
 ) -> StepResult:
-    """The loss of a batch of clips, differentiable, and how well it went."""
+    """The loss of a batch of clips, differentiable, and how well it went.
+
+    Args:
+        spoiled_share: how many of the tracked masks are spoiled (`spoil`) before
+            they are remembered: a model that sees only its own small mistakes
+            never learns to come back from a large one.
+    """
     clips, frame_count = batch.frames.shape[:2]
     features = network.encode_image(normalise(batch.frames).flatten(0, 1))
     result = StepResult(loss=features.top.new_zeros(()))
@@ -85,6 +97,9 @@ def run_clips(
                 network, frame, target, memories, pointers, prediction.mask_logits, weights,
                 result,
             )
+        if t and spoiled_share:
+            spoiled = spoil(prediction.mask_logits, spoiled_share, generator)
+            prediction = replace(prediction, mask_logits=spoiled)
         if t + 1 < frame_count:
             memories.append(
                 network.encode_memory(
@@ -94,6 +109,39 @@ def run_clips(
             pointers.append(prediction.object_pointer)
     result.loss = result.loss / (len(result.prompt_iou) + len(result.track_iou) or 1)
     return result
+
+
+def spoil(
+    mask_logits: torch.Tensor, share: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Some of the masks with a ghost beside the object, a part cut off, or forgotten.
+
+    (B, 1, h, w) logits -> the same shape; ghosts and cuts as sure as the model ever is.
+    """
+    height, width = mask_logits.shape[-2:]
+    rows = torch.arange(height, device=mask_logits.device)[:, None]
+    columns = torch.arange(width, device=mask_logits.device)[None, :]
+    spoiled = []
+    for logits in mask_logits.detach():
+        draw = torch.rand(6, generator=generator).tolist()
+        if draw[0] >= share:
+            spoiled.append(logits)
+        elif draw[1] < 0.45:
+            shift = (int((draw[2] - 0.5) * height), int((draw[3] - 0.5) * width))
+            spoiled.append(torch.maximum(logits, logits.roll(shift, dims=(-2, -1))))
+        elif draw[1] < 0.8:
+            # A line through the mask's own ground, or there would be nothing to cut.
+            inside = (logits[0] > 0).nonzero()
+            centre = inside[int(draw[2] * len(inside))] if len(inside) else (0, 0)
+            angle = 2 * torch.pi * draw[3]
+            side = (rows - centre[0]) * math.sin(angle) + (columns - centre[1]) * math.cos(angle)
+            spoiled.append(torch.where(side > 0, -_SURE, logits))
+        else:
+            spoiled.append(torch.zeros_like(logits))
+    # Where nothing was done the gradient still flows.
+    result = torch.stack(spoiled)
+    untouched = (result == mask_logits).flatten(1).all(dim=1)[:, None, None, None]
+    return torch.where(untouched, mask_logits, result)
 
 
 def _prompted_frame(

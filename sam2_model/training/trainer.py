@@ -93,6 +93,7 @@ class Trainer:
         *,
         prompt_mix: PromptMix = PromptMix(),
         loss_weights: LossWeights = LossWeights(),
+        spoiled_share: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.network = network.train()
@@ -102,6 +103,7 @@ class Trainer:
         self.folder = folder
         self.prompt_mix = prompt_mix
         self.loss_weights = loss_weights
+        self.spoiled_share = spoiled_share
         self.step = 0
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         freeze(network, schedule.frozen)
@@ -207,6 +209,7 @@ class Trainer:
                 generator,
                 prompt_mix=self.prompt_mix,
                 weights=self.loss_weights,
+                spoiled_share=self.spoiled_share,
             )
         self.optimizer.zero_grad(set_to_none=True)
         result.loss.backward()

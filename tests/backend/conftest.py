@@ -1,4 +1,4 @@
-"""The real predictor with random weights, real media files, and a Label Studio of sorts."""
+"""The real predictor with the embedded weights, real media files, and a Label Studio of sorts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
 
 from backend.app import create_app
 from backend.model import load_tracker
 from backend.settings import Settings
-from sam2_model.configs import DEMO
+from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
-from tests.parity.weights import lively_state_dict
 from tests.video_files import write_video
 
 FRAME_COUNT = 8
@@ -41,11 +39,9 @@ def picture(index: int) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("checkpoint") / "random.safetensors"
-    state = lively_state_dict(DEMO)
-    save_file({name: value.contiguous() for name, value in state.items()}, path)
-    return path
+def checkpoint() -> Path:
+    """The embedded model's weights."""
+    return resolve_checkpoint("demo")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from sam2_model.masks import (
     remove_specks,
     resize_logits,
     small_components,
+    without_ghosts,
     without_overlaps,
 )
 
@@ -247,3 +248,40 @@ def test_resize_logits_leaves_the_right_size_as_it_is():
     logits = torch.randn(1, 1, 6, 7)
     assert resize_logits(logits, (6, 7)) is logits
     assert resize_logits(logits, (3, 9)).shape == (1, 1, 3, 9)
+
+
+def plane(*pixels: str) -> torch.Tensor:
+    """A drawing of "#" (logit 5) and "." (logit -5) as (1, 1, H, W)."""
+    rows = [[5.0 if c == "#" else -5.0 for c in row] for row in pixels]
+    return torch.tensor(rows)[None, None]
+
+
+def test_a_piece_apart_from_where_the_object_was_is_a_ghost():
+    before = plane("##........", "##........", "..........")
+    now = plane(".##.....##", ".###....##", "..##......")
+    kept = without_ghosts(now, before, reach=1)
+    assert ((kept > 0) == plane(".##.......", ".###......", "..##......").gt(0)).all()
+    assert (kept[now <= 0] == -5).all()
+
+
+def test_a_piece_that_hangs_together_may_reach_far():
+    before = plane("#.........", "..........")
+    now = plane("##########", ".........#")
+    assert torch.equal(without_ghosts(now, before), now)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [plane("..........", ".........."), plane("#.........", "..........")],
+    ids=["was not there", "jumped"],
+)
+def test_nothing_is_a_ghost_where_nothing_says_so(before):
+    now = plane("......##..", "......##..")
+    assert torch.equal(without_ghosts(now, before), now)
+
+
+def test_ghosts_are_told_for_each_object_by_itself():
+    before = torch.cat((plane("#........."), plane(".........#")))
+    now = plane("##......##").expand(2, -1, -1, -1)
+    kept = without_ghosts(now, before, reach=1) > 0
+    assert torch.equal(kept, torch.cat((plane("##........"), plane("........##"))) > 0)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sam2_model.configs import ModelConfig
+from sam2_model.configs import DEMO, ModelConfig
 from sam2_model.network import SAM2Network
 from sam2_model.training.batches import BatchSettings, step_batches
+from sam2_model.training.demo import STAGES
 from sam2_model.training.losses import LossWeights, mask_iou, prediction_loss
 from sam2_model.training.materials import Materials
-from sam2_model.training.objective import PromptMix, run_clips
+from sam2_model.training.objective import PromptMix, run_clips, spoil
+from sam2_model.training.progress import training_bar
 from sam2_model.training.prompt_sampling import boxes_of, sample_boxes, sample_correction
-from sam2_model.training.trainer import Schedule, Trainer
+from sam2_model.training.trainer import Schedule, Trainer, freeze, parameter_groups
 
 CONFIG = ModelConfig(
     name="trained in a test", image_size=64, trunk_embed_dim=16, trunk_stages=(1, 1, 1, 1),
@@ -152,3 +154,91 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end():
     assert max(rates) == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.1)
     assert all(b <= a + 1e-9 for a, b in zip(rates[10:], rates[11:]))
+
+
+def test_spoiled_masks_are_the_share_that_was_asked_for():
+    logits = torch.full((200, 1, 16, 16), -5.0)
+    logits[:, :, 2:6, 2:6] = 5.0
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(spoil(logits, 0.0, generator), logits)
+    spoiled = spoil(logits, 0.5, generator)
+    changed = (spoiled != logits).flatten(1).any(dim=1).float().mean()
+    assert 0.35 < changed < 0.6
+    areas = (spoil(logits, 1.0, generator) > 0).flatten(1).sum(dim=1)
+    assert (areas > 16).any() and (areas == 0).any() and ((0 < areas) & (areas < 16)).any()
+
+
+def test_the_gradient_flows_through_what_was_not_spoiled():
+    logits = torch.randn(20, 1, 8, 8, requires_grad=True)
+    spoiled = spoil(logits, 0.5, torch.Generator().manual_seed(0))
+    spoiled.sum().backward()
+    untouched = (spoiled == logits).flatten(1).all(dim=1)
+    assert 0 < untouched.sum() < 20
+    assert (logits.grad.flatten(1).abs().sum(dim=1) > 0).tolist() == untouched.tolist()
+
+
+def test_an_absent_objects_mask_can_be_spoiled():
+    logits = torch.full((30, 1, 8, 8), -1024.0)
+    spoiled = spoil(logits, 1.0, torch.Generator().manual_seed(0))
+    assert torch.isfinite(spoiled).all()
+
+
+def test_frozen_parameters_stay_and_slowed_ones_learn_less(tmp_path):
+    torch.manual_seed(0)
+    network = SAM2Network(CONFIG)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    schedule = Schedule(
+        steps=2, warmup_steps=1, learning_rate=1e-3, weight_decay=0.0,
+        frozen=("image_encoder.trunk.",), slowed=("image_encoder.neck.",), slowed_by=0.01,
+    )
+    trainer = Trainer(network, schedule, tmp_path)
+    trainer.train(batches(0, 2))
+
+    def moved(prefix: str) -> float:
+        return max(
+            (value - before[name]).abs().max().item()
+            for name, value in network.state_dict().items()
+            if name.startswith(prefix)
+        )
+
+    assert moved("image_encoder.trunk.") == 0
+    assert 0 < moved("image_encoder.neck.") < 0.05 * moved("sam_mask_decoder.")
+
+
+def test_a_prefix_of_no_parameter_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="begins with 'trunk.'"):
+        Trainer(SAM2Network(CONFIG), Schedule(steps=1, frozen=("trunk.",)), tmp_path)
+
+
+def test_a_run_with_another_schedule_is_not_continued(tmp_path):
+    trainer = Trainer(SAM2Network(CONFIG), Schedule(steps=2), tmp_path)
+    trainer.save()
+    other = Trainer(SAM2Network(CONFIG), Schedule(steps=3), tmp_path)
+    with pytest.raises(ValueError, match="another schedule"):
+        other.resume()
+
+
+def test_a_piece_ends_in_time_with_a_checkpoint(tmp_path):
+    trainer = Trainer(SAM2Network(CONFIG), Schedule(steps=4, warmup_steps=1), tmp_path)
+    trainer.train(batches(0, 4), until_time=0.0)
+    assert trainer.step == 1
+    again = Trainer(SAM2Network(CONFIG), Schedule(steps=4, warmup_steps=1), tmp_path)
+    assert again.resume() and again.step == 1
+
+
+def test_the_bar_shows_means_and_bears_missing_figures(capsys):
+    with training_bar("stage", 0, 2) as report:
+        report({"loss": 1.0, "prompt_iou": None, "track_iou": 0.5})
+        report({"loss": 0.5, "prompt_iou": None, "track_iou": 0.7})
+    shown = capsys.readouterr().err
+    assert "loss=0.750" in shown and "J tracked=0.600" in shown and "2/2" in shown
+
+
+def test_the_recipe_of_the_demo_model_fits_its_network():
+    network = SAM2Network(DEMO)
+    names = [stage.name for stage in STAGES]
+    assert len(set(names)) == len(names)
+    for stage in STAGES:
+        freeze(network, stage.schedule.frozen)
+        assert any(p.requires_grad for p in network.parameters())
+        assert parameter_groups(network, stage.schedule)
