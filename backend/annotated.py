@@ -71,6 +71,7 @@ def read_videos(
     label_config: str | None = None,
     media_root: Path | None = None,
     stale: str = "rectangle",
+    results: Sequence[str] = ("annotations",),
     report: Report | None = None,
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
     """The videos of a data set in any format, each with what Label Studio calls its media.
@@ -81,18 +82,27 @@ def read_videos(
             their sizes and times.
         stale: what becomes of masks that a person's change has made out of date:
             "rectangle" or "leave-out".
+        results: which of a Label Studio task's are read: the first kind that it
+            has of these, of "annotations", "drafts" and "predictions".
         report: told what is left out or changed.
 
     Raises:
         ValueError, OSError: as the readers do.
     """
     if recognise(source) == Format.LABEL_STUDIO:
-        return _read_label_studio(source, label_config, media_root, stale, report or Report())
+        return _read_label_studio(
+            source, label_config, media_root, stale, tuple(results), report or Report()
+        )
     return ((video, ()) for video in open_source(source))
 
 
 def _read_label_studio(
-    source: Path, label_config: str | None, media_root: Path | None, stale: str, report: Report
+    source: Path,
+    label_config: str | None,
+    media_root: Path | None,
+    stale: str,
+    results: tuple[str, ...],
+    report: Report,
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
     from converters.label_studio.config import parse_label_config
     from converters.label_studio.export import ExportOptions, SkippedTask, read_export
@@ -101,6 +111,7 @@ def _read_label_studio(
         label_config=None if label_config is None else parse_label_config(label_config),
         video_infos=None if media_root is None else media_infos(media_root),
         stale=stale,
+        sources=results,
     )
     store = MaskStore()
     for item in read_export(source, options):

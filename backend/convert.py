@@ -9,7 +9,7 @@ from typing import Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from backend.annotated import read_videos
-from backend.data_set_media import save_images
+from backend.data_set_media import IMAGES, save_images
 from converters import davis, sav
 from converters.coco import save_coco
 from converters.dataset import file_names_of
@@ -51,6 +51,8 @@ class ConvertOptions:
     media_url: str | None = None
     """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
     stale: str = "rectangle"
+    results: tuple[str, ...] = ("annotations",)
+    """What of a Label Studio task is read: the first kind that it has of these."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "to", Format(self.to))
@@ -98,9 +100,10 @@ def _check(options: ConvertOptions) -> None:
     }
     for name, target in only_for.items():
         if getattr(options, name) and options.to != target:
-            raise ValueError(f"{name} is for {target} alone, not for {options.to}")
+            option = "--" + name.replace("_", "-")
+            raise ValueError(f"{option} is for {target} alone, not for {options.to}")
     if options.to == Format.LABEL_STUDIO and not (options.label_config and options.media_url):
-        raise ValueError("to label-studio needs the label config and the media URL")
+        raise ValueError("to label-studio needs the label config and the media URL: --label-config and --media-url")
     if options.to == Format.LABEL_STUDIO and options.images:
         raise ValueError("to label-studio writes no images: tasks refer to the media URL")
     if options.out.resolve() == options.source.resolve():
@@ -173,16 +176,24 @@ def _image_folder(to: Format, out: Path) -> Path:
         return out / davis.IMAGES
     if to == Format.SAV:
         return out / sav.IMAGES
-    return out.parent / "images"
+    return out.parent / IMAGES
 
 
 def _read(
     options: ConvertOptions, report: Report
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
-    return read_videos(
+    """Raises ValueError when there is no video, so that no empty data set is taken for one."""
+    videos = read_videos(
         options.source, label_config=options.label_config, media_root=options.media_root,
-        stale=options.stale, report=report,
+        stale=options.stale, results=options.results, report=report,
     )
+    is_empty = True
+    for video in videos:
+        is_empty = False
+        yield video
+    if is_empty:
+        why = ", ".join(f"{count} {what}" for what, count in report.dropped.items())
+        raise ValueError(f"{options.source} gives no video" + (f"; dropped: {why}" if why else ""))
 
 
 def _write(

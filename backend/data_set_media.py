@@ -13,6 +13,9 @@ from converters.frames import copy_frames, missing_images, write_frames
 from converters.types import AnnotatedVideo, VideoInfo
 from sam2_model.video import FrameSource, open_frame_source
 
+IMAGES = "images"
+"""The folder beside a file that frames are written to."""
+
 _VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """Label Studio puts this before the names of uploaded files."""
@@ -37,6 +40,7 @@ def save_images(
     Raises FileNotFoundError when they are nowhere there, ValueError when they
     are not as many or not as large as the video's frames.
     """
+    root = _folder_of_images(root, video)
     found = [path for item in media if (path := find_media(root, item)) is not None]
     if len(media) == video.info.frame_count > 1 and len(found) == len(media):
         old_names = tuple(str(path.relative_to(root)) for path in found)
@@ -96,6 +100,14 @@ def _same_suffixes(names: Mapping[str, str]) -> bool:
     return all(Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in names.items())
 
 
+def _folder_of_images(root: Path, video: AnnotatedVideo) -> Path:
+    """`root`; or its folder `images` when that alone holds the video's frames."""
+    names, below = video.file_names, root / IMAGES
+    if names and missing_images(root, names) and not missing_images(below, names):
+        return below
+    return root
+
+
 def locate(root: Path, video: AnnotatedVideo, media: Sequence[str] = ()) -> Path | list[Path]:
     """A video's pictures under a folder, as `open_frame_source` takes them.
 
@@ -104,6 +116,7 @@ def locate(root: Path, video: AnnotatedVideo, media: Sequence[str] = ()) -> Path
 
     Raises FileNotFoundError when they are nowhere there.
     """
+    root = _folder_of_images(root, video)
     found = [path for item in media if (path := find_media(root, item)) is not None]
     if found and len(found) == len(media) and all(map(_is_image, found)):
         return found

@@ -9,7 +9,7 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
 from converters.types import AnnotatedVideo, ObjectId
 
@@ -25,6 +25,7 @@ _ONLY_FOR = {
     "columns": ("sheet",),
     "fps": ("gif",),
 }
+_RESULT_KINDS = ("annotations", "drafts", "predictions")
 _SHEET_PICTURES = 12
 _MOST_LINES = 20
 
@@ -35,7 +36,8 @@ def add_preview_parser(commands: Any) -> None:
         "preview", help="draw annotations over their video: mp4, GIF, contact sheet or plot"
     )
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="annotations: tracks.json, COCO, YouTube-VIS"
+        "source", type=Path, metavar="SOURCE",
+        help="annotations in any format of convert, told by their content"
     )
     parser.add_argument(
         "--video", type=Path, required=True, help="the video file or folder of images"
@@ -68,6 +70,11 @@ def add_preview_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--label-config", type=Path, help="XML file of a Label Studio project, for its exports"
+    )
+    parser.add_argument(
+        "--results", type=results_option, default=("annotations",), metavar="KIND,...",
+        help="what of a Label Studio task is drawn: the first that it has of these kinds, of "
+        "annotations (default), drafts, predictions",
     )
     parser.add_argument("--font", type=Path, help="font file, for labels that look like ???")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -113,9 +120,10 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     if not options.video.exists():
         raise FileNotFoundError(f"no such video file or folder: {options.video}")
     config = options.label_config.read_text() if options.label_config else None
-    video = choose_video(
-        annotated_videos(options.source, config), options.name, options.video
+    videos = annotated_videos(
+        options.source, config, results=options.results, media_root=options.video.parent
     )
+    video = choose_video(videos, options.name, options.video)
     if not any(track.masks for track in video.tracks):
         raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask")
     with open_frame_source(options.video) as source:
@@ -128,13 +136,32 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     return 0
 
 
-def annotated_videos(path: Path, label_config: str | None = None) -> Iterator[AnnotatedVideo]:
-    """The videos of an annotation file of any format that is known."""
+def annotated_videos(
+    path: Path,
+    label_config: str | None = None,
+    *,
+    results: Sequence[str] = ("annotations",),
+    media_root: Path | None = None,
+) -> Iterator[AnnotatedVideo]:
+    """The videos of an annotation file of any format that is known.
+
+    The last two are for Label Studio exports: see `annotated.read_videos`.
+    Raises ValueError, at its end, when a file gives no video, with the reason.
+    """
     from backend.annotated import read_videos
+    from converters.report import Report
 
     if not path.exists():
         raise FileNotFoundError(f"no such annotation file: {path}")
-    return (video for video, _ in read_videos(path, label_config=label_config))
+    report, is_empty = Report(), True
+    for video, _ in read_videos(
+        path, label_config=label_config, media_root=media_root, results=results, report=report
+    ):
+        is_empty = False
+        yield video
+    if is_empty and report.dropped:
+        why = ", ".join(f"{count} {what}" for what, count in report.dropped.items())
+        raise ValueError(f"{path} gives no video; dropped: {why}")
 
 
 def choose_video(
@@ -314,7 +341,10 @@ def _progress(total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         def show(done: int, _: int) -> None:
             nonlocal bar
             if bar is None:  # not before there is progress: an error stands alone
-                bar = bars.enter_context(tqdm(total=total, unit="frame", file=sys.stderr))
+                bar = bars.enter_context(
+                    # None: no bar where nobody watches.
+                    tqdm(total=total, unit="frame", file=sys.stderr, disable=None)
+                )
             bar.update(done - bar.n)
 
         yield (lambda done, _: None) if quiet else show
@@ -326,6 +356,14 @@ def _frames(text: str) -> slice:
         raise argparse.ArgumentTypeError(f"{text!r} must be START:STOP, e.g. 100:200 or 100:")
     start, stop = match.groups()
     return slice(int(start or 0), int(stop) if stop else None)
+
+
+def results_option(text: str) -> tuple[str, ...]:
+    """argparse type of --results, of this command and of convert."""
+    kinds = tuple(text.split(","))
+    if not set(kinds) <= set(_RESULT_KINDS):
+        raise argparse.ArgumentTypeError(f"{text!r} must be of {', '.join(_RESULT_KINDS)}")
+    return kinds
 
 
 def _at_least_one(text: str) -> int:

@@ -95,9 +95,11 @@ def _recognise_folder(folder: Path) -> Format:
     for kind in ("manual", "auto"):
         if next(folder.rglob(f"*_{kind}.json"), None) is not None:
             return Format.SAV
+    splits = sorted(place.parent.name for place in folder.glob(f"*/{sav.ANNOTATIONS_FOLDER}"))
     raise ValueError(
         f"{folder} is no data set: a folder must hold Annotations (DAVIS), "
         f"{sav.ANNOTATIONS_FOLDER} or <video>_manual.json files (SA-V)"
+        + (f"; each of its folders {', '.join(splits)} is one" if splits else "")
     )
 
 

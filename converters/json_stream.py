@@ -111,7 +111,8 @@ class _Walk:
         try:
             yield from ijson.basic_parse(file, buf_size=_CHUNK_BYTES, use_float=True)
         except (ijson.JSONError, UnicodeDecodeError) as error:
-            detail = " ".join(str(error).split())
+            # What is wrong and the text around; a third line would point at the character.
+            detail = " ".join(" ".join(str(error).splitlines()[:2]).split())
             # What was passed over left no trace: the file is read again for the place.
             self._location = list(_place_of_bad_json(self._name))
             raise self._error(f"is not valid JSON: {detail}") from None

@@ -26,7 +26,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence, get_args
 
 import ijson
 
@@ -197,8 +197,9 @@ def read_tasks(path: str | Path) -> Iterator[Any]:
             except StopIteration:
                 return
             except (ijson.JSONError, UnicodeDecodeError) as error:
+                detail = " ".join(" ".join(str(error).splitlines()[:2]).split())
                 raise ValueError(
-                    f"{path}: tasks[{position}] is not valid JSON: {error}"
+                    f"{path}: tasks[{position}] is not valid JSON: {detail}"
                 ) from error
             yield task
 
@@ -256,7 +257,8 @@ def _chosen(task: Task, options: ExportOptions) -> list[tuple[str, Mapping[str, 
             reasons.append(f"its {source} are in the file by id only")
         else:
             reasons.append(f"all {source} are cancelled" if whole else f"it has no {source}")
-    return ", ".join(reasons)
+    others = [kind for kind in get_args(Source) if kind not in options.sources and task.get(kind)]
+    return ", ".join(reasons) + (f", but {' and '.join(others)}" if others else "")
 
 
 def _is_cancelled(entry: Mapping[str, Any]) -> bool:

@@ -17,14 +17,12 @@ import numpy as np
 
 from converters.label_studio.keyframes import MAX_COORDINATE, is_number
 from converters.label_studio.paths import InputError, at
-from converters.masks import check_mask
+from converters.outlines import mask_loops
 
 Outline = Sequence[tuple[float, float]]
 
 _DECIMALS = 6
 _CURVE_STEPS = 16
-# East, south, west, north: each is the right turn of the one before.
-_DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def mask_outline(
@@ -37,7 +35,7 @@ def mask_outline(
     """
     if not tolerance_pixels >= 0:
         raise ValueError(f"tolerance_pixels={tolerance_pixels!r} must be >= 0")
-    loops = _loops(check_mask(mask))
+    loops = mask_loops(mask)
     if tolerance_pixels:
         loops = [smoothed for loop in loops if (smoothed := _smooth(loop, tolerance_pixels))]
     return [(float(x), float(y)) for x, y in _joined(loops)]
@@ -142,61 +140,7 @@ def read_vertices(value: Mapping[str, Any], size_hw: tuple[int, int]) -> np.ndar
     return _to_pixels(points, size_hw)
 
 
-# --- along the pixels' edges -------------------------------------------------
-
-
-def _loops(mask: np.ndarray) -> list[list[tuple[int, int]]]:
-    """The corners of each loop, the mask on its right hand."""
-    height, width = mask.shape
-    padded = np.pad(mask, 1)
-    up_left, up_right = padded[:-1, :-1], padded[:-1, 1:]
-    down_left, down_right = padded[1:, :-1], padded[1:, 1:]
-    # Whether a unit step leaves each corner in each direction.
-    steps = np.stack(
-        [
-            down_right & ~up_right,
-            down_left & ~down_right,
-            up_left & ~down_left,
-            up_right & ~up_left,
-        ]
-    )
-    stride = width + 1
-    left = [bytearray(direction.astype(np.uint8).tobytes()) for direction in steps]
-    offsets = [x + y * stride for x, y in _DIRECTIONS]
-    loops = []
-    for start in np.flatnonzero(steps[0]).tolist():
-        if left[0][start]:
-            corners = _walk(left, offsets, start)
-            loops.append([(corner % stride, corner // stride) for corner in corners])
-    return loops
-
-
-def _walk(left: list[bytearray], offsets: list[int], start: int) -> list[int]:
-    """The corners of the loop that goes east from `start`; takes its steps away."""
-    corners: list[int] = []
-    position, direction = start, 0
-    while left[direction][position]:
-        left[direction][position] = 0
-        position += offsets[direction]
-        # Right first: where two pixels touch at a corner, stay with one's own.
-        for turned in ((direction + 1) % 4, direction, (direction + 3) % 4):
-            if left[turned][position]:
-                break
-        else:
-            turned = 0 if position == start else direction
-        if turned != direction:
-            corners.append(position)
-        direction = turned
-    ends_at_start = not corners or corners[-1] == start
-    if not ends_at_start and not _is_straight(corners[-1], start, corners[0], offsets):
-        corners.append(start)
-    return corners
-
-
-def _is_straight(before: int, middle: int, after: int, offsets: list[int]) -> bool:
-    stride = offsets[1]
-    points = [(corner % stride, corner // stride) for corner in (before, middle, after)]
-    return len({x for x, _ in points}) == 1 or len({y for _, y in points}) == 1
+# --- one line out of loops ---------------------------------------------------
 
 
 def _joined(loops: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:

@@ -204,6 +204,19 @@ def test_images_that_are_there_are_copied_byte_for_byte(tmp_path):
     assert video.file_names == tuple(f"one/{i}.jpg" for i in range(10))
 
 
+def test_images_that_convert_wrote_are_found_without_a_media_root(tmp_path):
+    save_tracks(tmp_path / "t.json", VIDEOS[:1])
+    write_video(tmp_path / "one.mp4", 10, size=(96, 64))
+    coco = tmp_path / "coco/a.json"
+    assert run(tmp_path / "t.json", "coco", coco, "--images", "--quiet", "--media-root", tmp_path) == 0
+    assert run(coco, "youtube-vis", tmp_path / "y/a.json", "--images", "--quiet") == 0
+    written = sorted((tmp_path / "coco/images").rglob("*.jpg"))
+    assert [shown(path) for path in written] == list(range(10))
+    for path in written:
+        copied = tmp_path / "y/images" / path.relative_to(tmp_path / "coco/images")
+        assert copied.read_bytes() == path.read_bytes()
+
+
 def test_images_of_a_sav_video_are_those_of_its_own_frame_numbers(tmp_path):
     """SA-V has masks on every fourth frame of a video of 24 a second."""
     save_sav(tmp_path / "in", [annotated_video("v", info=INFO, tracks=[LEFT])])
@@ -246,11 +259,15 @@ def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, siz
         (["tracks.json", "--to", "coco", "--out", "."], "is a folder, coco is written to a file"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--every", "0"], "every=0 must be >= 1"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--val", "2"], "fraction 2.0 must be in"),
-        (["tracks.json", "--to", "davis", "--out", "x", "--polygons"], "polygons is for coco alone"),
+        (["tracks.json", "--to", "davis", "--out", "x", "--polygons"], "--polygons is for coco alone"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--compressed"], "for youtube-vis alone"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--categories", "Car"], "'Dog' is not in"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--images"], "neither images"),
         (["tracks.json", "--to", "label-studio", "--out", "x.json"], "needs the label config"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--media-url", "u"], "--media-url is for"),
+        (["empty.json", "--to", "coco", "--out", "x.json"], "empty.json gives no video"),
+        (["empty.json", "--to", "davis", "--out", "x"], "empty.json gives no video"),
+        (["empty.json", "--to", "sav", "--out", "x"], "empty.json gives no video"),
         (["bad.json", "--to", "coco", "--out", "x.json"], "videos[0].info.width: must be >= 1, is 0"),
     ],
 )
@@ -261,12 +278,13 @@ def test_a_mistake_is_said_in_a_line_and_leaves_nothing(
     bad = json.loads(tracks.read_text())
     bad["videos"][0]["info"]["width"] = 0
     Path("bad.json").write_text(json.dumps(bad))
+    save_tracks("empty.json", [])
     before = tracks.read_bytes()
     assert main(["convert", *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and captured.out == ""
     assert tracks.read_bytes() == before
-    assert not Path("x.json").exists() and not Path("x").exists()
+    assert not Path("x.json").exists() and not list(Path("x").glob("*"))
 
 
 @pytest.mark.parametrize("pair", ["Car", "=x"])
@@ -365,6 +383,25 @@ def test_tracks_become_label_studio_tasks_and_come_back(tracks, tmp_path, capsys
         assert after.info.frame_times_seconds == pytest.approx(before.info.frame_times_seconds)
         for old, new in zip(before.tracks, after.tracks):
             assert (new.labels, dict(new.masks)) == (old.labels, dict(old.masks))
+
+
+def test_predictions_are_read_when_asked_and_else_named(tmp_path):
+    save_tracks(tmp_path / "t.json", VIDEOS[:1])
+    tasks = tmp_path / "tasks.json"
+    written = ConvertOptions(
+        tmp_path / "t.json", "label-studio", tasks, label_config=CONFIG, media_url="{name}.mp4"
+    )
+    convert(written, Report())
+    back = ConvertOptions(tasks, "tracks", tmp_path / "back.json", label_config=CONFIG)
+    with pytest.raises(ValueError, match="gives no video; dropped: 1 tasks .*, but predictions"):
+        convert(back, Report())
+    assert not (tmp_path / "back.json").exists()
+    convert(dataclasses.replace(back, results=("annotations", "predictions")), Report())
+    assert [m.tolist() for m in masks_of(tmp_path / "back.json").values()] == [
+        decode_mask(mask).tolist() for track in VIDEOS[0].tracks for mask in track.masks.values()
+    ]
+    with pytest.raises(ValueError, match="sources="):
+        convert(dataclasses.replace(back, results=("notes",)), Report())
 
 
 def test_label_studio_tasks_can_name_an_image_a_frame(tmp_path):

@@ -1,6 +1,8 @@
 """`sam2-label-studio preview`: the files it writes, and mistakes said in a line."""
 
 import dataclasses
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from backend import preview_command
 from backend.cli import main
 from converters.coco import save_coco
+from converters.label_studio.tasks import to_tasks
 from converters.masks import encode_mask
 from converters.types import AnnotatedVideo, Track
 from converters.youtube_vis import save_youtube_vis
@@ -47,7 +50,7 @@ def preview(monkeypatch, annotated, video_file, tmp_path):
     source_file.write_text("{}")
 
     def run(*arguments, out="out.mp4", videos=(annotated,), video=video_file):
-        monkeypatch.setattr(preview_command, "annotated_videos", lambda path, label_config=None: iter(videos))
+        monkeypatch.setattr(preview_command, "annotated_videos", lambda *_, **__: iter(videos))
         command = ["preview", str(source_file), "--video", str(video)]
         return main([*command, "--out", str(tmp_path / out), *arguments])
 
@@ -76,7 +79,8 @@ def test_the_suffix_or_an_option_says_what_is_drawn(
     assert capsys.readouterr().out.startswith(str(tmp_path / out))
 
 
-def test_an_mp4_has_all_frames_and_the_summary_says_so(preview, tmp_path, capsys):
+def test_an_mp4_has_all_frames_and_the_summary_says_so(preview, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert preview() == 0
     with open_frame_source(tmp_path / "out.mp4") as drawn:
         assert len(drawn) == FRAME_COUNT
@@ -193,7 +197,7 @@ def test_what_it_is_made_of_is_not_overwritten(preview, tmp_path, video_file, ca
 @pytest.mark.parametrize(
     "argument",
     [["--frames", "a:b"], ["--frames", "7"], ["--frames", ":"], ["--frames", "-1:3"],
-     ["--count", "0"], ["--width", "-4"], ["--count", "1.5"], ["--as", "avi"]],
+     ["--results", "notes"], ["--count", "0"], ["--width", "-4"], ["--count", "1.5"], ["--as", "avi"]],
 )
 def test_what_is_no_number_is_refused(preview, capsys, argument):
     with pytest.raises(SystemExit) as stopped:
@@ -208,6 +212,19 @@ def test_a_folder_of_images_is_a_video_too(preview, media_root, annotated, tmp_p
     assert preview(video=media_root / "sub", videos=[video]) == 0
     with open_frame_source(tmp_path / "out.mp4") as drawn:
         assert len(drawn) == 6
+
+
+def test_predictions_are_drawn_when_asked_and_else_named(annotated, video_file, tmp_path, capsys):
+    config = """<View><Video name="v" value="$video" framerate="25"/><VideoRectangle name="b" toName="v"/>
+        <Labels name="l" toName="v"><Label value="Car"/><Label value="Bike"/></Labels></View>"""
+    tasks = list(to_tasks([annotated], label_config=config, media_urls=lambda video: "/x/n25.mp4"))
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    command = ["preview", str(tmp_path / "tasks.json"), "--video", str(video_file)]
+    command += ["--out", str(tmp_path / "out.png")]
+    assert main(command) == 2
+    assert "gives no video; dropped: 1 tasks (it has no annotations, but predict" in capsys.readouterr().err
+    assert main([*command, "--results", "annotations,predictions"]) == 0
+    assert "2 objects with 14 masks in all" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("save", [save_coco, save_youtube_vis])

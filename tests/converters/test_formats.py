@@ -94,6 +94,14 @@ def test_folders_that_are_none_of_them_are_said(tmp_path):
         recognise(tmp_path / "none")
 
 
+def test_a_folder_of_splits_names_them(tmp_path):
+    for split in ("sav_val", "sav_train"):
+        save_sav(tmp_path / split, VIDEOS, layout="folders", split=split.removeprefix("sav_"))
+    with pytest.raises(ValueError, match="each of its folders sav_train, sav_val is one"):
+        recognise(tmp_path)
+    assert recognise(tmp_path / "sav_val") == Format.SAV
+
+
 def test_images_are_expected_where_each_format_has_them(tmp_path):
     save_coco(tmp_path / "x.json", VIDEOS)
     save_davis(tmp_path / "d", VIDEOS)

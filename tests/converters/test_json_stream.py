@@ -50,6 +50,7 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("{x}", r"x.json: is not valid JSON[^^\n]*$"),
         ("", "x.json: is not valid JSON"),
         ("{", "x.json: .*is not valid JSON"),
         ('{"a": [{"b": 1}, {"b": [0, NaN]}]}', r"x.json: a\[1\].b\[1\]: is not valid JSON.*NaN"),

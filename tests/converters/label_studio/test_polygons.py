@@ -42,10 +42,10 @@ def test_any_mask_survives_its_exact_outline(mask):
 @pytest.mark.parametrize(
     ("rows", "corners"),
     [
-        # Clockwise from the top left pixel's right end, straight runs without points between.
-        (["...", ".##", ".##"], [(3, 1), (3, 3), (1, 3), (1, 1)]),
+        # Clockwise from the top left, straight runs without points between.
+        (["...", ".##", ".##"], [(1, 1), (3, 1), (3, 3), (1, 3)]),
         (["."], []),
-        (["#"], [(1, 0), (1, 1), (0, 1), (0, 0)]),
+        (["#"], [(0, 0), (1, 0), (1, 1), (0, 1)]),
     ],
 )
 def test_corners(rows, corners):
