@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Sequence
 
 from backend.logs import configure_logging
-from backend.preview_command import add_preview_parser
+from backend.preview_command import add_preview_parser, results_option
 from backend.settings import Settings
 from backend.training_commands import add_evaluate, add_finetune
 from converters.types import Box, Direction, Prompt
@@ -108,6 +108,11 @@ def _add_convert_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--stale", choices=["rectangle", "leave-out"], default="rectangle",
         help="masks that a later edit made out of date: their box, or nothing",
+    )
+    add(
+        "--results", type=results_option, default=("annotations",), metavar="KIND,...",
+        help="what of a Label Studio task is read: the first that it has of these kinds, of "
+        "annotations (default), drafts, predictions",
     )
 
 
@@ -210,6 +215,7 @@ def _convert(options: argparse.Namespace, settings: Settings) -> int:
         label_config=None if config is None else config.read_text("utf-8"),
         media_url=options.media_url,
         stale=options.stale,
+        results=options.results,
     )
     # None: no bar where nobody watches.
     with tqdm(unit=" masks", disable=True if options.quiet else None) as bar:
