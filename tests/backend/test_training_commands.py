@@ -55,6 +55,12 @@ def annotated(name: str) -> AnnotatedVideo:
     )
 
 
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    # Its handler would keep this test's captured stderr for all later ones.
+    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+
+
 @pytest.fixture
 def data(tmp_path) -> Path:
     """Frames of three videos in `images`, beside nothing yet."""
