@@ -8,6 +8,7 @@ from typing import Collection, Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from backend.preview.frame_range import checked_range
 from backend.preview.colours import Colour, object_styles
 from backend.preview.doubt import (
     Doubt,
@@ -80,7 +81,7 @@ def plot_tracks(
     chosen = [track for track in tracks if shown is None or track.object_id in shown]
     if not chosen:
         raise ValueError("tracks holds no object to plot")
-    axis = _axis(frames, info)
+    axis = checked_range(frames, info)
     styles = object_styles(track.object_id for track in tracks)
     lettering = lettering or Lettering()
     picture = Image.new("RGB", (width, PANEL_HEIGHT * len(chosen)), (255, 255, 255))
@@ -89,17 +90,6 @@ def plot_tracks(
         panel = _Panel(track, info, axis, limits, colour, width, lettering)
         picture.paste(panel.draw(), (0, place * PANEL_HEIGHT))
     return picture
-
-
-def _axis(frames: range | None, info: VideoInfo) -> range:
-    if frames is None:
-        return range(info.frame_count)
-    if frames.step != 1 or not 0 <= frames.start < frames.stop <= info.frame_count:
-        raise ValueError(
-            f"frames [{frames.start}, {frames.stop}) must be consecutive and within "
-            f"[0, {info.frame_count})"
-        )
-    return frames
 
 
 class _Panel:
@@ -157,7 +147,7 @@ class _Panel:
         self._line(self._area, self._shares)
         self._line(self._score, self._scores)
         self._line(self._overlap, self._curve.overlaps)
-        self._frame_axis()
+        self._framechecked_range()
         picture = large.resize((self._width, PANEL_HEIGHT), Image.Resampling.BOX)
         self._write(picture)
         return picture
@@ -233,7 +223,7 @@ class _Panel:
                 corners = [(points[0][0], bottom), *points, (points[-1][0], bottom)]
                 self._pen.polygon(corners, fill=colour)
 
-    def _frame_axis(self) -> None:
+    def _framechecked_range(self) -> None:
         bottom = (self._overlap.top + self._overlap.height) * _SMOOTH
         for tick in self._ticks():
             x = float(self._x(tick + 0.5)) * _SMOOTH

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from backend.preview.frame_range import checked_range
 from backend.preview.drawing import FramePainter
 from backend.preview.output import whole_file
 from backend.preview.sheet import sheet_frames
@@ -85,7 +86,7 @@ def save_video(
         ValueError: masks that do not fit the video, a bad range or width.
     """
     info = source.info
-    frames = _checked_range(frames, info)
+    frames = checked_range(frames, info)
     painter = FramePainter(
         tracks, info, _picture_size(info, width), lettering=lettering, shown=shown
     )
@@ -120,7 +121,7 @@ def save_gif(
     side.
     """
     info = source.info
-    frames = _checked_range(frames, info)
+    frames = checked_range(frames, info)
     if not 0 < max_fps <= 50:
         raise ValueError(f"max_fps={max_fps!r} must be in (0, 50]: viewers slow down faster GIFs")
     if width is None:
@@ -167,17 +168,6 @@ def _painted(
                 yield np.asarray(painter.paint(pixels, frame_index))
             if progress is not None:
                 progress(done, len(frames))
-
-
-def _checked_range(frames: range | None, info: VideoInfo) -> range:
-    if frames is None:
-        return range(info.frame_count)
-    if frames.step != 1 or not 0 <= frames.start < frames.stop <= info.frame_count:
-        raise ValueError(
-            f"frames [{frames.start}, {frames.stop}) must be consecutive and within "
-            f"[0, {info.frame_count})"
-        )
-    return frames
 
 
 def _picture_size(info: VideoInfo, width: int | None) -> tuple[int, int]:

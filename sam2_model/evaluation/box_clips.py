@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 from converters.types import Box, FrameRange, Prompt
 from sam2_model.evaluation.semi_supervised import box_around

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Callable, Sequence
 
 import numpy as np
-import torch
 
 from sam2_model.build import FINETUNED_FILE_NAME, VIDEO_POSTPROCESSING, default_dtype
 from sam2_model.checkpoints.finetuned import save_finetuned
