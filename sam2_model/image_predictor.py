@@ -230,23 +230,8 @@ class SAM2ImagePredictor:
         """
         features = self._encoded()[slice(img_idx, img_idx + 1)]
         coords, labels = _with_boxes(point_coords, point_labels, boxes)
-        encoder = self.model.sam_prompt_encoder
-        if coords is not None:
-            sparse, dense = encoder(coords, labels, mask_input)
-        else:
-            # No clicks at all: not even the padding point, as in the original.
-            batch = 1 if mask_input is None else len(mask_input)
-            sparse = torch.zeros(
-                batch, 0, self.model.config.hidden_dim,
-                device=self.device, dtype=self.model.dtype,
-            )
-            dense = encoder.embed_masks(mask_input, batch)
-        logits, ious, _, _ = self.model.sam_mask_decoder(
-            features.top,
-            features.high_res,
-            encoder.dense_positions(),
-            sparse,
-            dense,
+        logits, ious, _, _ = self.model.decode(
+            features.top, features.high_res, coords, labels, mask_input
         )
         if multimask_output:
             logits, ious = logits[:, 1:], ious[:, 1:]

@@ -75,18 +75,6 @@ class PromptEncoder(nn.Module):
             points_xy / self.image_size, labels, mask_logits, self.mask_input_size
         )
 
-    def forward(
-        self,
-        points_xy: torch.Tensor,
-        labels: torch.Tensor,
-        dense_prompt: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sparse (B, P + 1, C) and dense (B, C, H, W) embeddings of all prompts."""
-        return (
-            self.embed_points(points_xy, labels),
-            self.embed_masks(dense_prompt, len(points_xy)),
-        )
-
     def embed_masks(self, mask_logits: torch.Tensor | None, batch: int) -> torch.Tensor:
         """(B, 1, S / 4, S / 4) logits, or None for "no mask" -> (B, C, S / 16, S / 16)."""
         if mask_logits is not None:

@@ -212,21 +212,53 @@ class SAM2Network(nn.Module):
         if points_xy is None:
             points_xy = torch.zeros(batch, 1, 2, device=self.device)
             point_labels = torch.full((batch, 1), PADDING_LABEL, device=self.device)
-        encoder = self.sam_prompt_encoder
-        mask_size = encoder.mask_input_size
+        mask_size = self.sam_prompt_encoder.mask_input_size
         if mask_logits is not None and mask_logits.shape[-1] != mask_size:
             mask_logits = _resize_antialiased(mask_logits, mask_size)
-        dense_prompt = encoder.dense_prompt(points_xy, point_labels, mask_logits)
-        if self.mask_refiner is not None and dense_prompt is not None:
-            high_res = (self.mask_refiner(features, high_res, dense_prompt), high_res[1])
-        logits, ious, mask_tokens, score = self.sam_mask_decoder(
-            features,
-            high_res,
-            encoder.dense_positions(),
-            *encoder(points_xy, point_labels, dense_prompt),
+        logits, ious, mask_tokens, score = self.decode(
+            features, high_res, points_xy, point_labels, mask_logits
         )
         return self._choose_mask(
             logits, ious, mask_tokens, score, multimask, stability_fallback
+        )
+
+    def decode(
+        self,
+        features: torch.Tensor,
+        high_res: tuple[torch.Tensor, torch.Tensor],
+        points_xy: torch.Tensor | None,
+        point_labels: torch.Tensor | None,
+        mask_logits: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Prompts as embeddings, through the mask decoder.
+
+        Args:
+            features: (1 or B, C, H, W). high_res: `ImageFeatures.high_res`.
+            points_xy: (B, P, 2) pixels of the model's image; None: no clicks, and not
+                even the padding point, as Meta's image predictor has it.
+            point_labels: (B, P), or None.
+            mask_logits: (B, 1, S / 4, S / 4), or None.
+
+        Returns:
+            All four masks (B, 4, S / 4, S / 4), their expected IoUs (B, 4), mask
+            tokens (B, 4, C) and object score logits (B, 1).
+        """
+        encoder = self.sam_prompt_encoder
+        if points_xy is None:
+            batch = 1 if mask_logits is None else len(mask_logits)
+            sparse = torch.zeros(
+                batch, 0, self.config.hidden_dim, device=self.device, dtype=self.dtype
+            )
+            dense_prompt = mask_logits
+        else:
+            batch = len(points_xy)
+            sparse = encoder.embed_points(points_xy, point_labels)
+            dense_prompt = encoder.dense_prompt(points_xy, point_labels, mask_logits)
+        if self.mask_refiner is not None and dense_prompt is not None:
+            high_res = (self.mask_refiner(features, high_res, dense_prompt), high_res[1])
+        dense = encoder.embed_masks(dense_prompt, batch)
+        return self.sam_mask_decoder(
+            features, high_res, encoder.dense_positions(), sparse, dense
         )
 
     def carried_mask(self, previous_logits: torch.Tensor | None) -> torch.Tensor | None:
