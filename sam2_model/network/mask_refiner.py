@@ -74,4 +74,6 @@ class _Stage(nn.Sequential):
 
 
 def _double(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear")
+    # Mixed precision would widen it to float32 and back: more time than the doubling.
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear")

@@ -115,6 +115,35 @@ STAGES = (
         loss_weights=_FROM_SCRATCH,
         spoiled_share=0.2,
     ),
+    # The first frame's mask bounds all others: far more objects than the first stage
+    # saw, since decoding one more on an encoded picture is cheap.
+    Stage(
+        name="5-more-images",
+        batches=BatchSettings(
+            image_size=256, frame_count=1, clip_count=12, objects_per_clip=4,
+            mix=(("composed", 0.5), ("image", 0.5)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=1900, learning_rate=8e-4, warmup_steps=30, final_fraction=0.1, seed=15,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.5, point=0.5),
+        loss_weights=_FROM_SCRATCH,
+    ),
+    Stage(
+        name="6-more-clips",
+        batches=BatchSettings(
+            image_size=320, frame_count=6, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=900, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=16,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.35),
+        loss_weights=dataclasses.replace(_FROM_SCRATCH, presence=2.0),
+        spoiled_share=0.2,
+    ),
 )
 
 
