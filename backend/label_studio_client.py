@@ -1,0 +1,532 @@
+"""Label Studio's API, through label-studio-sdk: the calls that the service and the commands make.
+
+Answers are plain data as Label Studio sent them. The SDK is imported at the
+first call: it takes seconds, and the service answers before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import ssl
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Mapping, Sequence
+
+from backend.errors import ServiceError
+from backend.settings import Settings
+from converters.label_studio.config import LabelConfig
+from converters.label_studio.outgoing import check_prediction, check_results
+
+if TYPE_CHECKING:
+    from label_studio_sdk.client import LabelStudio
+
+Json = dict[str, Any]
+
+_SECONDS = 30.0
+_CONNECT_SECONDS = 5.0
+_TRANSFER_SECONDS = 600.0
+"""For uploads and exports, which Label Studio answers when it is done."""
+_PAGE_SIZE = 100
+_SHOWN_CHARACTERS = 300
+
+
+class LabelStudioFailure(enum.StrEnum):
+    """Why Label Studio did not do what was asked."""
+
+    TOKEN_REFUSED = "token refused"
+    NOT_FOUND = "not found"
+    CONTENT_REFUSED = "content refused"
+    UNREACHABLE = "unreachable"
+    BUSY = "busy or broken"
+    NOT_LABEL_STUDIO = "not Label Studio"
+
+
+_RETRYABLE = (LabelStudioFailure.UNREACHABLE, LabelStudioFailure.BUSY)
+
+
+class LabelStudioError(ServiceError):
+    """Label Studio refused, failed, or could not be reached."""
+
+    status, name = 502, "Label Studio did not take it"
+
+    def __init__(
+        self,
+        failure: LabelStudioFailure,
+        detail: str,
+        *,
+        http_status: int | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.failure = failure
+        self.http_status = http_status
+        """What Label Studio answered; None: it did not answer."""
+        self.retry_after_seconds = retry_after_seconds
+        """What it asked for; None: nothing."""
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same call may succeed later, nothing else being changed."""
+        return self.failure in _RETRYABLE
+
+
+class TokenKind(enum.StrEnum):
+    """What a key is, told by its form."""
+
+    LEGACY = "legacy token"
+    PERSONAL_ACCESS = "personal access token"
+
+
+def token_kind(api_key: str) -> TokenKind:
+    """A JSON web token has three parts; a legacy token is hexadecimal."""
+    return TokenKind.PERSONAL_ACCESS if api_key.count(".") == 2 else TokenKind.LEGACY
+
+
+@dataclass(frozen=True)
+class NewestWork:
+    """A task's draft or annotation that was changed last."""
+
+    is_draft: bool
+    id: int
+    result: list[Json]
+    updated_at: str
+
+
+class LabelStudioClient:
+    """One Label Studio server and the key for it. Thread safe.
+
+    Calls raise LabelStudioError, and ValueError for content that is refused
+    before it is sent. Nothing is retried here. Redirects are not followed, so
+    that the key stays with the server that it was given for.
+    """
+
+    def __init__(self, url: str, api_key: str, *, timeout_seconds: float = _SECONDS) -> None:
+        self.url = url.rstrip("/")
+        self._api_key = api_key
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LabelStudioClient:
+        """Raises ValueError when the settings name no Label Studio or no key."""
+        if not settings.label_studio_url or not settings.label_studio_api_key:
+            raise ValueError(
+                "Label Studio's address and a key are needed: set LABEL_STUDIO_URL and "
+                "LABEL_STUDIO_API_KEY (in Label Studio: Account & Settings)"
+            )
+        return cls(settings.label_studio_url, settings.label_studio_api_key)
+
+    @property
+    def token_kind(self) -> TokenKind:
+        return token_kind(self._api_key)
+
+    # --- the server ----------------------------------------------------------
+
+    def who_am_i(self) -> Json:
+        """The user that the key belongs to: id, email, ..."""
+        with self._asking("who the key belongs to") as sdk:
+            return _body(sdk.users.with_raw_response.whoami())
+
+    def version(self) -> Json:
+        """`release` and the versions of the parts."""
+        with self._asking("for the version") as sdk:
+            return _body(sdk.versions.with_raw_response.get())
+
+    # --- projects ------------------------------------------------------------
+
+    def project(self, project_id: int) -> Json:
+        """The project: title, label_config, model_version, ..."""
+        with self._asking(f"for project {project_id}") as sdk:
+            return _body(sdk.projects.with_raw_response.get(project_id))
+
+    def projects(self) -> Iterator[Json]:
+        """All projects that the key may see, page by page."""
+        return self._pages("for the projects", "api/projects/", {}, "results")
+
+    def create_project(self, title: str, label_config: str, **fields: Any) -> Json:
+        """The new project. `fields` are more of Label Studio's own names."""
+        with self._asking(f"to create project {title!r}") as sdk:
+            return _body(
+                sdk.projects.with_raw_response.create(
+                    title=title, label_config=label_config, **fields
+                )
+            )
+
+    def update_project(self, project_id: int, **fields: Any) -> Json:
+        """The project after the change."""
+        with self._asking(f"to change project {project_id}") as sdk:
+            return _body(sdk.projects.with_raw_response.update(project_id, **fields))
+
+    def export_json(self, project_id: int, file: BinaryIO) -> None:
+        """Write Label Studio's JSON export of all tasks into the file."""
+        with self._asking(f"to export project {project_id}") as sdk:
+            chunks = sdk.projects.exports.download_sync(
+                project_id,
+                export_type="JSON",
+                download_all_tasks=True,
+                request_options={"timeout": _TRANSFER_SECONDS},
+            )
+            for chunk in chunks:
+                file.write(chunk)
+
+    # --- tasks ---------------------------------------------------------------
+
+    def task(self, task_id: int) -> Json:
+        """The task with its data, annotations, predictions and drafts."""
+        with self._asking(f"for task {task_id}") as sdk:
+            return _body(sdk.tasks.with_raw_response.get(str(task_id)))
+
+    def tasks(self, project_id: int) -> Iterator[Json]:
+        """All tasks of the project, with annotations, predictions and drafts, page by page."""
+        parameters = {"project": project_id, "fields": "all"}
+        return self._pages(
+            f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
+        )
+
+    def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
+        """What a person changed last on the task; None: nobody has begun.
+
+        Cancelled (skipped) annotations do not count.
+        """
+        task = self.task(task_id)
+        found = [_newest_work(draft, is_draft=True) for draft in task.get("drafts") or ()]
+        found += [
+            _newest_work(annotation, is_draft=False)
+            for annotation in task.get("annotations") or ()
+            if not annotation.get("was_cancelled")
+        ]
+        # ISO times of one server compare as text.
+        return max(found, key=lambda work: (work.updated_at, work.is_draft), default=None)
+
+    def import_tasks(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Create tasks ({"data": ..., "predictions": ...}); their ids, in order."""
+        with self._asking(f"to import {len(tasks)} tasks into project {project_id}") as sdk:
+            answer = _body(
+                sdk.projects.with_raw_response.import_tasks(
+                    project_id, request=list(tasks), return_task_ids=True,
+                    request_options={"timeout": _TRANSFER_SECONDS},
+                )
+            )
+            return _field(answer, "task_ids", list)
+
+    def upload_file(self, project_id: int, path: Path) -> str:
+        """Store a file in the project without making a task of it; its URL for task data.
+
+        Relative to Label Studio: "/data/upload/1/9e5fd2-clip.mp4". Raises
+        OSError when it cannot be read.
+        """
+        with path.open("rb") as file, self._asking(
+            f"to upload {path.name} to project {project_id}"
+        ) as sdk:
+            # The SDK has no call for uploads; its client has the headers and timeouts.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/projects/{project_id}/import",
+                method="POST",
+                params={"commit_to_project": "false"},
+                files={"file": (path.name, file, "application/octet-stream")},
+                request_options={"timeout": _TRANSFER_SECONDS},
+            )
+            upload_ids = _field(_checked(response), "file_upload_ids", list)
+            if len(upload_ids) != 1:
+                raise _Unexpected
+            upload = _body(sdk.files.with_raw_response.get(upload_ids[0]))
+            return f"/data/{_field(upload, 'file', str)}"
+
+    # --- predictions and annotations -----------------------------------------
+
+    def predictions(self, task_id: int) -> list[Json]:
+        """The task's predictions, in full."""
+        with self._asking(f"for the predictions of task {task_id}") as sdk:
+            return _body(sdk.predictions.with_raw_response.list(task=task_id))
+
+    def create_prediction(
+        self,
+        task_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        score: float,
+        model_version: str,
+        config: LabelConfig | None = None,
+        frame_count: int | None = None,
+    ) -> int:
+        """Store a prediction; its id.
+
+        Raises ValueError as `check_prediction` does, to which `config` and
+        `frame_count` go.
+        """
+        check_prediction(
+            result, score=score, model_version=model_version, config=config,
+            frame_count=frame_count,
+        )
+        with self._asking(f"to store a prediction for task {task_id}") as sdk:
+            answer = _body(
+                sdk.predictions.with_raw_response.create(
+                    task=task_id, result=list(result), score=score, model_version=model_version
+                )
+            )
+            return _field(answer, "id", int)
+
+    def delete_prediction(self, prediction_id: int) -> None:
+        with self._asking(f"to delete prediction {prediction_id}") as sdk:
+            sdk.predictions.delete(prediction_id)
+
+    def annotations(self, task_id: int) -> list[Json]:
+        """The task's annotations, in full."""
+        with self._asking(f"for the annotations of task {task_id}") as sdk:
+            return _body(sdk.annotations.with_raw_response.list(task_id))
+
+    def create_annotation(
+        self,
+        task_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        config: LabelConfig | None = None,
+        frame_count: int | None = None,
+    ) -> int:
+        """Store an annotation in the name of the key's user; its id.
+
+        Raises ValueError as `check_results` does.
+        """
+        check_results(result, config=config, frame_count=frame_count)
+        with self._asking(f"to store an annotation for task {task_id}") as sdk:
+            answer = _body(
+                sdk.annotations.with_raw_response.create(task_id, result=list(result))
+            )
+            return _field(answer, "id", int)
+
+    # --- model connections and webhooks --------------------------------------
+
+    def ml_backends(self, project_id: int) -> list[Json]:
+        """The project's model connections; Label Studio asks each for its health first."""
+        with self._asking(f"for the model connections of project {project_id}") as sdk:
+            return _body(sdk.ml.with_raw_response.list(project=project_id))
+
+    def connect_backend(
+        self,
+        project_id: int,
+        url: str,
+        title: str,
+        *,
+        is_interactive: bool = True,
+        basic_auth: tuple[str, str] | None = None,
+    ) -> Json:
+        """Connect a model; Label Studio calls its /health and /setup before it answers."""
+        fields: Json = {}
+        if basic_auth is not None:
+            user, password = basic_auth
+            fields = {
+                "auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password
+            }
+        with self._asking(f"to connect {url} to project {project_id}") as sdk:
+            return _body(
+                sdk.ml.with_raw_response.create(
+                    project=project_id, url=url, title=title, is_interactive=is_interactive,
+                    **fields,
+                )
+            )
+
+    def webhooks(self, project_id: int) -> list[Json]:
+        """The project's webhooks."""
+        with self._asking(f"for the webhooks of project {project_id}") as sdk:
+            return _body(sdk.webhooks.with_raw_response.list(project=str(project_id)))
+
+    def create_webhook(self, project_id: int, url: str, actions: Iterable[str] = ()) -> Json:
+        """A webhook with payloads, for these actions, or for all."""
+        names = list(actions)
+        with self._asking(f"to make a webhook to {url} in project {project_id}") as sdk:
+            fields: Json = {"actions": names} if names else {}
+            return _body(
+                sdk.webhooks.with_raw_response.create(
+                    project=project_id, url=url, is_active=True, send_payload=True,
+                    send_for_all_actions=not names, **fields,
+                )
+            )
+
+    # --- the way there -------------------------------------------------------
+
+    @cached_property
+    def _sdk(self) -> LabelStudio:
+        import httpx
+        from label_studio_sdk.client import LabelStudio
+
+        timeout = httpx.Timeout(self._timeout_seconds, connect=_CONNECT_SECONDS)
+        http = httpx.Client(
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            verify=ssl.create_default_context(),
+        )
+        # With the slash the SDK keeps the address's path when it refreshes a token.
+        return LabelStudio(
+            base_url=self.url + "/",
+            api_key=self._api_key,
+            httpx_client=http,
+            timeout=self._timeout_seconds,
+            max_retries=0,
+        )
+
+    def _pages(
+        self, asked: str, path: str, parameters: Mapping[str, Any], key: str
+    ) -> Iterator[Json]:
+        page = 1
+        while True:
+            with self._asking(asked) as sdk:
+                # The SDK's pager gives models that have lost what it does not know.
+                response = sdk._client_wrapper.httpx_client.request(
+                    path, method="GET",
+                    params={**parameters, "page": page, "page_size": _PAGE_SIZE},
+                    request_options={"timeout": _TRANSFER_SECONDS},
+                )
+                if response.status_code == 404 and page > 1:
+                    return
+                items = _field(_checked(response), key, list)
+            yield from items
+            if len(items) < _PAGE_SIZE:
+                return
+            page += 1
+
+    @contextlib.contextmanager
+    def _asking(self, asked: str) -> Iterator[LabelStudio]:
+        """The SDK; whatever it raises comes out as a LabelStudioError that says what was asked."""
+        import httpx
+        from label_studio_sdk.core.api_error import ApiError
+        from label_studio_sdk.core.parse_error import ParsingError
+
+        try:
+            with self._lock:  # built once
+                sdk = self._sdk
+            yield sdk
+        except ApiError as error:
+            raise self._refused(asked, error) from None
+        except httpx.TimeoutException:
+            raise self._unreachable(asked, "it took too long to answer") from None
+        except httpx.TransportError as error:
+            raise self._unreachable(asked, str(error) or type(error).__name__) from None
+        except (ParsingError, json.JSONDecodeError, _Unexpected):
+            raise LabelStudioError(
+                LabelStudioFailure.NOT_LABEL_STUDIO,
+                f"{self.url} was asked {asked} and gave an answer of another form than Label "
+                "Studio's: check LABEL_STUDIO_URL and the version (1.20 or newer)",
+            ) from None
+
+    def _unreachable(self, asked: str, why: str) -> LabelStudioError:
+        return LabelStudioError(
+            LabelStudioFailure.UNREACHABLE,
+            f"{self.url} was asked {asked} and cannot be reached ({self._shown(why)}): is Label "
+            "Studio running, and LABEL_STUDIO_URL its address as this machine sees it?",
+        )
+
+    def _refused(self, asked: str, error: Any) -> LabelStudioError:
+        status = error.status_code
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        failure, what_to_do = _meaning(status, error.body, headers)
+        said = self._shown(_said(error.body))
+        detail = f"{self.url} was asked {asked} and answered {status}"
+        return LabelStudioError(
+            failure,
+            detail + (f" ({said})" if said else "") + f": {what_to_do}",
+            http_status=status,
+            retry_after_seconds=_retry_after_seconds(headers.get("retry-after")),
+        )
+
+    def _shown(self, text: str) -> str:
+        """Shortened, and without the key, whoever repeats it."""
+        text = text.replace(self._api_key, "***")
+        return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+class _Unexpected(Exception):
+    """An answer of another form than Label Studio's."""
+
+
+def _field(answer: object, name: str, kind: type) -> Any:
+    value = answer.get(name) if isinstance(answer, Mapping) else None
+    if not isinstance(value, kind):
+        raise _Unexpected
+    return value
+
+
+def _body(answer: Any) -> Any:
+    """The JSON as it was sent; the SDK's models change times and lose fields."""
+    return answer.response.json()
+
+
+def _checked(response: Any) -> Any:
+    """The JSON of an answer that the SDK did not look at."""
+    from label_studio_sdk.core.api_error import ApiError
+
+    try:
+        body = response.json()
+    except json.JSONDecodeError:
+        body = response.text
+        if response.is_success:
+            raise
+    if not response.is_success:
+        raise ApiError(
+            status_code=response.status_code, headers=dict(response.headers), body=body
+        )
+    return body
+
+
+def _newest_work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
+    updated_at = work.get("updated_at") or work.get("created_at") or ""
+    return NewestWork(is_draft, work["id"], list(work.get("result") or ()), str(updated_at))
+
+
+def _meaning(
+    status: int | None, body: object, headers: Mapping[str, str]
+) -> tuple[LabelStudioFailure, str]:
+    """What an answer means, and what to do about it."""
+    said = _said(body).lower()
+    if status == 403 and "reserved network" in said:
+        return LabelStudioFailure.CONTENT_REFUSED, (
+            "Label Studio blocks this address: start it with ML_BLOCK_LOCAL_IP=false (models) "
+            "and SSRF_PROTECTION_ENABLED=false (webhooks)"
+        )
+    if status == 401 and "legacy" in said:
+        return LabelStudioFailure.TOKEN_REFUSED, (
+            "legacy tokens are switched off there: use a personal access token, or allow legacy "
+            "tokens in Organization, Access Token Settings"
+        )
+    if status in (401, 403):
+        return LabelStudioFailure.TOKEN_REFUSED, (
+            "LABEL_STUDIO_API_KEY is not valid there, or its user may not do this: make a new "
+            "key in Account & Settings"
+        )
+    if status in (404, 410):
+        return LabelStudioFailure.NOT_FOUND, "it does not exist, or the key's user may not see it"
+    if status is not None and 300 <= status < 400:
+        return LabelStudioFailure.NOT_LABEL_STUDIO, (
+            f"it sends on to {_without_query(headers.get('location', ''))!r}: set "
+            "LABEL_STUDIO_URL to the address that it sends on to"
+        )
+    if status in (408, 429) or (status is not None and status >= 500):
+        return LabelStudioFailure.BUSY, "try again later, and look into Label Studio's log"
+    if status is not None and 400 <= status < 500:
+        return LabelStudioFailure.CONTENT_REFUSED, "it must be changed before it is sent again"
+    return LabelStudioFailure.NOT_LABEL_STUDIO, (
+        "that is no answer of Label Studio's: check LABEL_STUDIO_URL"
+    )
+
+
+def _said(body: object) -> str:
+    """The reasons that a body gives, in a line."""
+    if isinstance(body, Mapping):
+        reasons = body.get("validation_errors") or body.get("detail") or body
+        body = reasons if isinstance(reasons, str) else json.dumps(reasons, default=str)
+    text = body if isinstance(body, str) else "" if body is None else json.dumps(body, default=str)
+    # A page tells a person with a browser something, a log nothing.
+    return "" if text.lstrip().startswith("<") else " ".join(text.split())
+
+
+def _retry_after_seconds(text: str | None) -> float | None:
+    """Of the header's form in seconds; a date is taken as nothing said."""
+    return float(text) if text is not None and text.strip().isdigit() else None
+
+
+def _without_query(url: str) -> str:
+    return url.partition("?")[0].partition("#")[0]
