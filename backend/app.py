@@ -14,16 +14,15 @@ from werkzeug.exceptions import HTTPException
 
 from backend.deadlines import Deadline
 from backend.errors import BadRequest, NotReady, ServiceError
-from backend.media import MediaStore
-from backend.model import ModelService, Tracker, load_tracker
-from backend.propagation import NOTHING, Answer, answer_task
-from backend.protocol import (
-    PredictRequest,
-    batch_results,
-    interactive_results,
-    parse_predict,
-)
+from backend.interactive import answer_call
+from backend.model import LoadedModel, load_model
+from backend.propagation import NOTHING, Answer
+from backend.protocol import PredictRequest, batch_results, parse_predict
+from backend.requests import TaskRequest
+from backend.scheduler import Priority
+from backend.service import TrackingService
 from backend.settings import Settings
+from backend.webhooks import action_of, tracking_request
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from sam2_model.video import VideoDecodeError
 
@@ -36,19 +35,19 @@ _BUSY = "too many requests are waiting for the model; try again later"
 def create_app(
     settings: Settings | None = None,
     *,
-    load: Callable[[Settings], Tracker] = load_tracker,
+    load: Callable[[Settings], LoadedModel] = load_model,
 ) -> Flask:
     """The service; its model begins to load in a thread.
 
     Args:
         settings: default those of the environment.
-        load: makes the tracker.
+        load: makes the model.
     """
     settings = settings or Settings.from_environment()
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     service = _Service(settings, load)
-    app.extensions["sam2"] = service
+    app.extensions["sam2"] = service.tracking
     app.add_url_rule("/", "index", service.health, methods=["GET"])
     app.add_url_rule("/health", "health", service.health, methods=["GET"])
     app.add_url_rule("/setup", "setup", service.setup, methods=["POST"])
@@ -56,17 +55,16 @@ def create_app(
     app.add_url_rule("/webhook", "webhook", service.webhook, methods=["POST"])
     app.add_url_rule("/versions", "versions", service.versions, methods=["GET"])
     app.register_error_handler(Exception, _answer_error)
-    service.model.start()
+    service.tracking.start()
     return app
 
 
 class _Service:
     """The views and what they share."""
 
-    def __init__(self, settings: Settings, load: Callable[[Settings], Tracker]) -> None:
+    def __init__(self, settings: Settings, load: Callable[[Settings], LoadedModel]) -> None:
         self.settings = settings
-        self.model = ModelService(settings, load)
-        self.media = MediaStore(settings)
+        self.tracking = TrackingService(settings, load)
         self._places = threading.BoundedSemaphore(settings.max_waiting_requests)
 
     def health(self) -> dict[str, Any]:
@@ -75,10 +73,10 @@ class _Service:
             "status": "UP",
             "model_class": _MODEL_CLASS,
             "model_version": self.settings.model_version,
-            "model": str(self.model.state),
+            "model": str(self.tracking.model.state),
         }
-        if self.model.failure:
-            answer["detail"] = self.model.failure
+        if self.tracking.model.failure:
+            answer["detail"] = self.tracking.model.failure
         return answer
 
     def versions(self) -> dict[str, Any]:
@@ -117,16 +115,20 @@ class _Service:
         return warnings
 
     def webhook(self) -> dict[str, Any]:
-        """Answers at once and does nothing yet.
+        """Answers at once; the work is a job. Label Studio waits for a second.
 
-        Label Studio registers this address by itself and waits for a second.
-        Work on ANNOTATION_CREATED / UPDATED comes with the job queue.
+        The body is never logged: it holds the project's token.
         """
         body = _json_body()
-        action = body.get("action") if isinstance(body, Mapping) else None
-        # Never the body: it holds the project's token.
-        logger.info("webhook %r ignored", action if isinstance(action, str) else None)
-        return {"status": "ignored", "action": action}
+        action = action_of(body)
+        request = tracking_request(body)
+        job_id = None
+        if request is not None:
+            job_id = self.tracking.track_in_background(request, Priority.WEBHOOK)
+        logger.info("webhook %r: %s", action[:80], f"job {job_id}" if job_id else "ignored")
+        if job_id is None:
+            return {"status": "ignored", "action": action}
+        return {"status": "queued", "action": action, "job": job_id}
 
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
@@ -138,47 +140,26 @@ class _Service:
             raise NotReady(_BUSY)
         try:
             if call.is_interactive:
-                return self._results(self._prediction(self._interactive(call, deadline)))
+                return self._results(self._prediction(answer_call(call, self.tracking, deadline)))
             return self._results(*self._batch(call, deadline))
         finally:
             self._places.release()
 
-    def _interactive(self, call: PredictRequest, deadline: Deadline) -> Answer:
-        task = call.tasks[0]
-        return self._answer(task, interactive_results(task, call.context_results), call, deadline)
-
     def _batch(self, call: PredictRequest, deadline: Deadline) -> list[Any]:
         """A task that fails is left out and asked for again later, not the whole batch."""
-        predictions: list[Any] = []
-        for task in call.tasks:
-            try:
-                answer = self._answer(task, batch_results(task), call, deadline)
-            except UnsupportedConfigError:
-                raise  # it is so for every task
-            except NotReady as error:
-                if not any(predictions):
-                    raise
-                logger.warning("task %r waits for another batch: %s", task.get("id"), error)
-                answer = NOTHING
-            except Exception:  # the boundary of one task's job
-                logger.exception("task %r of a batch cannot be answered", task.get("id"))
-                answer = NOTHING
-            has_answer = answer.is_complete and answer.regions
-            predictions.append(self._prediction(answer) if has_answer else [])
-        return predictions
+        parse_label_config(call.label_config)  # it is the same for all of them
+        requests = [self._batch_request(task, call) for task in call.tasks]
+        answers = self.tracking.answer_many(requests, deadline)
+        return [self._prediction(answer) if answer.regions else [] for answer in answers]
 
-    def _answer(
-        self, task: Mapping[str, Any], results: tuple, call: PredictRequest, deadline: Deadline
-    ) -> Answer:
-        return answer_task(
-            task,
-            results,
-            config=parse_label_config(call.label_config),
-            media=self.media,
-            model=self.model,
-            settings=self.settings,
-            deadline=deadline,
-        )
+    @staticmethod
+    def _batch_request(task: Mapping[str, Any], call: PredictRequest) -> TaskRequest | None:
+        try:
+            results = batch_results(task)
+            return TaskRequest.of(task, results, call.label_config) if results else None
+        except (ValueError, BadRequest) as error:
+            logger.warning("task %r of a batch cannot be answered: %s", task.get("id"), error)
+            return None
 
     def _prediction(self, answer: Answer) -> dict[str, Any]:
         return {

@@ -154,7 +154,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 def _track(options: argparse.Namespace, settings: Settings) -> int:
     from backend.exports import save_tracks
     from backend.model import load_tracker
-    from backend.propagation import track_requests
+    from backend.tracking import track_requests
     from converters.label_studio.results import ObjectRequest
     from sam2_model.video import open_frame_source
 

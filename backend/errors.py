@@ -58,3 +58,15 @@ class NotReady(ServiceError):
     """The model is loading, has failed, or is busy for too long."""
 
     status, name = 503, "model not ready"
+
+
+class TooManyJobs(ServiceError):
+    """A limit on waiting work is passed."""
+
+    status, name = 429, "too many jobs"
+
+
+class NotFound(ServiceError):
+    """There is nothing of that name."""
+
+    status, name = 404, "not found"

@@ -1,16 +1,21 @@
-"""The one model of the process: loaded in a thread, lent to one request at a time."""
+"""The one model of the process: loaded in a thread, shared frame by frame."""
 
 from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import logging
 import threading
-from typing import Callable, Iterator, Protocol, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Hashable, Iterator, Protocol, Sequence
 
 from backend.deadlines import Deadline
 from backend.errors import NotReady
+from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
+from backend.states import StateCache
 from converters.types import FrameMasks, FrameRange, Prompt
 from sam2_model.video import FrameSource
 
@@ -30,24 +35,33 @@ class Tracker(Protocol):
     ) -> Iterator[FrameMasks]: ...
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A predictor as the service uses it."""
+
+    track: Tracker
+    init_state: Callable[[Path | Sequence[Path]], Any]
+    """A video file or the images of its frames -> an inference state, which `track`
+    takes as its source; closing it closes them."""
+
+
 class ModelState(enum.StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
 
 
-def load_tracker(settings: Settings) -> Tracker:
-    """The tracker that the settings ask for; takes seconds, or minutes with a download.
+def load_model(settings: Settings) -> LoadedModel:
+    """The model that the settings ask for; takes seconds, or minutes with a download.
 
     Raises ValueError for an unknown model or device, and CheckpointError.
     """
     # Imported here: torch takes seconds, and /health answers meanwhile.
-    import functools
-
     import torch
 
     from sam2_model.build import DOWNLOAD, build_sam2_video_predictor
     from sam2_model.checkpoints import resolve_checkpoint
+    from sam2_model.session import StateLimits
     from sam2_model.tracker import track
 
     checkpoint = settings.checkpoint
@@ -57,23 +71,34 @@ def load_tracker(settings: Settings) -> Tracker:
         device=settings.device,
         dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
     )
-    return functools.partial(track, predictor=predictor)
+    limits = StateLimits(
+        feature_cache_bytes=settings.feature_cache_bytes // settings.kept_states
+    )
+    return LoadedModel(
+        functools.partial(track, predictor=predictor),
+        functools.partial(predictor.init_state, limits=limits),
+    )
+
+
+def load_tracker(settings: Settings) -> Tracker:
+    """`load_model`, for those who track one video and are done."""
+    return load_model(settings).track
 
 
 class ModelService:
-    """Loads the tracker once and lends it out.
-
-    One request at a time: the lock stands where a scheduler will.
-    """
+    """Loads the model once and shares it: frame by frame, the most urgent first."""
 
     def __init__(
-        self, settings: Settings, load: Callable[[Settings], Tracker] = load_tracker
+        self, settings: Settings, load: Callable[[Settings], LoadedModel] = load_model
     ) -> None:
         self._settings = settings
         self._load = load
-        self._lock = threading.Lock()
         self._finished = threading.Event()
-        self._tracker: Tracker | None = None
+        self._model: LoadedModel | None = None
+        self._states = StateCache(
+            max_idle=settings.kept_states, idle_seconds=settings.kept_state_seconds
+        )
+        self.scheduler = DeviceScheduler()
         self.failure: str | None = None
         """Why the model could not be loaded; None otherwise."""
 
@@ -81,7 +106,7 @@ class ModelService:
     def state(self) -> ModelState:
         if not self._finished.is_set():
             return ModelState.LOADING
-        return ModelState.READY if self._tracker is not None else ModelState.FAILED
+        return ModelState.READY if self._model is not None else ModelState.FAILED
 
     def start(self) -> None:
         """Begin to load, in a thread."""
@@ -89,7 +114,7 @@ class ModelService:
 
     def _run(self) -> None:
         try:
-            self._tracker = self._load(self._settings)
+            self._model = self._load(self._settings)
             logger.info("model %s is ready", self._settings.model_version)
         except Exception as error:  # the boundary of the loading job: told by /health and /predict
             self.failure = f"{type(error).__name__}: {error}"
@@ -97,24 +122,44 @@ class ModelService:
         finally:
             self._finished.set()
 
-    @contextlib.contextmanager
-    def tracker(self, deadline: Deadline) -> Iterator[Tracker]:
-        """The tracker, this caller's alone.
-
-        Raises NotReady when it could not be loaded, or is not free in time.
-        """
-        if not self._finished.wait(deadline.remaining_seconds):
+    def wait(self, deadline: Deadline | None = None) -> LoadedModel:
+        """The model. Raises NotReady when it could not be loaded, or not in time."""
+        if not self._finished.wait(None if deadline is None else deadline.remaining_seconds):
             raise NotReady(
                 f"model {self._settings.model_version} is still loading; try again later"
             )
-        if self._tracker is None:
+        if self._model is None:
             raise NotReady(
                 f"model {self._settings.model_version} could not be loaded "
                 f"({self.failure}); mend that and start the service again"
             )
-        if not self._lock.acquire(timeout=deadline.remaining_seconds):
-            raise NotReady("the model is busy with other requests; try again later")
-        try:
-            yield self._tracker
-        finally:
-            self._lock.release()
+        return self._model
+
+    @contextlib.contextmanager
+    def tracker(
+        self,
+        files: Path | Sequence[Path],
+        key: Hashable,
+        priority: Callable[[], Priority],
+    ) -> Iterator[tuple[FrameSource, Tracker]]:
+        """A video's frames, and a tracker over them that takes turns on the device.
+
+        Args:
+            files: a video file, or the images of its frames.
+            key: names their content: what is still known of it is used again.
+            priority: asked for each frame; may change meanwhile.
+
+        Raises NotReady when the model could not be loaded, VideoDecodeError.
+        """
+        model = self.wait()
+        with self._states.borrowed(key, lambda: model.init_state(files)) as state:
+
+            def track(source, prompts, frame_range=None, **options):
+                frames = model.track(state, prompts, frame_range, **options)
+                return in_turns(frames, lambda: self.scheduler.turn(priority()))
+
+            yield state.source, track
+
+    def close(self) -> None:
+        """Let go of the videos that are kept open."""
+        self._states.clear()

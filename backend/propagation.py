@@ -5,48 +5,59 @@ The one meeting point of `converters` and `sam2_model`.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
-from backend.deadlines import Deadline
-from backend.errors import NotReady, UnusableTask
+import numpy as np
+
+from backend.errors import UnusableTask
+from backend.fingerprints import content_fingerprint
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
+from backend.requests import Result, TaskRequest, fingerprint
+from backend.scheduler import Priority
 from backend.settings import Settings
+from backend.text_commands import Command
+from backend.tracking import TrackingOptions, TrackingRun, nearest_to_prompts
+from converters.geometry import ls_frame_to_index
 from converters.label_studio.config import (
     ImageControl,
     ImageControlKind,
     ImageTag,
     LabelConfig,
     UnsupportedConfigError,
+    VideoTag,
+    parse_label_config,
     resolve_framerate,
     resolve_value,
 )
-from converters.label_studio.regions import track_to_frame_regions, track_to_video_region
-from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
-from converters.masks import encode_mask
-from converters.types import (
-    Direction,
-    FrameMasks,
-    FrameRange,
-    MaskRLE,
-    ObjectId,
-    Track,
-    VideoInfo,
+from converters.label_studio.regions import (
+    probability_of,
+    track_to_frame_regions,
+    track_to_video_region,
 )
-from sam2_model.video import FrameSource, open_frame_source
+from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
+from converters.types import Direction, Track, VideoInfo
+from sam2_model.video import FrameSource
 
 logger = logging.getLogger(__name__)
 
-Result = Mapping[str, Any]
-
-_OUTPUT_KINDS = (ImageControlKind.BRUSH, ImageControlKind.BITMASK, ImageControlKind.RECTANGLE)
+_OUTPUT_KINDS = (
+    ImageControlKind.BRUSH,
+    ImageControlKind.BITMASK,
+    ImageControlKind.POLYGON,
+    ImageControlKind.VECTOR,
+    ImageControlKind.RECTANGLE,
+)
 """What can carry an answer on images, the best first."""
 
 _VIDEO_TYPE = "videorectangle"
+_STAMP = "sam2"
+"""In a region's `meta`: which prompts its track was made from, and how."""
+_DOUBTFUL_SHARE = 0.1
+"""A track is as good as its worst tenth."""
 
 
 @dataclass(frozen=True)
@@ -55,75 +66,396 @@ class Answer:
 
     regions: tuple[dict[str, Any], ...]
     is_complete: bool
-    """False when time ran out before the last frame."""
-
-    @property
-    def score(self) -> float:
-        """Mean of the regions' scores, in [0, 1]; 0.0 when there is none."""
-        scores = [region["score"] for region in self.regions if "score" in region]
-        return round(sum(scores) / len(scores), 6) if scores else 0.0
+    """False when there are more frames to come."""
+    score: float = 0.0
+    """In [0, 1], low where tracking is doubtful: of the worst object, the tenth
+    percentile of its probabilities."""
 
 
 NOTHING = Answer((), is_complete=True)
 
 
-def answer_task(
-    task: Mapping[str, Any],
-    results: Sequence[Result],
-    *,
-    config: LabelConfig,
-    media: MediaStore,
-    model: ModelService,
-    settings: Settings,
-    deadline: Deadline,
-) -> Answer:
-    """Track what the results ask for through the task's video or frames.
+class TaskPropagation:
+    """The work on one request: one thread runs it, any may take `answer()` meanwhile."""
 
-    VideoRectangle regions come back under their own ids; marks on frames come
-    back as one region an object and frame. Results that ask for nothing give
-    an empty answer, without the media being touched.
+    def __init__(self, request: TaskRequest, *, media: MediaStore, settings: Settings) -> None:
+        """Raises ValueError for a malformed result or config; touches no media."""
+        self.request = request
+        self._media = media
+        self._settings = settings
+        config = parse_label_config(request.label_config)
+        results = request.results
+        self._parts: list[_Part] = [
+            *(_VideoPart(tag, group, config, request, settings)
+              for tag, group in _by_video(results, config)),
+            *(_FramesPart(tag, group, config, request, settings)
+              for tag, group in _by_image(results, config)),
+        ]
+        self._has_ended = False
+        self.content_key: str | None = None
+        """Names media, prompts and settings together; None until the media is there."""
 
-    Raises:
-        UnsupportedConfigError: nothing in the config can take the answer.
-        VideoDecodeError: the media gives no pictures.
-        ValueError: a malformed result; names the region and the rule.
-        ServiceError: the media or the model cannot be had, or a limit is passed.
-    """
-    data = task.get("data")
-    if not isinstance(data, Mapping):
-        raise ValueError(f"task {task.get('id')!r}: data must be an object")
-    context = _Context(data, config, media, model, settings, deadline)
-    answers = [
-        *(_answer_on_video(name, group, context) for name, group in _by_video(results, config)),
-        *(_answer_on_frames(tag, group, context) for tag, group in _by_image(results, config)),
-    ]
-    regions = tuple(itertools.chain.from_iterable(answer.regions for answer in answers))
-    # A region's own text would be lost with the region that replaces it.
-    ids = [region["id"] for region in regions]
-    echoed = tuple(dict(r) for r in results if r.get("type") == "textarea" and r.get("id") in ids)
-    return Answer(regions + echoed, all(answer.is_complete for answer in answers))
+    @property
+    def has_work(self) -> bool:
+        """Whether anything in the results could be a prompt."""
+        return bool(self._parts)
+
+    @property
+    def has_tracked(self) -> bool:
+        """Whether there were prompts that nobody had answered yet."""
+        return any(part.runs for part in self._parts)
+
+    @property
+    def files(self) -> list[Path]:
+        """All media files, once they are there."""
+        files: list[Path] = []
+        for part in self._parts:
+            files += [part.files] if isinstance(part.files, Path) else part.files
+        return files
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The videos, as the task's data names them."""
+        return tuple(part.reference for part in self._parts if part.reference is not None)
+
+    def fetch_media(self) -> str:
+        """Find or download everything; the `content_key`. Raises ServiceError."""
+        contents = []
+        for part in self._parts:
+            part.files = part.fetch(self._media)
+            part.content = content_fingerprint(part.files)
+            contents.append(part.content)
+        asked = self.request.to_json()
+        # Where the media lies and whose task it is does not change the masks.
+        for name in ("task_id", "project_id", "data"):
+            asked.pop(name)
+        self.content_key = fingerprint([contents, asked, self._settings.tracking_fingerprint])
+        return self.content_key
+
+    def run(
+        self,
+        model: ModelService,
+        *,
+        priority: Callable[[], Priority],
+        is_cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Track everything; `answer` grows meanwhile. Results that ask for nothing give
+        an empty answer.
+
+        Raises:
+            UnsupportedConfigError: nothing in the config can take the answer.
+            VideoDecodeError: the media gives no pictures.
+            ValueError: a malformed result; names the region and the rule.
+            ServiceError: the media or the model cannot be had, or a limit is passed.
+        """
+        if self.content_key is None:
+            self.fetch_media()
+
+        def report(_: int, __: int) -> None:
+            runs = [run for part in self._parts for run in part.runs]
+            progress(sum(r.done_frames for r in runs), sum(r.total_frames for r in runs))
+
+        for part in self._parts:
+            if is_cancelled():
+                return
+            with model.tracker(part.files, part.content, priority) as (source, tracker):
+                part.track(source, tracker, is_cancelled, report)
+        self._has_ended = True
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether more frames would not change `answer`."""
+        return self._has_ended or all(part.has_enough for part in self._parts)
+
+    def answer(self, *, is_limited: bool = True) -> Answer:
+        """What there is now.
+
+        Args:
+            is_limited: regions on frames in the number that the editor bears in one
+                answer; False: as many as a stored prediction may have.
+        """
+        regions: list[dict[str, Any]] = []
+        for part in self._parts:
+            regions += part.regions(is_limited)
+        # A region's own text would be lost with the region that replaces it.
+        ids = {region["id"] for region in regions}
+        echoed = [
+            dict(r) for r in self.request.results
+            if r.get("type") == "textarea" and r.get("id") in ids
+        ]
+        is_complete = self._has_ended and all(part.is_complete for part in self._parts)
+        scores = [score for part in self._parts for score in part.scores()]
+        # Nothing new: as good as what came.
+        scores = scores or [r["score"] for r in regions if isinstance(r.get("score"), float)]
+        return Answer(tuple(regions + echoed), is_complete, round(min(scores, default=0.0), 6))
 
 
-@dataclass(frozen=True)
-class _Context:
-    data: Mapping[str, Any]
-    config: LabelConfig
-    media: MediaStore
-    model: ModelService
-    settings: Settings
-    deadline: Deadline
+class _Part:
+    """One `<Video>` or `<Image>` of the config, with the results on it."""
+
+    def __init__(
+        self,
+        tag: Any,
+        results: Sequence[Result],
+        config: LabelConfig,
+        request: TaskRequest,
+        settings: Settings,
+    ) -> None:
+        self.tag = tag
+        self.results = results
+        self.config = config
+        self.request = request
+        self.settings = settings
+        self.files: Path | Sequence[Path] = ()
+        self.content = ""
+        self.runs: list[TrackingRun] = []
+        """One for each way in which objects are to be tracked."""
+        self.is_done = False
+
+    def fetch(self, media: MediaStore) -> Path | Sequence[Path]:
+        raise NotImplementedError
+
+    @property
+    def reference(self) -> str | None:
+        """The video in the task's data; None for images."""
+        return None
+
+    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        """The objects to track."""
+        raise NotImplementedError
+
+    def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
+        """The editor's 1-based frame -> index."""
+        raise NotImplementedError
+
+    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    @property
+    def has_enough(self) -> bool:
+        return self.is_done
+
+    @property
+    def is_complete(self) -> bool:
+        return self.is_done and all(run.tracked().is_complete for run in self.runs)
+
+    def track(
+        self,
+        source: FrameSource,
+        tracker: Tracker,
+        is_cancelled: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> None:
+        info, limits = source.info, self.settings
+        if info.frame_count > limits.max_frames:
+            raise UnusableTask(
+                f"the video has {info.frame_count} frames, may have {limits.max_frames}"
+            )
+        requests = self.requests(info)
+        if len(requests) > limits.max_objects:
+            raise UnusableTask(
+                f"the request has {len(requests)} objects, may have {limits.max_objects}"
+            )
+        groups: dict[TrackingOptions, list[ObjectRequest]] = {}
+        for request in requests:
+            groups.setdefault(self._options(request, info), []).append(request)
+        self.runs = [TrackingRun(group, info, options) for options, group in groups.items()]
+        for run in self.runs:
+            run.run(source, tracker, is_cancelled=is_cancelled, progress=progress)
+            if is_cancelled():
+                return
+        self.is_done = True
+
+    def _command(self, request: ObjectRequest) -> Command:
+        return self.request.command_for(request.object_id) or Command()
+
+    def _options(self, request: ObjectRequest, info: VideoInfo) -> TrackingOptions:
+        command = self._command(request)
+        if command.to_ls_frame is not None:
+            return _towards(self.frame_index_of(command.to_ls_frame, info), request)
+        return TrackingOptions(
+            direction=command.direction or self.settings.direction,
+            frame_limit=command.frame_limit or self.settings.frame_limit,
+        )
+
+    def scores(self) -> Iterator[float]:
+        """One an object that was seen."""
+        for track in (track for run in self.runs for track in run.tracked().tracks):
+            seen = [track.scores[index] for index in track.masks if index in track.scores]
+            if seen:
+                yield probability_of(float(np.quantile(seen, _DOUBTFUL_SHARE)))
+
+
+class _VideoPart(_Part):
+    """VideoRectangles on a `<Video>`; they come back under their own ids."""
+
+    tag: VideoTag
+
+    def fetch(self, media: MediaStore) -> Path:
+        return media.video_file(resolve_value(self.tag.value, self.request.data))
+
+    @property
+    def reference(self) -> str | None:
+        value = resolve_value(self.tag.value, self.request.data)
+        return value if isinstance(value, str) else None
+
+    @property
+    def _framerate(self) -> float:
+        return resolve_framerate(self.tag, self.request.data)
+
+    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        found = video_requests(
+            self.results, config=self.config, info=info, framerate=self._framerate
+        )
+        return [r for r in found if r.prompts and not self._is_answered(r)]
+
+    def _is_answered(self, request: ObjectRequest) -> bool:
+        """Whether nobody has given it a new prompt since it was tracked."""
+        meta = request.source_region.get("meta") if request.source_region else None
+        stamp = meta.get(_STAMP) if isinstance(meta, Mapping) else None
+        if not isinstance(stamp, Mapping) or stamp.get("prompts") != _prompts_key(request):
+            return False
+        is_commanded = self.request.command_for(request.object_id) is not None
+        return not is_commanded or stamp.get("how") == self._how(request)
+
+    def _how(self, request: ObjectRequest) -> str:
+        command = self._command(request)
+        direction = command.direction or self.settings.direction
+        limit = command.frame_limit or self.settings.frame_limit
+        return fingerprint([self.settings.model_version, direction, limit, command.to_ls_frame])
+
+    def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
+        return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
+
+    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+        answers: dict[object, dict[str, Any] | None] = {}
+        for run in self.runs:
+            tracked = run.tracked()
+            for request, track in zip(run.requests, tracked.tracks):
+                region = self._region(request, track, run.info) if track.scores else None
+                if region is not None and tracked.is_complete:
+                    stamp = {"prompts": _prompts_key(request), "how": self._how(request)}
+                    region["meta"] = {**_meta_of(region), _STAMP: stamp}
+                answers[request.object_id] = region
+        changed = [region for region in answers.values() if region is not None]
+        return changed + (self._as_they_came(answers) if changed or self.is_done else [])
+
+    def _as_they_came(self, answered: Iterable[object]) -> list[dict[str, Any]]:
+        """Tracked regions with nothing new to ask: the editor keeps what comes back."""
+        return [
+            dict(r) for r in self.results
+            if r.get("type") == _VIDEO_TYPE
+            and r.get("id") not in answered
+            and _STAMP in _meta_of(r)
+        ]
+
+    def _region(
+        self, request: ObjectRequest, track: Track, info: VideoInfo
+    ) -> dict[str, Any] | None:
+        return track_to_video_region(
+            track,
+            control=self.config.video_rectangle(request.source_region.get("from_name")),
+            info=info,
+            framerate=self._framerate,
+            source_region=request.source_region,
+            keyframes=self.settings.keyframes,
+            min_iou=self.settings.keyframe_min_iou,
+        )
+
+
+class _FramesPart(_Part):
+    """Marks on an `<Image>`; they come back as one region an object and frame."""
+
+    tag: ImageTag
+
+    def fetch(self, media: MediaStore) -> list[Path]:
+        if self.tag.value_list is not None:
+            return media.frame_files(resolve_value(self.tag.value_list, self.request.data))
+        return media.frame_files([resolve_value(self.tag.value or "", self.request.data)])
+
+    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        found = frame_requests(self.results, config=self.config, info=info)
+        asked = [request for request in found if request.prompts]
+        for request in asked:
+            self._control_of(request)  # before the work: the masks need a place
+        return asked
+
+    def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
+        return min(ls_frame, info.frame_count) - 1
+
+    def _control_of(self, request: ObjectRequest) -> ImageControl:
+        return output_control(self.config, self.tag.name, request.labels)
+
+    @property
+    def _objects(self) -> list[ObjectRequest]:
+        return [request for run in self.runs for request in run.requests]
+
+    @property
+    def _answer_limit(self) -> int:
+        controls = [self._control_of(request) for request in self._objects]
+        return min(_region_limit(control, self.settings) for control in controls)
+
+    @property
+    def has_enough(self) -> bool:
+        if self.is_done:
+            return True
+        return bool(self.runs) and all(run.has_nearest(self._answer_limit) for run in self.runs)
+
+    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+        if not self.runs:
+            return []
+        limit = self._answer_limit if is_limited else self.settings.max_prediction_regions
+        tracks = [track for run in self.runs for track in run.tracked().tracks]
+        chosen = nearest_to_prompts(tracks, self._objects, limit)
+        regions: list[dict[str, Any]] = []
+        for request, track in zip(self._objects, tracks):
+            regions += track_to_frame_regions(
+                track,
+                control=self._control_of(request),
+                info=self.runs[0].info,
+                frame_indices=chosen[track.object_id],
+                to_name=self.tag.name,
+            )
+        return regions
+
+
+def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:
+    """Which way and how far a frame lies from an object's prompts."""
+    prompted = [prompt.frame_index for prompt in request.prompts]
+    if frame_index < min(prompted):
+        return TrackingOptions(
+            direction=Direction.BACKWARD, frame_limit=min(prompted) - frame_index
+        )
+    return TrackingOptions(frame_limit=max(1, frame_index - max(prompted)))
+
+
+def _prompts_key(request: ObjectRequest) -> str:
+    """The same as long as a person's keyframes are."""
+    return fingerprint(
+        [
+            [p.frame_index, *(round(value, 2) for value in astuple(p.box))]
+            for p in request.prompts
+            if p.box is not None
+        ]
+    )
+
+
+def _meta_of(region: Result) -> Mapping[str, Any]:
+    meta = region.get("meta")
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def _by_video(
     results: Sequence[Result], config: LabelConfig
-) -> Iterator[tuple[str, list[Result]]]:
-    """(name of a <Video>, results on it), where there is a VideoRectangle among them."""
+) -> Iterator[tuple[VideoTag, list[Result]]]:
+    """(a <Video>, results on it), where there is a VideoRectangle among them."""
     names: list[str] = []
     for region in results:
         if region.get("type") == _VIDEO_TYPE and region.get("to_name") not in names:
             names.append(config.video(region.get("to_name")).name)  # raises for an unknown one
     for name in names:
-        yield name, [r for r in results if r.get("to_name") == name]
+        yield config.video(name), [r for r in results if r.get("to_name") == name]
 
 
 def _by_image(
@@ -136,73 +468,13 @@ def _by_image(
             yield tag, group
 
 
-def _answer_on_video(name: str, results: Sequence[Result], context: _Context) -> Answer:
-    tag, settings = context.config.video(name), context.settings
-    path = context.media.video_file(resolve_value(tag.value, context.data))
-    framerate = resolve_framerate(tag, context.data)
-    with _opened(path, settings) as source:
-        info = source.info
-        requests = _with_prompts(
-            video_requests(results, config=context.config, info=info, framerate=framerate),
-            settings,
-        )
-        if not requests:
-            return NOTHING
-        tracked = _track(source, requests, context)
-    regions = []
-    for request, track in zip(requests, tracked.tracks):
-        region = track_to_video_region(
-            track,
-            control=context.config.video_rectangle(request.source_region.get("from_name")),
-            info=info,
-            framerate=framerate,
-            source_region=request.source_region,
-            keyframes=settings.keyframes,
-            min_iou=settings.keyframe_min_iou,
-        )
-        if region is not None:
-            regions.append(region)
-    return Answer(tuple(regions), tracked.is_complete)
-
-
-def _answer_on_frames(tag: ImageTag, results: Sequence[Result], context: _Context) -> Answer:
-    settings = context.settings
-    files = context.media.frame_files(_frame_references(tag, context.data))
-    with _opened(files, settings) as source:
-        info = source.info
-        requests = _with_prompts(
-            frame_requests(results, config=context.config, info=info), settings
-        )
-        if not requests:
-            return NOTHING
-        controls = [output_control(context.config, tag.name, r.labels) for r in requests]
-        limit = min(_region_limit(control, settings) for control in controls)
-        tracked = _track(source, requests, context, region_limit=limit)
-    chosen = nearest_to_prompts(tracked.tracks, requests, limit)
-    regions: list[dict[str, Any]] = []
-    for control, track in zip(controls, tracked.tracks):
-        regions += track_to_frame_regions(
-            track,
-            control=control,
-            info=info,
-            frame_indices=chosen[track.object_id],
-            to_name=tag.name,
-        )
-    return Answer(tuple(regions), tracked.is_complete)
-
-
-def _frame_references(tag: ImageTag, data: Mapping[str, Any]) -> object:
-    if tag.value_list is not None:
-        return resolve_value(tag.value_list, data)
-    return [resolve_value(tag.value or "", data)]
-
-
 def output_control(
     config: LabelConfig, image_name: str, labels: Sequence[str]
 ) -> ImageControl:
-    """Where an object's masks go: BrushLabels, else BitmaskLabels, else RectangleLabels.
+    """Where an object's masks go: the first of BrushLabels, BitmaskLabels,
+    PolygonLabels, VectorLabels and RectangleLabels that has its labels.
 
-    Raises UnsupportedConfigError when no such control on the image has its labels.
+    Raises UnsupportedConfigError when no such control on the image does.
     """
     for kind in _OUTPUT_KINDS:
         for control in config.image_controls_of(kind):
@@ -210,7 +482,7 @@ def output_control(
             if image_name in control.to_names and known:
                 return control
     raise UnsupportedConfigError(
-        f"no BrushLabels, BitmaskLabels or RectangleLabels on {image_name!r} has the "
+        f"none of {', '.join(_OUTPUT_KINDS)} on {image_name!r} has the "
         f"labels {list(labels)}: the masks have no place to go"
     )
 
@@ -219,201 +491,3 @@ def _region_limit(control: ImageControl, settings: Settings) -> int:
     if control.kind is ImageControlKind.BRUSH:
         return settings.max_brush_regions
     return settings.max_bitmask_regions
-
-
-@contextlib.contextmanager
-def _opened(source: object, settings: Settings) -> Iterator[FrameSource]:
-    with open_frame_source(source) as opened:
-        if len(opened) > settings.max_frames:
-            raise UnusableTask(
-                f"the video has {len(opened)} frames, may have {settings.max_frames}"
-            )
-        yield opened
-
-
-def _with_prompts(
-    requests: Iterable[ObjectRequest], settings: Settings
-) -> tuple[ObjectRequest, ...]:
-    asked = tuple(request for request in requests if request.prompts)
-    if len(asked) > settings.max_objects:
-        raise UnusableTask(
-            f"the request has {len(asked)} objects, may have {settings.max_objects}"
-        )
-    return asked
-
-
-# --- tracking ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """Tracks in the order of their requests."""
-
-    tracks: tuple[Track, ...]
-    is_complete: bool
-    """False when it was cancelled."""
-
-
-def track_requests(
-    source: FrameSource,
-    requests: Sequence[ObjectRequest],
-    *,
-    tracker: Tracker,
-    direction: Direction = Direction.FORWARD,
-    region_limit: int | None = None,
-    is_cancelled: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tracked:
-    """Tracks of the requested objects; empty masks are left out.
-
-    Forward, an object begins at its own first prompt, backward it ends at its
-    last. With `region_limit`, tracking forward ends once the so many masks
-    that are nearest to the prompts are known.
-
-    Raises ValueError as `sam2_model.tracker.track` does.
-    """
-    objects = {r.object_id: _Object.of(r, direction) for r in requests}
-    prompts = [prompt for request in requests for prompt in request.prompts]
-    frame_range = _frame_range(objects.values(), source.info, direction)
-    total = frame_range.stop - frame_range.start
-    was_cancelled = False
-
-    def is_stopped() -> bool:
-        nonlocal was_cancelled
-        was_cancelled = was_cancelled or is_cancelled()
-        return was_cancelled
-
-    frames = tracker(source, prompts, frame_range, is_cancelled=is_stopped)
-    done = 0
-    with contextlib.closing(frames):
-        for done, frame_masks in enumerate(frames, start=1):
-            _keep(frame_masks, objects)
-            progress(done, total)
-            if region_limit is not None and direction is Direction.FORWARD:
-                if _has_enough(objects.values(), frame_masks.frame_index, region_limit):
-                    logger.info(
-                        "%d regions found, frames from %d on not tracked",
-                        region_limit, frame_masks.frame_index + 1,
-                    )
-                    break
-    is_complete = not was_cancelled or done == total
-    if not is_complete:
-        logger.warning("stopped early: %d of %d frames tracked", done, total)
-    return Tracked(tuple(item.track() for item in objects.values()), is_complete)
-
-
-@dataclass
-class _Object:
-    """One object while it is tracked."""
-
-    request: ObjectRequest
-    prompted: list[int]
-    """Sorted frame indices of its prompts."""
-    first: int
-    """The frames [first, last] may show it."""
-    last: float
-    masks: dict[int, MaskRLE] = field(default_factory=dict)
-    scores: dict[int, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, request: ObjectRequest, direction: Direction) -> _Object:
-        prompted = sorted(prompt.frame_index for prompt in request.prompts)
-        return cls(
-            request,
-            prompted,
-            first=prompted[0] if direction is Direction.FORWARD else 0,
-            last=prompted[-1] if direction is Direction.BACKWARD else float("inf"),
-        )
-
-    def track(self) -> Track:
-        masks = {index: self.masks[index] for index in sorted(self.masks)}
-        scores = {index: self.scores[index] for index in sorted(self.scores)}
-        return Track(self.request.object_id, self.request.labels, masks, scores)
-
-
-def _frame_range(
-    objects: Iterable[_Object], info: VideoInfo, direction: Direction
-) -> FrameRange:
-    prompted = [frame for item in objects for frame in item.prompted]
-    if max(prompted) >= info.frame_count:
-        raise ValueError(
-            f"there is a prompt on frame {max(prompted)}: the video has frames "
-            f"[0, {info.frame_count})"
-        )
-    start = min(prompted) if direction is Direction.FORWARD else 0
-    stop = max(prompted) + 1 if direction is Direction.BACKWARD else info.frame_count
-    return FrameRange(start, stop, direction)
-
-
-def _keep(frame_masks: FrameMasks, objects: Mapping[ObjectId, _Object]) -> None:
-    index = frame_masks.frame_index
-    for object_id, mask, score in zip(
-        frame_masks.object_ids, frame_masks.masks, frame_masks.scores
-    ):
-        item = objects[object_id]
-        if not item.first <= index <= item.last:
-            continue
-        item.scores[index] = float(score)
-        if mask.any():
-            item.masks[index] = encode_mask(mask)
-
-
-def _has_enough(objects: Iterable[_Object], frame_index: int, limit: int) -> bool:
-    """Whether no later frame can be among the `limit` masks nearest to the prompts."""
-    objects = list(objects)
-    if any(frame_index < item.prompted[-1] for item in objects):
-        return False
-    next_distance = min(frame_index + 1 - item.prompted[-1] for item in objects)
-    near = sum(
-        _distance(index, item.prompted) <= next_distance
-        for item in objects
-        for index in item.masks
-    )
-    return near >= limit
-
-
-def _distance(frame_index: int, prompted: Sequence[int]) -> int:
-    return min(abs(frame_index - other) for other in prompted)
-
-
-def nearest_to_prompts(
-    tracks: Sequence[Track], requests: Sequence[ObjectRequest], limit: int
-) -> dict[ObjectId, set[int]]:
-    """object id -> frames to answer: the `limit` masks nearest to their own prompts.
-
-    At one distance earlier frames come first. What is left out is logged.
-    """
-    prompted = {r.object_id: [p.frame_index for p in r.prompts] for r in requests}
-    ranked = sorted(
-        (_distance(frame_index, prompted[track.object_id]), frame_index, number)
-        for number, track in enumerate(tracks)
-        for frame_index in track.masks
-    )
-    if len(ranked) > limit:
-        logger.warning(
-            "%d masks found, the %d nearest to the prompts are answered", len(ranked), limit
-        )
-    chosen: dict[ObjectId, set[int]] = {track.object_id: set() for track in tracks}
-    for _, frame_index, number in ranked[:limit]:
-        chosen[tracks[number].object_id].add(frame_index)
-    return chosen
-
-
-def _track(
-    source: FrameSource,
-    requests: Sequence[ObjectRequest],
-    context: _Context,
-    region_limit: int | None = None,
-) -> Tracked:
-    with context.model.tracker(context.deadline) as tracker:
-        tracked = track_requests(
-            source,
-            requests,
-            tracker=tracker,
-            direction=context.settings.direction,
-            region_limit=region_limit,
-            is_cancelled=context.deadline.has_passed,
-        )
-    if not tracked.is_complete and not any(track.scores for track in tracked.tracks):
-        raise NotReady("the time for an answer ran out before the first frame was tracked")
-    return tracked

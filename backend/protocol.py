@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from backend.errors import BadRequest
+from converters.label_studio.config import ImageControlKind
 
 Result = Mapping[str, Any]
 
-_VIDEO_TYPES = ("videorectangle", "labels")
-"""A VideoRectangle, and the result of its own that may hold its labels."""
+_MARKS = frozenset({"videorectangle", *(kind.result_type for kind in ImageControlKind)})
+"""Types of results that may be prompts."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,22 @@ def parse_predict(body: object) -> PredictRequest:
     return PredictRequest(tasks, label_config, results)
 
 
-def interactive_results(
-    task: Mapping[str, Any], context_results: Sequence[Result]
-) -> tuple[Result, ...]:
-    """The results that an interactive call asks about.
+def is_text_alone(context_results: Sequence[Result]) -> bool:
+    """Whether a global text area asks, whose context does not hold the regions."""
+    return bool(context_results) and all(
+        r.get("type") in ("textarea", "choices") for r in context_results
+    )
 
-    They are the context's, but for a text area that stands alone: its context
-    does not hold the boxes, which are in the draft, or the annotation, that
-    was saved last.
-    """
-    if context_results and all(r.get("type") in ("textarea", "choices") for r in context_results):
-        saved = [*_saved(task, "drafts"), *_saved(task, "annotations")]
-        return (*_video_results(_newest(saved)), *context_results)
-    return tuple(context_results)
+
+def saved_results(task: Mapping[str, Any]) -> tuple[Result, ...]:
+    """What can be tracked in the draft, or the annotation, that was saved last."""
+    saved = [*_saved(task, "drafts"), *_saved(task, "annotations")]
+    return markable_results(_newest(saved))
 
 
 def batch_results(task: Mapping[str, Any]) -> tuple[Result, ...]:
-    """The VideoRectangles of the task's newest annotation; none without one."""
-    return _video_results(_newest(_saved(task, "annotations")))
+    """What can be tracked in the task's newest annotation; none without one."""
+    return markable_results(_newest(_saved(task, "annotations")))
 
 
 def _saved(task: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -83,9 +82,10 @@ def _newest(entries: Sequence[Mapping[str, Any]]) -> Sequence[Result]:
     return _objects([] if results is None else results, "annotations[].result")
 
 
-def _video_results(results: Sequence[Result]) -> tuple[Result, ...]:
-    found = tuple(r for r in results if r.get("type") in _VIDEO_TYPES)
-    return found if any(r.get("type") == _VIDEO_TYPES[0] for r in found) else ()
+def markable_results(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Regions that may be prompts, and the labels that go with them; none without such."""
+    found = tuple(r for r in results if r.get("type") in _MARKS or r.get("type") == "labels")
+    return found if any(r.get("type") in _MARKS for r in found) else ()
 
 
 def _object(value: object, name: str) -> Mapping[str, Any]:

@@ -69,9 +69,26 @@ class Settings:
     """Frames of one video."""
     max_objects: int = 64
     """Objects in one request."""
+    kept_states: int = 4
+    """Videos that stay open, with what was computed of them, for the next prompt."""
+    kept_state_seconds: float = 900.0
+    """How long one stays open unused."""
+    feature_cache_bytes: int = 1024 * _MIB
+    """Encoder features of all open videos."""
+
+    data_folder: Path = field(default_factory=lambda: cache_folder() / "service")
+    """Jobs, results and predictions under way: `jobs.sqlite3` in it."""
+    max_result_bytes: int = 1024 * _MIB
+    """Results kept, for equal requests and previews; the longest unused go first."""
+    job_days: float = 30.0
+    """How long finished jobs are listed."""
+    max_queued_per_project: int = 10_000
+    """Background jobs of one project that may wait; more are refused."""
 
     direction: Direction = Direction.FORWARD
     """Forward to the end, backward to the start, or both, from each object's prompts."""
+    frame_limit: int | None = None
+    """So many frames before the first prompt and after the last; None: to the ends."""
     keyframes: str = "thin"
     """"thin": as few as keep the editor's box right; "all": one a frame."""
     keyframe_min_iou: float = 0.9
@@ -79,7 +96,9 @@ class Settings:
     max_brush_regions: int = 100
     """BrushLabels regions in one answer; the editor gets slow with more."""
     max_bitmask_regions: int = 300
-    """The same for BitmaskLabels and RectangleLabels."""
+    """The same for all other regions on frames."""
+    max_prediction_regions: int = 1000
+    """Regions on frames in a prediction that is stored."""
 
     def __post_init__(self) -> None:
         _check_name("model", self.model)
@@ -95,6 +114,8 @@ class Settings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}={value!r} must be above 0")
+        if self.frame_limit is not None and self.frame_limit < 1:
+            raise ValueError(f"frame_limit={self.frame_limit!r} must be at least 1, or None")
         for host in self.allow_private_media_hosts:
             if not _HOST.fullmatch(host):
                 raise ValueError(
@@ -123,6 +144,16 @@ class Settings:
         if self.checkpoint is None:
             return f"sam2:{self.model}"
         return f"sam2:{self.model}:{Path(self.checkpoint).name}"
+
+    @property
+    def tracking_fingerprint(self) -> str:
+        """Changes with every setting that changes an answer."""
+        names = (
+            "model_version", "dtype", "direction", "frame_limit", "keyframes",
+            "keyframe_min_iou", "max_brush_regions", "max_bitmask_regions",
+            "max_prediction_regions",
+        )
+        return repr([getattr(self, name) for name in names])
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -154,6 +185,8 @@ class Settings:
 _POSITIVE = (
     "max_download_bytes", "download_seconds", "max_request_bytes", "max_waiting_requests",
     "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
+    "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
+    "max_result_bytes", "job_days", "max_queued_per_project",
 )
 
 
@@ -206,6 +239,15 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_FRAMES": ("max_frames", _whole),
     "SAM2_MAX_OBJECTS": ("max_objects", _whole),
     "SAM2_DIRECTION": ("direction", str),
+    "SAM2_KEPT_STATES": ("kept_states", _whole),
+    "SAM2_KEPT_STATE_SECONDS": ("kept_state_seconds", _real),
+    "SAM2_FEATURE_CACHE_MIB": ("feature_cache_bytes", _mebibytes),
+    "SAM2_DATA_FOLDER": ("data_folder", _folder),
+    "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
+    "SAM2_JOB_DAYS": ("job_days", _real),
+    "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
+    "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
+    "SAM2_MAX_PREDICTION_REGIONS": ("max_prediction_regions", _whole),
     "SAM2_KEYFRAMES": ("keyframes", str),
     "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
     "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backend.app import create_app
-from backend.model import load_tracker
+from backend.model import load_model
 from backend.settings import Settings
 from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
@@ -45,9 +45,14 @@ def checkpoint() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tracker(checkpoint):
+def model(checkpoint):
     """The real one, loaded once for all tests."""
-    return load_tracker(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
+    return load_model(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
+
+
+@pytest.fixture
+def tracker(model):
+    return model.track
 
 
 @pytest.fixture(scope="session")
@@ -85,20 +90,31 @@ def settings(label_studio, media_root, tmp_path) -> Settings:
         label_studio_api_key="secret-key",
         label_studio_local_files_root=media_root,
         media_cache=tmp_path / "cache",
+        data_folder=tmp_path / "service",
         device="cpu",
         dtype="float32",
     )
 
 
 @pytest.fixture
-def make_client(settings, tracker):
-    """A client of the app with the real tracker; keywords change the settings."""
+def make_client(settings, model):
+    """A client of the app with the real model; keywords change the settings.
 
-    def make(*, load=lambda _: tracker, **changes):
-        app = create_app(dataclasses.replace(settings, **changes), load=load)
+    `track` stands for the model's own.
+    """
+    services = []
+
+    def make(*, load=None, track=None, **changes):
+        used = model if track is None else dataclasses.replace(model, track=track)
+        app = create_app(
+            dataclasses.replace(settings, **changes), load=load or (lambda _: used)
+        )
+        services.append(app.extensions["sam2"])
         return app.test_client()
 
-    return make
+    yield make
+    for service in services:
+        service.stop()
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.app import create_app
+from backend.jobs.types import JobState
 from backend.logs import RedactingFormatter
-from backend.model import load_tracker
+from backend.model import load_model
 from backend.settings import Settings
 from converters import bitmask_png, brush_rle
 from converters.label_studio.regions import region_to_track
@@ -66,17 +67,27 @@ def test_versions_lists_the_one_there_is(client):
     assert client.get("/versions").json == {"versions": [VERSION]}
 
 
-def test_a_webhook_is_answered_and_ignored(client):
-    answer = client.post("/webhook", json=payload("webhook_annotation_created"))
-    assert answer.json == {"status": "ignored", "action": "ANNOTATION_CREATED"}
+def test_a_webhook_without_marks_is_answered_and_ignored(client):
+    for name in ("webhook_start_training", "webhook_tasks_created", "webhook_tasks_deleted"):
+        body = payload(name)
+        answer = client.post("/webhook", json=body)
+        assert answer.json == {"status": "ignored", "action": body["action"]}
 
 
-def test_everything_but_predict_answers_while_the_model_loads(make_client, tracker):
+def test_a_submitted_annotation_is_tracked_in_the_background(client):
+    answer = client.post("/webhook", json=payload("webhook_annotation_created")).json
+    assert answer["status"] == "queued"
+    again = client.post("/webhook", json=payload("webhook_annotation_created")).json
+    jobs = client.application.extensions["sam2"].jobs
+    assert again["job"] == answer["job"] or jobs.get(answer["job"]).state.has_ended
+
+
+def test_everything_but_predict_answers_while_the_model_loads(make_client, model):
     may_finish = threading.Event()
 
     def slow(_):
         may_finish.wait(30)
-        return tracker
+        return model
 
     client = make_client(load=slow, answer_seconds=0.1)
     begin = time.perf_counter()
@@ -92,7 +103,7 @@ def test_everything_but_predict_answers_while_the_model_loads(make_client, track
 
 
 def test_a_model_that_cannot_be_loaded_is_said(make_client, tmp_path):
-    client = make_client(load=load_tracker, checkpoint=str(tmp_path / "none.safetensors"))
+    client = make_client(load=load_model, checkpoint=str(tmp_path / "none.safetensors"))
     wait_until(lambda: client.get("/health").json["model"] == "failed")
     health = client.get("/health")
     assert health.status_code == 200 and "none.safetensors" in health.json["detail"]
@@ -121,11 +132,26 @@ def test_a_drawn_box_comes_back_with_masks_on_every_frame(client, media_root):
     assert list(track.masks) == list(range(FRAME_COUNT))
 
 
-def test_answering_twice_gives_the_same_region(client):
-    first = predict(client, payload(VIDEO_CALL))
+def test_a_region_without_new_prompts_comes_back_as_it_was(make_client, tracker):
+    runs = []
+
+    def counted(*arguments, **options):
+        runs.append(1)
+        yield from tracker(*arguments, **options)
+
+    client = make_client(track=counted)
+    (first,) = predict(client, payload(VIDEO_CALL))
     again = payload(VIDEO_CALL)
-    again["params"]["context"]["result"] = first[0]["result"]
-    assert predict(client, again) == first
+    again["params"]["context"]["result"] = first["result"]
+    (second,) = predict(client, again)
+    assert second["result"] == first["result"] and second["score"] > 0
+    assert len(runs) == 1
+    moved = first["result"][0]["value"]["sequence"][-1]
+    moved.update(x=moved["x"] + 3, enabled=True)
+    moved.pop("mask", None)
+    (third,) = predict(client, again)
+    assert third["result"][0]["value"] != second["result"][0]["value"]
+    assert len(runs) == 2
 
 
 def test_a_regions_text_comes_back_with_it(client, label_studio, media_root):
@@ -158,7 +184,7 @@ def test_when_time_runs_out_the_frames_so_far_are_answered(make_client, tracker,
             time.sleep(0.3)
             yield frame_masks
 
-    client = make_client(load=lambda _: slow, answer_seconds=1.2)
+    client = make_client(track=slow, answer_seconds=1.2)
     (prediction,) = predict(client, payload(VIDEO_CALL))
     with open_frame_source(media_root / "n25.mp4") as source:
         track = region_to_track(prediction["result"][0], source.info, 25)
@@ -187,20 +213,25 @@ def test_a_task_that_fails_does_not_take_the_batch_with_it(client, caplog):
     assert "gone.mp4" in caplog.text
 
 
-def test_tasks_that_time_does_not_suffice_for_are_asked_again_later(make_client, tracker):
-    calls = []
+def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, tracker):
+    may_go_on = threading.Event()
 
-    def slower_and_slower(*arguments, **options):
-        calls.append(1)
-        for frame_masks in tracker(*arguments, **options):
-            time.sleep(3 if len(calls) == 2 else 0)
-            yield frame_masks
+    def held(*arguments, **options):
+        may_go_on.wait(60)
+        yield from tracker(*arguments, **options)
 
-    client = make_client(load=lambda _: slower_and_slower, answer_seconds=3)
+    client = make_client(track=held, answer_seconds=0.5)
     task = payload("predict_batch")["tasks"][0]
-    results = predict(client, payload("predict_batch") | {"tasks": [task] * 4})
-    assert results[0]["result"]
-    assert results[1:] == [[], [], []]
+    body = payload("predict_batch") | {"tasks": [task | {"id": n} for n in (1, 2, 3)]}
+    assert predict(client, body) == [[], [], []]
+    jobs = client.application.extensions["sam2"].jobs
+    waiting = jobs.store.list()
+    assert {job.task_id for job in waiting} == {1, 2, 3}
+    may_go_on.set()
+    wait_until(lambda: all(job.state is JobState.DONE for job in jobs.store.list()), 120)
+    results = predict(client, body)
+    assert [region["id"] for result in results for region in result["result"]] == ["x"] * 3
+    assert len(jobs.store.list()) == 3
 
 
 def test_opening_a_task_says_nothing(client, label_studio):
@@ -270,7 +301,7 @@ def test_one_request_too_many_is_told_to_come_later(make_client, tracker):
         may_go_on.wait(30)
         yield from tracker(*arguments, **options)
 
-    client = make_client(load=lambda _: held, max_waiting_requests=1)
+    client = make_client(track=held, max_waiting_requests=1)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(predict, client.application.test_client(), payload(VIDEO_CALL))
         assert entered.wait(10)
@@ -404,7 +435,7 @@ def test_no_odd_value_anywhere_is_a_server_error(make_client, name):
     def finds_nothing(*_, **__):
         yield from ()
 
-    client = make_client(load=lambda _: finds_nothing)
+    client = make_client(track=finds_nothing)
     assert client.post("/predict", json=payload(name)).status_code == 200
     parts = ("context", "data")
     for path in [p for p in leaves(payload(name)) if any(part in p for part in parts)]:
@@ -422,12 +453,12 @@ def test_a_bug_is_a_500_with_a_traceback_in_the_log_alone(make_client, caplog):
     def broken(*_, **__):
         raise KeyError("internal detail")
 
-    answer = make_client(load=lambda _: broken).post("/predict", json=payload(VIDEO_CALL))
+    answer = make_client(track=broken).post("/predict", json=payload(VIDEO_CALL))
     assert answer.status_code == 500
     assert answer.json["detail"] == "KeyError; the server's log has the traceback"
     assert "internal detail" in caplog.text
     # The next one is not kept waiting by a lock that was never given back.
-    answer = make_client(load=lambda _: broken).post("/predict", json=payload(VIDEO_CALL))
+    answer = make_client(track=broken).post("/predict", json=payload(VIDEO_CALL))
     assert answer.status_code == 500
 
 
@@ -461,15 +492,15 @@ def test_the_log_formatter_hides_secrets_in_tracebacks_too():
     assert "secret-key" not in text and "ValueError: *** is bad" in text
 
 
-def test_settings_default_to_the_environments(monkeypatch, tracker):
+def test_settings_default_to_the_environments(monkeypatch, model):
     monkeypatch.setenv("SAM2_MODEL", "sam2.1_hiera_tiny")
-    app = create_app(load=lambda _: tracker)
+    app = create_app(load=lambda _: model)
     assert app.test_client().get("/versions").json == {"versions": ["sam2:sam2.1_hiera_tiny"]}
 
 
-def test_settings_are_not_shared_between_apps(settings, tracker):
+def test_settings_are_not_shared_between_apps(settings, model):
     other = dataclasses.replace(settings, model="other")
-    apps = [create_app(item, load=lambda _: tracker) for item in (settings, other)]
+    apps = [create_app(item, load=lambda _: model) for item in (settings, other)]
     versions = [app.test_client().get("/versions").json["versions"] for app in apps]
     assert versions == [["sam2:demo"], ["sam2:other"]]
     assert isinstance(settings, Settings)

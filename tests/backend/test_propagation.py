@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from backend.propagation import nearest_to_prompts, output_control, track_requests
+from backend.propagation import output_control
+from backend.tracking import nearest_to_prompts, track_requests
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from converters.label_studio.results import ObjectRequest
 from converters.masks import encode_mask, mask_area

@@ -3,7 +3,7 @@
 import pytest
 
 from backend.errors import BadRequest
-from backend.protocol import batch_results, interactive_results, parse_predict
+from backend.protocol import batch_results, is_text_alone, parse_predict, saved_results
 from tests.backend.conftest import payload
 
 BOX = {"id": "r", "type": "videorectangle", "value": {}}
@@ -46,20 +46,19 @@ def test_a_bad_body_is_refused_by_field(bad, message):
     assert message in caught.value.detail
 
 
-def test_an_interactive_call_asks_about_its_context():
-    task = {"drafts": [{"result": [BOX], "updated_at": "2026"}]}
-    assert interactive_results(task, [BOX, TEXT]) == (BOX, TEXT)
-    assert interactive_results(task, []) == ()
+def test_a_text_area_alone_is_told_from_one_of_a_region():
+    assert is_text_alone([TEXT]) and is_text_alone([TEXT, {"type": "choices"}])
+    assert not is_text_alone([BOX, TEXT]) and not is_text_alone([])
 
 
-def test_a_lone_text_area_asks_about_the_boxes_saved_last():
+def test_the_boxes_saved_last_are_found():
     newer, older = BOX | {"id": "newer"}, BOX | {"id": "older"}
     task = {
-        "drafts": [{"result": [newer], "updated_at": "2026-11-22T12:42:43.1Z"}],
+        "drafts": [{"result": [newer, TEXT], "updated_at": "2026-11-22T12:42:43.1Z"}],
         "annotations": [{"result": [older], "updated_at": "2026-11-22T12:40:00.0Z"}],
     }
-    assert interactive_results(task, [TEXT]) == (newer, TEXT)
-    assert interactive_results({}, [TEXT]) == (TEXT,)
+    assert saved_results(task) == (newer,)
+    assert saved_results({}) == ()
 
 
 def test_a_batch_call_asks_about_the_newest_annotation():

@@ -1,0 +1,478 @@
+"""Jobs, results and predictions under way, in one SQLite file that survives a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+
+from backend.jobs.types import (
+    Job,
+    JobKind,
+    JobSpec,
+    JobState,
+    Post,
+    PostState,
+    StoredResult,
+)
+from backend.scheduler import Priority
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL,
+    key TEXT NOT NULL, request BLOB NOT NULL, project_id INTEGER, task_id INTEGER,
+    posts_prediction INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
+    result_key TEXT, created_at REAL NOT NULL, started_at REAL, finished_at REAL
+);
+CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, priority, created_at);
+CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, state);
+CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id, state);
+CREATE TABLE IF NOT EXISTS results (
+    key TEXT PRIMARY KEY, body BLOB NOT NULL, byte_count INTEGER NOT NULL,
+    created_at REAL NOT NULL, used_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS result_media (
+    reference TEXT NOT NULL, result_key TEXT NOT NULL, PRIMARY KEY (reference, result_key)
+);
+CREATE TABLE IF NOT EXISTS request_results (
+    request_key TEXT PRIMARY KEY, result_key TEXT NOT NULL, media_stamp TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS posts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL UNIQUE, task_id INTEGER NOT NULL,
+    prediction BLOB NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
+    next_attempt_at REAL NOT NULL, error TEXT, prediction_id INTEGER
+);
+"""
+_UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+
+
+class Waiting(NamedTuple):
+    """A queued job, as far as choosing the next one needs it."""
+
+    id: str
+    kind: JobKind
+    priority: Priority
+    project_id: int | None
+    created_at: float
+
+
+class JobStore:
+    """Safe for many threads; every method is one transaction.
+
+    One process owns the file.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Raises OSError or sqlite3.Error when the file cannot be opened."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    # --- jobs ----------------------------------------------------------------
+
+    def add(self, spec: JobSpec) -> tuple[Job, bool]:
+        """The unfinished job that does the same, made at least as urgent, or a new one.
+
+        Returns:
+            The job, and whether it is new.
+        """
+        with self._transaction() as db:
+            row = db.execute(
+                f"SELECT id FROM jobs WHERE key = ? AND state IN {_UNFINISHED_SQL}", (spec.key,)
+            ).fetchone()
+            if row is not None:
+                db.execute(
+                    "UPDATE jobs SET priority = MIN(priority, ?), "
+                    "posts_prediction = MAX(posts_prediction, ?) WHERE id = ?",
+                    (int(spec.priority), spec.posts_prediction, row["id"]),
+                )
+                return self._job(db, row["id"]), False
+            job_id = uuid.uuid4().hex
+            db.execute(
+                "INSERT INTO jobs (id, kind, state, priority, key, request, project_id, task_id,"
+                " posts_prediction, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job_id, spec.kind, JobState.QUEUED, int(spec.priority), spec.key,
+                    _packed(spec.request), spec.project_id, spec.task_id,
+                    spec.posts_prediction, self._clock(),
+                ),
+            )
+            return self._job(db, job_id), True
+
+    def get(self, job_id: str) -> Job | None:
+        with self._transaction() as db:
+            return self._job(db, job_id)
+
+    def list(
+        self,
+        *,
+        states: Sequence[JobState] = (),
+        project_id: int | None = None,
+        task_id: int | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Job]:
+        """The newest first; all states and projects unless told."""
+        wheres, values = [], []
+        if states:
+            wheres.append(f"state IN ({', '.join('?' * len(states))})")
+            values += list(states)
+        for name, value in (("project_id", project_id), ("task_id", task_id)):
+            if value is not None:
+                wheres.append(f"{name} = ?")
+                values.append(value)
+        where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
+        with self._transaction() as db:
+            rows = db.execute(
+                f"SELECT * FROM jobs {where} ORDER BY created_at DESC, rowid DESC "
+                "LIMIT ? OFFSET ?",
+                (*values, limit, offset),
+            ).fetchall()
+        return [_job_of(row) for row in rows]
+
+    def first_waiting(self) -> list[Waiting]:
+        """The oldest queued job of each kind, priority and project."""
+        with self._transaction() as db:
+            # Beside MIN, SQLite takes the other columns from the row that has it.
+            rows = db.execute(
+                "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
+                "WHERE state = ? GROUP BY kind, priority, project_id",
+                (JobState.QUEUED,),
+            ).fetchall()
+        return [
+            Waiting(
+                row["id"], JobKind(row["kind"]), Priority(row["priority"]),
+                row["project_id"], row["created_at"],
+            )
+            for row in rows
+        ]
+
+    def count_queued(self, project_id: int | None) -> int:
+        """How many jobs of a project wait."""
+        with self._transaction() as db:
+            return db.execute(
+                "SELECT COUNT(*) FROM jobs WHERE state = ? AND project_id IS ?",
+                (JobState.QUEUED, project_id),
+            ).fetchone()[0]
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs there are of each state."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state").fetchall()
+        found = {JobState(row["state"]): row["n"] for row in rows}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def begin(self, job_id: str) -> Job | None:
+        """Take a queued job to run it; None when it is no longer queued."""
+        with self._transaction() as db:
+            changed = db.execute(
+                "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
+                " WHERE id = ? AND state = ?",
+                (JobState.RUNNING, self._clock(), job_id, JobState.QUEUED),
+            ).rowcount
+            return self._job(db, job_id) if changed else None
+
+    def set_progress(self, job_id: str, done: int, total: int) -> None:
+        with self._transaction() as db:
+            db.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ?", (done, total, job_id))
+
+    def set_background(self, job_id: str, *, priority: Priority, posts_prediction: bool) -> None:
+        """Nobody waits for it any more."""
+        with self._transaction() as db:
+            db.execute(
+                f"UPDATE jobs SET priority = ?, posts_prediction = MAX(posts_prediction, ?) "
+                f"WHERE id = ? "
+                f"AND state IN {_UNFINISHED_SQL}",
+                (int(priority), posts_prediction, job_id),
+            )
+
+    def finish(
+        self,
+        job_id: str,
+        state: JobState,
+        *,
+        error: str | None = None,
+        result_key: str | None = None,
+        prediction: Mapping[str, Any] | None = None,
+    ) -> Job | None:
+        """End a job; the prediction, if it posts one, is kept in the same transaction.
+
+        Returns the job; None when it had ended before (it was cancelled).
+        """
+        with self._transaction() as db:
+            changed = db.execute(
+                f"UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ? "
+                f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
+                (state, error, result_key, self._clock(), job_id),
+            ).rowcount
+            job = self._job(db, job_id)
+            if not changed or job is None:
+                return None
+            if prediction is not None and job.posts_prediction and job.task_id is not None:
+                db.execute(
+                    "INSERT OR IGNORE INTO posts (job_id, task_id, prediction, state, "
+                    "next_attempt_at) VALUES (?, ?, ?, ?, ?)",
+                    (job_id, job.task_id, _packed(prediction), PostState.WAITING, self._clock()),
+                )
+            return job
+
+    def requeue_interrupted(self, max_attempts: int) -> int:
+        """Queue jobs again that ran when the process was killed; how many.
+
+        One that was begun too often has failed: it may be what kills the process.
+        """
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, finished_at = ?, error = ? "
+                "WHERE state = ? AND attempts >= ?",
+                (
+                    JobState.FAILED, self._clock(),
+                    f"the service stopped {max_attempts} times while this ran",
+                    JobState.RUNNING, max_attempts,
+                ),
+            )
+            count = db.execute(
+                "UPDATE jobs SET state = ? WHERE state = ?", (JobState.QUEUED, JobState.RUNNING)
+            ).rowcount
+            # Those who waited for an answer got none: it goes to Label Studio instead.
+            db.execute(
+                "UPDATE jobs SET priority = ?, posts_prediction = 1 "
+                "WHERE state = ? AND priority = ?",
+                (int(Priority.WEBHOOK), JobState.QUEUED, int(Priority.INTERACTIVE)),
+            )
+        return count
+
+    def delete_old(self, before: float) -> int:
+        """Forget jobs that ended before then, but none with a prediction still to post."""
+        with self._transaction() as db:
+            ids = [
+                row["id"]
+                for row in db.execute(
+                    f"SELECT id FROM jobs WHERE state NOT IN {_UNFINISHED_SQL} "
+                    "AND finished_at < ? AND id NOT IN "
+                    "(SELECT job_id FROM posts WHERE state = ?)",
+                    (before, PostState.WAITING),
+                )
+            ]
+            for job_id in ids:
+                db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
+                db.execute("DELETE FROM posts WHERE job_id = ?", (job_id,))
+        return len(ids)
+
+    @staticmethod
+    def _job(db: sqlite3.Connection, job_id: str) -> Job | None:
+        row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return None if row is None else _job_of(row)
+
+    # --- results -------------------------------------------------------------
+
+    def save_result(
+        self, result: StoredResult, *, request_key: str, media_stamp: str, max_bytes: int
+    ) -> None:
+        """Keep a result; the longest unused go when all have more than `max_bytes`.
+
+        Args:
+            request_key: of the request that it answers.
+            media_stamp: what its media files looked like (`result_of_request`).
+        """
+        body = _packed(
+            {
+                "regions": list(result.regions),
+                "answer": list(result.answer),
+                "score": result.score,
+                "model_version": result.model_version,
+                "media": list(result.media),
+            }
+        )
+        now = self._clock()
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+                (result.key, body, len(body), now, now),
+            )
+            for reference in result.media:
+                db.execute(
+                    "INSERT OR IGNORE INTO result_media VALUES (?, ?)", (reference, result.key)
+                )
+            db.execute(
+                "INSERT OR REPLACE INTO request_results VALUES (?, ?, ?)",
+                (request_key, result.key, media_stamp),
+            )
+            self._drop_unused(db, max_bytes)
+
+    @staticmethod
+    def _drop_unused(db: sqlite3.Connection, max_bytes: int) -> None:
+        total = db.execute("SELECT COALESCE(SUM(byte_count), 0) FROM results").fetchone()[0]
+        rows = db.execute("SELECT key, byte_count FROM results ORDER BY used_at").fetchall()
+        for row in rows[:-1]:
+            if total <= max_bytes:
+                return
+            total -= row["byte_count"]
+            db.execute("DELETE FROM results WHERE key = ?", (row["key"],))
+            db.execute("DELETE FROM result_media WHERE result_key = ?", (row["key"],))
+            db.execute("DELETE FROM request_results WHERE result_key = ?", (row["key"],))
+
+    def result(self, key: str) -> StoredResult | None:
+        with self._transaction() as db:
+            db.execute("UPDATE results SET used_at = ? WHERE key = ?", (self._clock(), key))
+            row = db.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _result_of(row)
+
+    def link_request(self, request_key: str, result_key: str, media_stamp: str) -> None:
+        """Let another request find a result that answers it too."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO request_results VALUES (?, ?, ?)",
+                (request_key, result_key, media_stamp),
+            )
+
+    def result_of_request(
+        self, request_key: str, is_current: Callable[[str], bool]
+    ) -> StoredResult | None:
+        """The result of an equal request, if its media has not changed since.
+
+        Args:
+            is_current: told the media stamp that was kept.
+        """
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT * FROM request_results WHERE request_key = ?", (request_key,)
+            ).fetchone()
+        if row is None or not is_current(row["media_stamp"]):
+            return None
+        return self.result(row["result_key"])
+
+    def newest_result_of_media(self, reference: str) -> StoredResult | None:
+        """The newest result of a video, by its reference in task data."""
+        with self._transaction() as db:
+            row = db.execute(
+                "SELECT results.* FROM results JOIN result_media ON result_key = key "
+                "WHERE reference = ? ORDER BY created_at DESC LIMIT 1",
+                (reference,),
+            ).fetchone()
+        return None if row is None else _result_of(row)
+
+    # --- predictions under way -----------------------------------------------
+
+    def due_posts(self, limit: int = 20) -> list[Post]:
+        """Predictions to post now, the longest due first."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT * FROM posts WHERE state = ? AND next_attempt_at <= ? "
+                "ORDER BY next_attempt_at LIMIT ?",
+                (PostState.WAITING, self._clock(), limit),
+            ).fetchall()
+        return [_post_of(row) for row in rows]
+
+    def next_post_at(self) -> float | None:
+        """When the next prediction is due, in seconds since the epoch."""
+        with self._transaction() as db:
+            return db.execute(
+                "SELECT MIN(next_attempt_at) FROM posts WHERE state = ?", (PostState.WAITING,)
+            ).fetchone()[0]
+
+    def begin_post(self, post_id: int) -> None:
+        """Count an attempt before it is made: a kill in its midst is then seen."""
+        with self._transaction() as db:
+            db.execute("UPDATE posts SET attempts = attempts + 1 WHERE id = ?", (post_id,))
+
+    def set_posted(self, post_id: int, prediction_id: int | None) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE posts SET state = ?, prediction_id = ?, error = NULL WHERE id = ?",
+                (PostState.POSTED, prediction_id, post_id),
+            )
+
+    def set_refused(self, post_id: int, error: str) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE posts SET state = ?, error = ? WHERE id = ?",
+                (PostState.REFUSED, error, post_id),
+            )
+
+    def retry_post(self, post_id: int, error: str, after_seconds: float) -> None:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE posts SET error = ?, next_attempt_at = ? WHERE id = ?",
+                (error, self._clock() + after_seconds, post_id),
+            )
+
+    def post_of_job(self, job_id: str) -> Post | None:
+        with self._transaction() as db:
+            row = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else _post_of(row)
+
+    def post_counts(self) -> dict[PostState, int]:
+        with self._transaction() as db:
+            rows = db.execute("SELECT state, COUNT(*) AS n FROM posts GROUP BY state").fetchall()
+        found = {PostState(row["state"]): row["n"] for row in rows}
+        return {state: found.get(state, 0) for state in PostState}
+
+
+_UNFINISHED_SQL = "({})".format(", ".join(f"'{state}'" for state in _UNFINISHED))
+
+
+def _packed(value: Any) -> bytes:
+    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
+
+
+def _unpacked(body: bytes) -> Any:
+    return json.loads(zlib.decompress(body))
+
+
+def _job_of(row: sqlite3.Row) -> Job:
+    values = dict(row)
+    values.update(
+        kind=JobKind(row["kind"]),
+        state=JobState(row["state"]),
+        priority=Priority(row["priority"]),
+        request=_unpacked(row["request"]),
+        posts_prediction=bool(row["posts_prediction"]),
+    )
+    return Job(**values)
+
+
+def _post_of(row: sqlite3.Row) -> Post:
+    values = dict(row)
+    values.update(state=PostState(row["state"]), prediction=_unpacked(row["prediction"]))
+    return Post(**values)
+
+
+def _result_of(row: sqlite3.Row) -> StoredResult:
+    body = _unpacked(row["body"])
+    return StoredResult(
+        key=row["key"],
+        regions=tuple(body["regions"]),
+        answer=tuple(body["answer"]),
+        score=body["score"],
+        model_version=body["model_version"],
+        media=tuple(body["media"]),
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,110 @@
+"""What a job is, as the store keeps it and the API shows it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from backend.scheduler import Priority
+
+
+class JobKind(enum.StrEnum):
+    TRACK = "track"
+    FINETUNE = "finetune"
+
+
+class JobState(enum.StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def has_ended(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobSpec:
+    """A job to be done."""
+
+    kind: JobKind
+    request: Mapping[str, Any]
+    """Its inputs, plain JSON without secrets."""
+    key: str
+    """Equal for jobs that do the same: only one of them is kept unfinished."""
+    priority: Priority
+    project_id: int | None = None
+    task_id: int | None = None
+    posts_prediction: bool = False
+    """Whether its result goes to Label Studio when it is done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job as the store has it. Times are seconds since the epoch."""
+
+    id: str
+    kind: JobKind
+    state: JobState
+    priority: Priority
+    key: str
+    request: Mapping[str, Any]
+    project_id: int | None
+    task_id: int | None
+    posts_prediction: bool
+    done: int
+    """Steps done: frames of a tracking job."""
+    total: int
+    """0 until it is known."""
+    attempts: int
+    """How often it was begun."""
+    error: str | None
+    """Why it failed, for people."""
+    result_key: str | None
+    """Of the result in the store, when it is done."""
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+class PostState(enum.StrEnum):
+    WAITING = "waiting"
+    POSTED = "posted"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Post:
+    """A prediction on its way to Label Studio."""
+
+    id: int
+    job_id: str
+    task_id: int
+    prediction: Mapping[str, Any]
+    """`result`, `score` and `model_version`."""
+    state: PostState
+    attempts: int
+    next_attempt_at: float
+    error: str | None
+    prediction_id: int | None
+    """Label Studio's, once it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResult:
+    """What a tracking job found."""
+
+    key: str
+    """`TaskPropagation.content_key`."""
+    regions: tuple[Mapping[str, Any], ...]
+    """As many as a stored prediction may have."""
+    answer: tuple[Mapping[str, Any], ...]
+    """As many as the editor bears in one answer."""
+    score: float
+    model_version: str
+    media: tuple[str, ...]
+    """References, as the task's data has them."""
+    created_at: float

@@ -1,0 +1,76 @@
+"""Who may use the device now: one at a time, a frame at a time, people first."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import heapq
+import itertools
+import threading
+from typing import Callable, ContextManager, Iterator, TypeVar
+
+_Item = TypeVar("_Item")
+
+
+class Priority(enum.IntEnum):
+    """Who waits for an answer; the lower goes first."""
+
+    INTERACTIVE = 0
+    """A person, at this moment."""
+    WEBHOOK = 1
+    """A person, soon: an annotation was submitted."""
+    BATCH = 2
+    """No one in particular."""
+    TRAINING = 3
+
+
+class DeviceScheduler:
+    """Turns on one device.
+
+    A turn lasts for one frame, so a person's prompt goes between the frames of
+    a running batch job. Those of one priority take turns in the order they came.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting: list[tuple[int, int]] = []
+        self._tickets = itertools.count()
+        self._is_taken = False
+
+    @contextlib.contextmanager
+    def turn(self, priority: Priority) -> Iterator[None]:
+        """Wait for the device, hold it inside the `with`."""
+        ticket = (int(priority), next(self._tickets))
+        with self._condition:
+            heapq.heappush(self._waiting, ticket)
+            self._condition.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
+            heapq.heappop(self._waiting)
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._is_taken = False
+                self._condition.notify_all()
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait for a turn."""
+        with self._condition:
+            return len(self._waiting)
+
+
+_END = object()
+
+
+def in_turns(
+    items: Iterator[_Item], turn: Callable[[], ContextManager[None]]
+) -> Iterator[_Item]:
+    """The items, each of them made within a turn of its own; closes `items` at the end."""
+    with contextlib.closing(items):
+        while True:
+            with turn():
+                item = next(items, _END)
+            if item is _END:
+                return
+            yield item
