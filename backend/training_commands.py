@@ -32,6 +32,11 @@ def add_finetune(commands) -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument(
+        "--new-share", type=float, default=0.5,
+        help="how much of the weights is new, above 0 to 1: 1 for a model that sees nothing "
+        "but such videos (default 0.5, which keeps what it knew)",
+    )
+    parser.add_argument(
         "--train-encoder", action="store_true",
         help="learn in the image encoder too (for pictures of an unusual kind)",
     )
@@ -107,6 +112,7 @@ def _finetune(options: argparse.Namespace, settings: Settings) -> int:
 
     tuning = FinetuneSettings(
         steps=options.steps, learning_rate=options.learning_rate,
+        new_share=options.new_share,
         train_encoder=options.train_encoder, frame_count=options.frames,
         clip_count=options.clips, objects_per_clip=options.objects,
         validation_share=options.validation_share, evaluate_every=options.evaluate_every,

@@ -12,9 +12,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from sam2_model.build import FINETUNED_FILE_NAME, VIDEO_POSTPROCESSING, default_dtype
 from sam2_model.checkpoints.finetuned import save_finetuned
@@ -42,6 +43,10 @@ class FinetuneSettings:
     steps: int = 400
     learning_rate: float | None = None
     """None: 2e-4 for `demo`, 1e-5 for the published models."""
+    new_share: float = 0.5
+    """How much of the weights is new, above 0 to 1; the rest stays as it was. A mean of
+    both keeps nearly all that was learned, and what was known before (WiSE-FT,
+    https://arxiv.org/abs/2109.01903); 1 is for a model that sees nothing else."""
     train_encoder: bool = False
     """Learn in the image encoder too, at a tenth of the rate; else it is frozen."""
     frame_count: int = 4
@@ -62,6 +67,7 @@ class FinetuneSettings:
             (self.steps >= 1, f"steps={self.steps} must be at least 1"),
             (self.learning_rate is None or self.learning_rate > 0,
              f"learning_rate={self.learning_rate} must be above 0"),
+            (0 < self.new_share <= 1, f"new_share={self.new_share} must be above 0, at most 1"),
             (1 <= self.frame_count <= 8, f"frame_count={self.frame_count} must be 1 to 8"),
             (self.clip_count >= 1, f"clip_count={self.clip_count} must be at least 1"),
             (self.objects_per_clip >= 1,
@@ -174,6 +180,7 @@ def finetune(
     prepared = prepare_videos(
         training, out / "frames", network.image_size, progress=listener.prepared
     )
+    before = {name: value.detach().clone() for name, value in network.state_dict().items()}
     trainer = Trainer(
         network, _schedule(network, settings), out / "run",
         prompt_mix=PromptMix(box=0.4, point=0.4), loss_weights=_loss_weights(network),
@@ -183,10 +190,11 @@ def finetune(
     history = [line for line in _read_history(out) if line.step <= trainer.step]
 
     def judge() -> None:
-        judgement = _judge(trainer, validation, settings)
+        weights = _mean_weights(before, trainer.average, settings.new_share)
+        judgement = _judge(trainer, weights, validation, settings)
         is_best = all(judgement.region_and_contour > j.region_and_contour for j in history)
         if is_best:
-            save_finetuned(out / FINETUNED_FILE_NAME, trainer.average, network=network.config.name)
+            save_finetuned(out / FINETUNED_FILE_NAME, weights, network=network.config.name)
         history.append(judgement)
         _write_report(out, report(), settings)
         listener.judged(judgement)
@@ -236,9 +244,23 @@ def _loss_weights(network: SAM2Network) -> LossWeights:
     return LossWeights()
 
 
-def _judge(trainer: Trainer, videos: Sequence[TrueVideo], settings) -> Judgement:
+def _mean_weights(
+    before: Mapping[str, torch.Tensor], new: Mapping[str, torch.Tensor], new_share: float
+) -> dict[str, torch.Tensor]:
+    return {
+        name: before[name].lerp(value, new_share) if value.is_floating_point() else value
+        for name, value in new.items()
+    }
+
+
+def _judge(
+    trainer: Trainer,
+    weights: Mapping[str, torch.Tensor],
+    videos: Sequence[TrueVideo],
+    settings: FinetuneSettings,
+) -> Judgement:
     judged = copy.deepcopy(trainer.network)
-    judged.load_state_dict(trainer.average)
+    judged.load_state_dict(weights)
     judged = judged.to(default_dtype(judged.device)).eval().requires_grad_(False)
     predictor = SAM2VideoPredictor(judged, PredictorOptions(**VIDEO_POSTPROCESSING))
     results: list[ObjectResult] = list(evaluate(predictor, videos, settings.prompt))
