@@ -21,7 +21,7 @@ COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     SAM2_CACHE=/data
-USER annotator
+USER 10001
 # Checkpoints, downloaded media, jobs and results.
 VOLUME /data
 EXPOSE 9090
