@@ -85,11 +85,13 @@ class _Service:
     def setup(self) -> dict[str, Any]:
         """Only looks at the project's config; called often, so never waits for the model.
 
-        The token that Label Studio sends is not used (PROTOCOL section 9).
+        The token that Label Studio sends is kept in memory, for want of a better one.
         """
         body = _json_body()
         if not isinstance(body, Mapping):
             raise BadRequest("the body of /setup must be a JSON object")
+        if (authorization := self.tracking.media.authorization) is not None:
+            authorization.offer(body.get("hostname"), body.get("access_token"))
         answer: dict[str, Any] = {"model_version": self.settings.model_version}
         warnings = self._setup_warnings(body)
         for warning in warnings:

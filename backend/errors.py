@@ -54,6 +54,14 @@ class MediaUnreachable(ServiceError):
     status, name = 502, "media unreachable"
 
 
+class HostDown(MediaUnreachable):
+    """The host did not answer, or says that it cannot now; later it may."""
+
+
+class CutOff(HostDown):
+    """The host's answer broke off."""
+
+
 class NotReady(ServiceError):
     """The model is loading, has failed, or is busy for too long."""
 

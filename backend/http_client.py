@@ -1,33 +1,48 @@
 """HTTP for media whose URLs are other people's text.
 
-The host name is resolved once, its addresses are checked, and the connection
-goes to the checked address, so that a name cannot point elsewhere a moment
-later. Redirects are followed here, each hop checked like the first. Proxies
-of the environment are not used.
+Redirects are followed here, each hop checked like the first; where a
+connection may go is `checked_connection`'s matter. What broke off is gone on
+with. Proxies of the environment are not used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import json
-import socket
-import ssl
+import logging
+import re
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Callable, Iterator, Mapping, Protocol
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from backend.checked_connection import connection_until
 from backend.deadlines import Deadline
-from backend.errors import MediaNotFound, MediaRefused, MediaTooLarge, MediaUnreachable
+from backend.errors import (
+    CutOff,
+    HostDown,
+    MediaNotFound,
+    MediaRefused,
+    MediaTooLarge,
+    MediaUnreachable,
+)
+
+logger = logging.getLogger(__name__)
 
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_WAIT_SECONDS = 20.0
+_MAY_COME_BACK = frozenset({408, 425, 429})
+_JSON_SECONDS = 20.0
 _READ_BYTES = 2**20
 _MAX_JSON_BYTES = 2**20
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_PAGE_TYPES = frozenset(
+    {"text/html", "application/xhtml+xml", "application/json", "text/xml", "application/xml"}
+)
+_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body|\?xml)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,8 @@ class Origin:
     def of(cls, url: str) -> Origin:
         """Raises MediaRefused for what is not http(s) on a host, or names a user."""
         shown = without_query(url)
+        if _CONTROL.search(url):
+            raise MediaRefused(f"{shown!r} must not hold control characters")
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -55,20 +72,74 @@ class Origin:
         return cls(parts.scheme, parts.hostname, default if port is None else port)
 
 
+class Authorization(Protocol):
+    """What `Access.home` is told."""
+
+    def headers(self) -> Iterator[str]:
+        """Authorization headers, the next one when the host refused the last.
+
+        Raises MediaUnreachable when it refused all, saying what to do.
+        """
+
+
 @dataclass(frozen=True)
 class Access:
     """Where requests may go, and what one host is told."""
 
     home: Origin | None = None
     """Label Studio: may be on a private address, and sees the key."""
-    authorization: Callable[[], str] | None = None
-    """The Authorization header for `home`."""
+    authorization: Authorization | None = None
+    """The Authorization headers for `home`."""
     private_hosts: tuple[str, ...] = ()
     """"host" or "host:port" that may be on private addresses."""
 
     def may_be_private(self, origin: Origin) -> bool:
         names = (origin.host, f"{origin.host}:{origin.port}")
-        return origin == self.home or any(name in self.private_hosts for name in names)
+        return origin == self.home or any(name.lower() in names for name in self.private_hosts)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What tells one version of a file from another."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    total_bytes: int | None = None
+    is_fixed: bool = False
+    """The URL never gives anything else."""
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether a part of it can be told from a part of another version."""
+        return self._range_condition is not None or (
+            self.is_fixed and self.total_bytes is not None
+        )
+
+    @property
+    def _range_condition(self) -> str | None:
+        # A weak ETag does not promise equal bytes.
+        has_strong_etag = self.etag is not None and not self.etag.startswith("W/")
+        return self.etag if has_strong_etag else self.last_modified
+
+    def changed_headers(self) -> dict[str, str]:
+        """Headers that ask for the file only if it is another version now."""
+        if self.etag is not None:
+            return {"If-None-Match": self.etag}
+        if self.last_modified is not None:
+            return {"If-Modified-Since": self.last_modified}
+        return {}
+
+    def rest_headers(self, received_bytes: int) -> dict[str, str]:
+        """Headers that ask for the rest, or the whole of another version."""
+        if received_bytes == 0 or not self.can_resume:
+            return {}
+        headers = {"Range": f"bytes={received_bytes}-"}
+        if self._range_condition is not None:
+            headers["If-Range"] = self._range_condition
+        return headers
+
+
+UNKNOWN_VERSION = Version()
 
 
 def without_query(url: str) -> str:
@@ -82,49 +153,156 @@ def without_query(url: str) -> str:
 
 
 def download(
-    url: str, file: BinaryIO, *, access: Access, max_bytes: int, deadline: Deadline
-) -> int:
-    """Write what the URL gives into `file`; the number of bytes.
+    url: str,
+    file: BinaryIO,
+    *,
+    access: Access,
+    max_bytes: int,
+    deadline: Deadline,
+    known: Version = UNKNOWN_VERSION,
+    begun: Version = UNKNOWN_VERSION,
+    on_begin: Callable[[Version], None] | None = None,
+) -> int | None:
+    """Write what the URL gives into `file`; its number of bytes, None when it is as known.
 
-    The key goes to `access.home` only, and not any more once a redirect has
-    left it.
+    What breaks off is gone on with while more arrives each time. The key goes
+    to `access.home` only, and not any more once a redirect has left it.
 
-    Raises MediaRefused, MediaNotFound, MediaTooLarge or MediaUnreachable, each
-    with the URL (without its query) and the rule.
+    Args:
+        file: at its end; what it holds already is the beginning of `begun`. After
+            an error it holds what arrived, to go on with another time.
+        known: the version that the caller has whole.
+        begun: the version that the file holds a part of; `is_fixed` goes for what comes.
+        on_begin: told which version is about to be written; may refuse by raising.
+
+    Raises MediaRefused, MediaNotFound, MediaTooLarge, MediaUnreachable, HostDown
+    or CutOff, each with the URL (without its query) and the rule.
     """
-    with _get(url, access, deadline) as (response, shown):
-        _check_content(response, shown)
-        announced = response.length
-        if announced is not None and announced > max_bytes:
-            raise MediaTooLarge(
-                f"{shown} has {announced} bytes, must have at most {max_bytes}"
-            )
-        received = 0
-        while chunk := _read(response, shown):
-            received += len(chunk)
-            if received > max_bytes:
-                raise MediaTooLarge(f"{shown} has more than {max_bytes} bytes")
-            if deadline.has_passed():
-                raise MediaUnreachable(f"{shown} took too long: {received} bytes arrived")
-            file.write(chunk)
-        if announced is not None and received != announced:
-            raise MediaUnreachable(
-                f"{shown} broke off after {received} of {announced} bytes"
-            )
+    transfer = _Transfer(url, file, access, max_bytes, deadline, begun, on_begin)
+    while True:
+        before = file.tell()
+        try:
+            return transfer.attempt(known)
+        except CutOff as error:
+            if file.tell() <= before or not transfer.version.can_resume or deadline.has_passed():
+                raise
+            logger.info("%s; going on with the rest", error.detail)
+
+
+@dataclass
+class _Transfer:
+    """One file on its way, over as many connections as it takes."""
+
+    url: str
+    file: BinaryIO
+    access: Access
+    max_bytes: int
+    deadline: Deadline
+    version: Version
+    on_begin: Callable[[Version], None] | None
+
+    def attempt(self, known: Version) -> int | None:
+        headers = self.version.rest_headers(self.file.tell())
+        if not headers:
+            self._start_over()
+            headers = known.changed_headers()
+        with _get(self.url, self.access, self.deadline, headers) as (response, shown):
+            if response.status == 304 and "Range" not in headers:
+                return None
+            if response.status == 416 and "Range" in headers:
+                self._start_over()
+            else:
+                _check_status(response.status, shown)
+                self._begin(response, shown)
+                self._receive(response, shown)
+                return self.file.tell()
+        return self.attempt(known)  # with no Range any more
+
+    def _start_over(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+
+    def _begin(self, response: http.client.HTTPResponse, shown: str) -> None:
+        """Check what the answer announces, and put the file where it goes on."""
+        if response.getheader("Content-Encoding", "identity").lower() != "identity":
+            raise MediaUnreachable(f"{shown} is compressed, which was not asked for")
+        total = response.length
+        if response.status == 206:
+            total = self._check_part(response, shown)
+        else:
+            self._start_over()
+            self.version = _version(response, total, is_fixed=self.version.is_fixed)
+        _check_type(response, shown)
+        if total is not None and total > self.max_bytes:
+            raise MediaTooLarge(f"{shown} has {total} bytes, must have at most {self.max_bytes}")
+        if self.on_begin is not None:
+            self.on_begin(self.version)
+
+    def _check_part(self, response: http.client.HTTPResponse, shown: str) -> int:
+        """The whole's number of bytes; the part must be the rest that was asked for."""
+        text = response.getheader("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(text)
+        total = int(match[3]) if match else None
+        fits = match is not None and int(match[1]) == self.file.tell()
+        etag = response.getheader("ETag", self.version.etag)
+        if not fits or total != (self.version.total_bytes or total) or etag != self.version.etag:
+            self._start_over()
+            raise MediaUnreachable(f"{shown} gave {text!r:.80}, not the rest that was asked for")
+        return total
+
+    def _receive(self, response: http.client.HTTPResponse, shown: str) -> None:
+        is_beginning = self.file.tell() == 0
+        while chunk := self._read(response, shown):
+            if is_beginning and _PAGE.match(chunk):
+                raise MediaUnreachable(_page_instead(shown, "a page"))
+            is_beginning = False
+            if self.file.tell() + len(chunk) > self.max_bytes:
+                raise MediaTooLarge(f"{shown} has more than {self.max_bytes} bytes")
+            self.file.write(chunk)
+        received, total = self.file.tell(), self.version.total_bytes
+        if total is not None and received < total:
+            raise CutOff(f"{shown} broke off after {received} of {total} bytes")
         if received == 0:
             raise MediaUnreachable(f"{shown} is empty")
-        return received
+
+    def _read(self, response: http.client.HTTPResponse, shown: str) -> bytes:
+        """What is there, so that the file has it when the rest does not come."""
+        received = self.file.tell()
+        try:
+            chunk = response.read1(_READ_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            _check_deadline(self.deadline, shown, received)
+            raise CutOff(
+                f"{shown} broke off after {received} bytes: {_cause(error)}"
+            ) from error
+        _check_deadline(self.deadline, shown, received)
+        return chunk
+
+
+def _version(
+    response: http.client.HTTPResponse, total: int | None, *, is_fixed: bool
+) -> Version:
+    def validator(name: str) -> str | None:
+        value = response.getheader(name)
+        return value if value and _VALIDATOR.fullmatch(value) else None
+
+    return Version(validator("ETag"), validator("Last-Modified"), total, is_fixed)
 
 
 def post_json(url: str, body: Mapping[str, Any], *, access: Access) -> tuple[int, Any]:
     """(status, JSON or None) of a POST; no redirects, no key.
 
-    Raises MediaRefused or MediaUnreachable.
+    Raises MediaRefused or HostDown.
     """
-    deadline = Deadline(_WAIT_SECONDS)
+    deadline = Deadline(_JSON_SECONDS)
     headers = {"Content-Type": "application/json"}
+    shown = without_query(url)
     with _exchange("POST", url, access, deadline, headers, json.dumps(body)) as response:
-        text = response.read(_MAX_JSON_BYTES)
+        try:
+            text = response.read(_MAX_JSON_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise HostDown(f"{shown} broke off: {_cause(error)}") from error
+    _check_deadline(deadline, shown, len(text))
     try:
         return response.status, json.loads(text)
     except ValueError:
@@ -133,23 +311,46 @@ def post_json(url: str, body: Mapping[str, Any], *, access: Access) -> tuple[int
 
 @contextlib.contextmanager
 def _get(
-    url: str, access: Access, deadline: Deadline
+    url: str, access: Access, deadline: Deadline, headers: Mapping[str, str]
 ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """The response after redirects, and its URL as it may be shown."""
-    is_home = True
+    was_home, is_home = False, True
     for _ in range(_MAX_REDIRECTS + 1):
-        is_home = is_home and Origin.of(url) == access.home
-        headers = {}
-        if is_home and access.authorization is not None:
-            headers["Authorization"] = access.authorization()
-        with _exchange("GET", url, access, deadline, headers) as response:
+        was_home, is_home = is_home, is_home and Origin.of(url) == access.home
+        shown = without_query(url)
+        tokens = access.authorization if is_home else None
+        with _with_token(url, access, deadline, headers, tokens) as response:
             location = response.getheader("Location")
             if response.status not in _REDIRECTS or not location:
-                _check_status(response.status, without_query(url), is_home)
-                yield response, without_query(url)
+                if response.status in (401, 403):
+                    _refuse(response.status, shown, is_home=is_home, access=access)
+                yield response, shown
                 return
         url = urljoin(url, location)
     raise MediaUnreachable(f"{without_query(url)}: more than {_MAX_REDIRECTS} redirects")
+
+
+@contextlib.contextmanager
+def _with_token(
+    url: str,
+    access: Access,
+    deadline: Deadline,
+    headers: Mapping[str, str],
+    authorization: Authorization | None,
+) -> Iterator[http.client.HTTPResponse]:
+    """The response to the first token that is not refused."""
+    tokens = iter(()) if authorization is None else authorization.headers()
+    token = next(tokens, None)
+    while True:
+        given = {} if token is None else {"Authorization": token}
+        with _exchange("GET", url, access, deadline, {**headers, **given}) as response:
+            if response.status != 401 or token is None:
+                yield response
+                return
+        try:
+            token = next(tokens, None)
+        except MediaUnreachable as error:
+            raise type(error)(f"{without_query(url)} answered 401: {error.detail}") from None
 
 
 @contextlib.contextmanager
@@ -162,112 +363,69 @@ def _exchange(
     body: str | None = None,
 ) -> Iterator[http.client.HTTPResponse]:
     origin, shown = Origin.of(url), without_query(url)
-    kind = _SecureConnection if origin.scheme == "https" else _Connection
-    wait = max(0.1, min(_WAIT_SECONDS, deadline.remaining_seconds))
-    connection = kind(origin, wait, allow_private=access.may_be_private(origin))
     parts = urlsplit(url)
     path = quote(parts.path or "/", safe="/%:=&~+!$,;'@()*")
     query = quote(parts.query, safe="/%:=&~+!$,;'@()*?")
     target = f"{path}?{query}" if query else path
-    with contextlib.closing(connection):
+    with connection_until(
+        deadline,
+        origin.scheme,
+        origin.host,
+        origin.port,
+        allow_private=access.may_be_private(origin),
+    ) as connection:
         try:
             connection.request(method, target, body=body, headers=dict(headers))
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise MediaUnreachable(f"{shown}: {_cause(error)}") from error
+            _check_deadline(deadline, shown, 0)
+            raise HostDown(f"{shown}: {_cause(error)}") from error
         with response:
             yield response
 
 
-def _read(response: http.client.HTTPResponse, shown: str) -> bytes:
-    try:
-        return response.read(_READ_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise MediaUnreachable(f"{shown} broke off: {_cause(error)}") from error
+def _check_deadline(deadline: Deadline, shown: str, received_bytes: int) -> None:
+    if deadline.has_passed():
+        raise HostDown(f"{shown} took too long: {received_bytes} bytes arrived")
 
 
 def _cause(error: Exception) -> str:
     return f"{type(error).__name__} ({error})" if str(error) else type(error).__name__
 
 
-def _check_status(status: int, shown: str, is_home: bool) -> None:
-    if status == 200:
+def _check_status(status: int, shown: str) -> None:
+    if status in (200, 206):
         return
     if status in (404, 410):
         raise MediaNotFound(f"{shown} answered {status}")
-    hint = ": is LABEL_STUDIO_API_KEY valid?" if is_home and status in (401, 403) else ""
+    if status >= 500 or status in _MAY_COME_BACK:
+        raise HostDown(f"{shown} answered {status}")
+    raise MediaUnreachable(f"{shown} answered {status}")
+
+
+def _refuse(status: int, shown: str, *, is_home: bool, access: Access) -> None:
+    home = access.home
+    hint = ""
+    if is_home and status == 401:
+        hint = ": Label Studio wants a token: set LABEL_STUDIO_API_KEY to a personal access token"
+    elif is_home:
+        hint = ": the owner of the token may not see it in Label Studio"
+    elif home is not None and urlsplit(shown).hostname == home.host:
+        hint = (
+            f": the token goes to {home.scheme}://{home.host}:{home.port} alone; set "
+            "LABEL_STUDIO_URL to this address if it is Label Studio's"
+        )
     raise MediaUnreachable(f"{shown} answered {status}{hint}")
 
 
-def _check_content(response: http.client.HTTPResponse, shown: str) -> None:
+def _check_type(response: http.client.HTTPResponse, shown: str) -> None:
     kind = response.headers.get_content_type()
-    if "Content-Type" in response.headers and (
-        kind.startswith("text/") or kind in ("application/json", "application/xhtml+xml")
-    ):
-        # Most often a login page.
-        raise MediaUnreachable(
-            f"{shown} gave {kind}, must give a video or image; a page instead of a file "
-            "often means that a key is missing"
-        )
+    if "Content-Type" in response.headers and kind in _PAGE_TYPES:
+        raise MediaUnreachable(_page_instead(shown, kind))
 
 
-# --- connections -------------------------------------------------------------
-
-
-class _Connection(http.client.HTTPConnection):
-    """Connects to an address that has been checked."""
-
-    def __init__(self, origin: Origin, wait_seconds: float, *, allow_private: bool) -> None:
-        super().__init__(origin.host, origin.port, timeout=wait_seconds)
-        self._allow_private = allow_private
-
-    def connect(self) -> None:
-        self.sock = _checked_socket(
-            self.host, self.port, self.timeout, allow_private=self._allow_private
-        )
-
-
-class _SecureConnection(_Connection):
-    default_port = 443
-
-    def connect(self) -> None:
-        super().connect()
-        context = ssl.create_default_context()
-        self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
-
-
-def _checked_socket(
-    host: str, port: int, wait_seconds: float, *, allow_private: bool
-) -> socket.socket:
-    """A connected socket. Raises MediaRefused when the host has a private address."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError:
-        raise MediaRefused(f"{host!r} is not a host name") from None
-    addresses = list(dict.fromkeys(item[4][0] for item in found))
-    private = [address for address in addresses if not is_public(address)]
-    if private and not allow_private:
-        raise MediaRefused(
-            f"host {host!r} is on the private or reserved address {private[0]}: name it in "
-            "SAM2_ALLOW_PRIVATE_MEDIA_HOSTS if media may come from there"
-        )
-    last: OSError = OSError(f"{host}: no address")
-    for address in addresses:
-        try:
-            return socket.create_connection((address, port), wait_seconds)
-        except OSError as error:
-            last = error
-    raise last
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also when it wraps an IPv4 one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        wrapped = [item for item in inner if item is not None]
-        if wrapped:
-            return all(is_public(str(item)) for item in wrapped)
-    return ip.is_global and not ip.is_multicast
+def _page_instead(shown: str, kind: str) -> str:
+    return (
+        f"{shown} gave {kind}, must give a video or image; a page instead of a file is most "
+        "often a login page: the address needs a key, or is not the file's own"
+    )

@@ -2,40 +2,35 @@
 
 Task data is other people's text. A file is read only from inside a folder that
 the settings name, with symlinks resolved. A URL is fetched only as
-`http_client` allows; what it gave is kept in the cache folder under the hash
-of the URL, and appears there whole or not at all.
+`http_client` allows, and kept as `media_cache` does.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
+import base64
+import contextlib
+import copy
+import functools
 import re
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Sequence
-from urllib.parse import parse_qs, urlsplit
-
-from filelock import FileLock, Timeout
+from typing import Iterator, Sequence
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.deadlines import Deadline
-from backend.errors import (
-    MediaNotFound,
-    MediaRefused,
-    MediaTooLarge,
-    MediaUnreachable,
-    UnusableTask,
-)
+from backend.errors import MediaNotFound, MediaRefused, MediaTooLarge, UnusableTask
 from backend.http_client import Access, Origin, download, without_query
 from backend.label_studio_auth import LabelStudioAuthorization
+from backend.media_cache import MediaCache
 from backend.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-_LABEL_STUDIO_PATHS = ("/data/upload/", "/data/local-files/", "/static/", "/tasks/", "/api/")
+_LABEL_STUDIO_PATHS = (
+    "/data/upload/", "/data/local-files/", "/storage-data/uploaded/", "/static/", "/tasks/",
+    "/projects/",
+)
 _LOCAL_FILES = "/data/local-files/"
+_UPLOADS = "/data/upload/"
+_CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _DOWNLOADS_AT_ONCE = 6
@@ -44,36 +39,74 @@ _DOWNLOADS_AT_ONCE = 6
 class MediaStore:
     """Finds or fetches the files that task data names."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, authorization: LabelStudioAuthorization | None = None
+    ) -> None:
+        """
+        Args:
+            authorization: default one of the settings' own key.
+        """
         self._settings = settings
-        url, key = settings.label_studio_url, settings.label_studio_api_key
+        url = settings.label_studio_url
+        if authorization is None and url:
+            authorization = LabelStudioAuthorization(url, settings.label_studio_api_key)
+        self.authorization = authorization
         self._access = Access(
             home=Origin.of(url) if url else None,
-            authorization=LabelStudioAuthorization(url, key) if url and key else None,
+            authorization=authorization,
             private_hosts=settings.allow_private_media_hosts,
         )
+        self._cache = MediaCache(
+            settings.media_cache,
+            max_bytes=settings.media_cache_bytes,
+            fresh_seconds=settings.media_fresh_seconds,
+        )
+        self._lease: str | None = None
 
-    def video_file(self, reference: object) -> Path:
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[MediaStore]:
+        """A store whose files stay on disk until the block ends.
+
+        Of a store outside such a block, the cache may remove them when it needs
+        the room, the least recently used first.
+        """
+        if self._lease is not None:
+            yield self
+            return
+        with self._cache.lease() as lease:
+            leased = copy.copy(self)
+            leased._lease = lease
+            yield leased
+
+    def video_file(self, reference: object, *, task_id: object = None) -> Path:
         """The local file of a video.
+
+        Args:
+            task_id: Label Studio's, which resolves cloud URIs (s3://...) by it.
 
         Raises UnusableTask, MediaRefused, MediaNotFound, MediaTooLarge or
         MediaUnreachable, naming the reference and the rule.
         """
-        return self._file(reference, self._settings.max_download_bytes)
+        with self.in_use() as store:
+            return store._file(reference, task_id, self._settings.max_download_bytes)
 
-    def frame_files(self, references: object) -> list[Path]:
+    def frame_files(self, references: object, *, task_id: object = None) -> list[Path]:
         """The local files of a `valueList`, in order. Raises as `video_file` does."""
         limit = self._settings.max_frames
         if not isinstance(references, Sequence) or isinstance(references, str) or not references:
             raise UnusableTask(f"frames {references!r:.80} must be a list of image references")
         if len(references) > limit:
             raise MediaTooLarge(f"the task has {len(references)} frames, may have {limit}")
+        with self.in_use() as store:
+            return store._frames(references, task_id)
+
+    def _frames(self, references: Sequence[object], task_id: object) -> list[Path]:
         # Each may be as large as all may be together; their sum is looked at as they come.
         whole = self._settings.max_download_bytes
         files, total = [], 0
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, "frame-download") as pool:
             try:
-                for file in pool.map(lambda item: self._file(item, whole), references):
+                for file in pool.map(lambda item: self._file(item, task_id, whole), references):
                     files.append(file)
                     total += file.stat().st_size
                     if total > whole:
@@ -83,19 +116,24 @@ class MediaStore:
                 raise
         return files
 
-    def _file(self, reference: object, max_bytes: int) -> Path:
+    def _file(self, reference: object, task_id: object, max_bytes: int) -> Path:
         if not isinstance(reference, str) or not reference.strip():
             raise UnusableTask(f"media reference {reference!r:.80} must be a path or a URL")
+        if reference.startswith(_UPLOADS.removeprefix("/data/")):  # as exports have it
+            reference = f"/data/{reference}"
         path = self._path_on_label_studio(reference)
         if path is not None:
             return self._label_studio_file(path, max_bytes)
         scheme = _SCHEME.match(reference)
         if scheme is None:
             return file_within(Path(reference), self._settings.media_roots, "SAM2_MEDIA_ROOTS")
-        if scheme[1].lower() not in ("http", "https"):
+        name = scheme[1].lower()
+        if name in _CLOUD_SCHEMES:
+            return self._cloud_file(reference, task_id, max_bytes)
+        if name not in ("http", "https"):
             raise MediaRefused(
-                f"{scheme[0]} media cannot be fetched; http, https, Label Studio's uploads "
-                "and local files can"
+                f"{scheme[0]} media cannot be fetched; http, https, Label Studio's uploads, "
+                f"local files and cloud storage ({', '.join(_CLOUD_SCHEMES)}) can"
             )
         return self._downloaded(reference, max_bytes)
 
@@ -114,6 +152,8 @@ class MediaStore:
     def _label_studio_file(self, path: str, max_bytes: int) -> Path:
         root, base = self._settings.label_studio_local_files_root, self._settings.label_studio_url
         parts = urlsplit(path)
+        if ".." in re.split(r"[/\\]", unquote(parts.path)):
+            raise MediaRefused(f"{parts.path!r:.200} must not hold ..")
         if root is not None and parts.path == _LOCAL_FILES:
             names = parse_qs(parts.query).get("d", [])
             if len(names) != 1:
@@ -122,39 +162,54 @@ class MediaStore:
             return file_within(file, (root,), "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
         if base is None:
             raise UnusableTask(f"{parts.path} lies on Label Studio: set LABEL_STUDIO_URL")
-        return self._downloaded(base + path, max_bytes)
+        # An upload's name is unique, and it comes without ETag or Last-Modified.
+        is_fixed = parts.path.startswith(_UPLOADS)
+        return self._downloaded(base + path, max_bytes, is_fixed=is_fixed)
 
-    def _downloaded(self, url: str, max_bytes: int) -> Path:
-        Origin.of(url)  # refused before anything is written
-        folder = self._settings.media_cache
-        suffix = Path(urlsplit(url).path).suffix.lower()
-        suffix = suffix if _SUFFIX.fullmatch(suffix) else ""
-        target = folder / (hashlib.sha256(url.encode("utf-8")).hexdigest()[:40] + suffix)
-        if target.is_file():
-            return target
-        folder.mkdir(parents=True, exist_ok=True)
-        deadline = Deadline(self._settings.download_seconds)
+    def _cloud_file(self, uri: str, task_id: object, max_bytes: int) -> Path:
+        """Label Studio knows the bucket's keys: it redirects to a signed URL, or passes it on.
+
+        label-studio-sdk knows the same address, but sends a personal access token
+        as it is, follows any redirect, and keeps the file in memory.
+        """
+        base = self._settings.label_studio_url
+        if base is None:
+            raise UnusableTask(f"{uri!r:.200} is resolved by Label Studio: set LABEL_STUDIO_URL")
+        if type(task_id) is not int or task_id < 1:
+            raise UnusableTask(
+                f"{uri!r:.200} is resolved by Label Studio for a task: its id is {task_id!r:.40}, "
+                "must be a positive whole number"
+            )
+        encoded = base64.urlsafe_b64encode(uri.encode("utf-8", "surrogatepass")).decode("ascii")
+        url = f"{base}/tasks/{task_id}/presign/?fileuri={encoded}"
         try:
-            with FileLock(f"{target}.lock", timeout=deadline.remaining_seconds):
-                if not target.is_file():
-                    self._fetch(url, target, max_bytes, deadline)
-        except Timeout:
-            raise MediaUnreachable(
-                f"{without_query(url)}: another request has been fetching it for too long"
+            # The signed URL is another one each time; the URI is not.
+            return self._downloaded(url, max_bytes, identity=uri)
+        except MediaNotFound as error:
+            raise MediaNotFound(
+                f"{uri!r:.200}: {error.detail}; has the project a source storage for it, and "
+                "is the file there?"
             ) from None
-        return target
 
-    def _fetch(self, url: str, target: Path, max_bytes: int, deadline: Deadline) -> None:
-        handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                size = download(
-                    url, file, access=self._access, max_bytes=max_bytes, deadline=deadline
-                )
-            os.replace(partial, target)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-        logger.info("fetched %s, %d bytes", without_query(url), size)
+    def _downloaded(
+        self, url: str, max_bytes: int, *, identity: str | None = None, is_fixed: bool = False
+    ) -> Path:
+        Origin.of(url)  # refused before anything is written
+        identity = url.partition("#")[0] if identity is None else identity
+        suffix = Path(urlsplit(identity).path).suffix.lower()
+        deadline = Deadline(self._settings.download_seconds)
+        assert self._lease is not None  # `_file` is called inside `in_use` alone
+        return self._cache.file(
+            identity,
+            functools.partial(
+                download, url, access=self._access, max_bytes=max_bytes, deadline=deadline
+            ),
+            suffix=suffix if _SUFFIX.fullmatch(suffix) else "",
+            shown=without_query(identity),
+            lease=self._lease,
+            deadline=deadline,
+            is_fixed=is_fixed,
+        )
 
 
 def file_within(path: Path, roots: Sequence[Path], setting: str) -> Path:

@@ -118,11 +118,15 @@ class TaskPropagation:
         """The videos, as the task's data names them."""
         return tuple(part.reference for part in self._parts if part.reference is not None)
 
-    def fetch_media(self) -> str:
-        """Find or download everything; the `content_key`. Raises ServiceError."""
+    def fetch_media(self, media: MediaStore | None = None) -> str:
+        """Find or download everything; the `content_key`. Raises ServiceError.
+
+        Args:
+            media: one whose files stay while they are worked with (`in_use`).
+        """
         contents = []
         for part in self._parts:
-            part.files = part.fetch(self._media)
+            part.files = part.fetch(media or self._media)
             part.content = content_fingerprint(part.files)
             contents.append(part.content)
         asked = self.request.to_json()
@@ -293,7 +297,8 @@ class _VideoPart(_Part):
     tag: VideoTag
 
     def fetch(self, media: MediaStore) -> Path:
-        return media.video_file(resolve_value(self.tag.value, self.request.data))
+        reference = resolve_value(self.tag.value, self.request.data)
+        return media.video_file(reference, task_id=self.request.task_id)
 
     @property
     def reference(self) -> str | None:
@@ -371,8 +376,10 @@ class _FramesPart(_Part):
 
     def fetch(self, media: MediaStore) -> list[Path]:
         if self.tag.value_list is not None:
-            return media.frame_files(resolve_value(self.tag.value_list, self.request.data))
-        return media.frame_files([resolve_value(self.tag.value or "", self.request.data)])
+            references = resolve_value(self.tag.value_list, self.request.data)
+        else:
+            references = [resolve_value(self.tag.value or "", self.request.data)]
+        return media.frame_files(references, task_id=self.request.task_id)
 
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         found = frame_requests(self.results, config=self.config, info=info)

@@ -226,8 +226,12 @@ class TrackWork:
         self._stored: StoredResult | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
+        with self._service.media.in_use() as media:
+            return self._run(handle, media)
+
+    def _run(self, handle: JobHandle, media: MediaStore) -> Outcome:
         service, propagation = self._service, self._propagation
-        key = propagation.fetch_media()
+        key = propagation.fetch_media(media)
         self._stored = service.store.result(key)
         if self._stored is None:
             propagation.run(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass
 class Reply:
-    body: bytes = b""
+    body: bytes | Iterable[bytes] = b""
+    """Parts are sent one by one, with no Content-Length."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     announced: int | None = None
@@ -56,12 +57,14 @@ def serving_site() -> Iterator[Site]:
             self.send_response(reply.status)
             for name, value in reply.headers.items():
                 self.send_header(name, value)
-            if reply.announced != -1:
+            is_whole = isinstance(reply.body, bytes)
+            if reply.announced != -1 and (is_whole or reply.announced is not None):
                 announced = len(reply.body) if reply.announced is None else reply.announced
                 self.send_header("Content-Length", str(announced))
             self.end_headers()
             with contextlib.suppress(OSError):
-                self.wfile.write(reply.body)
+                for part in [reply.body] if is_whole else reply.body:
+                    self.wfile.write(part)
 
         do_GET = do_POST = _answer
 
