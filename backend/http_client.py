@@ -207,7 +207,7 @@ class _Transfer:
             self._start_over()
             headers = known.changed_headers()
         with _get(self.url, self.access, self.deadline, headers) as (response, shown):
-            if response.status == 304 and "Range" not in headers:
+            if response.status == 304 and headers and "Range" not in headers:
                 return None
             if response.status == 416 and "Range" in headers:
                 self._start_over()
