@@ -326,8 +326,18 @@ def _get(
                     _refuse(response.status, shown, is_home=is_home, access=access)
                 yield response, shown
                 return
-        url = urljoin(url, location)
+        url = _redirected(url, location)
     raise MediaUnreachable(f"{without_query(url)}: more than {_MAX_REDIRECTS} redirects")
+
+
+def _redirected(url: str, location: str) -> str:
+    shown = without_query(url)
+    if _CONTROL.search(location):  # urljoin would drop some of them
+        raise MediaRefused(f"{shown} redirects to a URL with control characters")
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise MediaRefused(f"{shown} redirects to what is not a URL") from None
 
 
 @contextlib.contextmanager

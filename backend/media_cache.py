@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import sqlite3
 import time
 import uuid
 from dataclasses import replace
@@ -86,17 +87,16 @@ class MediaCache:
             shown: what messages call it.
             is_fixed: it can never change, so it is never asked about again.
 
-        Raises what `fetch` does, and HostDown when others take too long to fetch
-        it. When the host is down, the copy there is is served.
+        Raises what `fetch` does, HostDown when others take too long to fetch it,
+        MediaUnreachable when it cannot be written. When the host is down, the
+        copy there is is served.
         """
         key = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:40]
-        entry = self._index.take(key, lease)
-        if entry is not None and self._is_fresh(entry):
-            return self._files / entry.name
-        locks = self._folder / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(locks / key, timeout=deadline.remaining_seconds):
+            entry = self._index.take(key, lease)
+            if entry is not None and self._is_fresh(entry):
+                return self._files / entry.name
+            with self._lock(key, deadline):
                 entry = self._index.take(key, lease)  # another may have fetched it meanwhile
                 if entry is not None and self._is_fresh(entry):
                     return self._files / entry.name
@@ -105,6 +105,15 @@ class MediaCache:
             raise HostDown(
                 f"{shown}: another request has been fetching it for too long"
             ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise MediaUnreachable(
+                f"{shown} cannot be kept in the media cache {self._folder}: {error}"
+            ) from error
+
+    def _lock(self, key: str, deadline: Deadline) -> FileLock:
+        locks = self._folder / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(locks / key, timeout=deadline.remaining_seconds)
 
     def _is_fresh(self, entry: Entry) -> bool:
         age_seconds = time.time() - entry.checked_at
@@ -170,9 +179,6 @@ class MediaCache:
             except HostDown:
                 self._index.abandon(partial, keep=arrival.version.can_resume)
                 raise
-            except OSError as error:
-                self._index.abandon(partial, keep=False)
-                raise MediaUnreachable(f"{shown} cannot be written to {path}: {error}") from error
             except BaseException:
                 self._index.abandon(partial, keep=False)
                 raise
