@@ -152,7 +152,9 @@ class ModelService:
         Raises NotReady when the model could not be loaded, VideoDecodeError.
         """
         model = self.wait()
-        with self._states.borrowed(key, lambda: model.init_state(files)) as state:
+        # A kept state goes on reading the files it was made with.
+        paths = (files,) if isinstance(files, Path) else tuple(files)
+        with self._states.borrowed((key, paths), lambda: model.init_state(files)) as state:
 
             def track(source, prompts, frame_range=None, **options):
                 frames = model.track(state, prompts, frame_range, **options)

@@ -119,8 +119,191 @@ class Settings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}={value!r} must be above 0")
+        if self.frame_limit is not None and self.frame_limit < 1:
+            raise ValueError(f"frame_limit={self.frame_limit!r} must be at least 1, or None")
         if self.max_download_bytes > self.media_cache_bytes:
             raise ValueError(
                 f"max_download_bytes={self.max_download_bytes!r} must be at most "
                 f"media_cache_bytes={self.media_cache_bytes!r}"
             )
+        for host in self.allow_private_media_hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"allow_private_media_hosts has {host!r}, must be 'host' or 'host:port'"
+                )
+        object.__setattr__(self, "direction", _direction(self.direction))
+        object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
+        _check_key(self.label_studio_api_key)
+        if self.label_studio_api_key and not self.label_studio_url:
+            raise ValueError(
+                "label_studio_api_key is set but label_studio_url is not: the key is "
+                "sent to that host alone"
+            )
+
+    def __repr__(self) -> str:
+        shown = (f"{item.name}={self._shown(item.name)}" for item in fields(self))
+        return f"Settings({', '.join(shown)})"
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        return "'***'" if name in _SECRETS and value else repr(value)
+
+    @property
+    def model_version(self) -> str:
+        """What predictions are stored under; known before the model is loaded."""
+        if self.checkpoint is None:
+            return f"sam2:{self.model}"
+        return f"sam2:{self.model}:{Path(self.checkpoint).name}"
+
+    @property
+    def tracking_fingerprint(self) -> str:
+        """Changes with every setting that changes an answer."""
+        names = (
+            "model_version", "dtype", "direction", "frame_limit", "keyframes",
+            "keyframe_min_iou", "max_brush_regions", "max_bitmask_regions",
+            "max_prediction_regions",
+        )
+        return repr([getattr(self, name) for name in names])
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Values that must not be shown anywhere."""
+        return tuple(value for name in _SECRETS if (value := getattr(self, name)))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Settings from variables; one that is empty or missing leaves the default.
+
+        Args:
+            environment: default the process's own.
+
+        Raises:
+            ValueError: a value that breaks its rule; names the variable or field.
+        """
+        environment = os.environ if environment is None else environment
+        given: dict[str, Any] = {}
+        for variable, (name, read) in _VARIABLES.items():
+            text = environment.get(variable, "").strip()
+            if text:
+                try:
+                    given[name] = read(text)
+                except ValueError as error:
+                    raise ValueError(f"{variable}={text!r} {error}") from None
+        return cls(**given)
+
+
+_POSITIVE = (
+    "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
+    "max_request_bytes", "max_waiting_requests",
+    "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
+    "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
+    "max_result_bytes", "job_days", "max_queued_per_project",
+)
+
+
+def _number(convert: Callable[[str], _Value], what: str) -> Callable[[str], _Value]:
+    def read(text: str) -> _Value:
+        try:
+            return convert(text)
+        except ValueError:
+            raise ValueError(f"must be {what}") from None
+
+    return read
+
+
+_whole = _number(int, "a whole number")
+_real = _number(float, "a number")
+
+
+def _mebibytes(text: str) -> int:
+    return _whole(text) * _MIB
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    return tuple(_folder(part) for part in text.split(os.pathsep) if part)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+_VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
+    "SAM2_MODEL": ("model", str),
+    "SAM2_CHECKPOINT": ("checkpoint", str),
+    "SAM2_DEVICE": ("device", str),
+    "SAM2_DTYPE": ("dtype", str),
+    "LABEL_STUDIO_URL": ("label_studio_url", str),
+    "LABEL_STUDIO_API_KEY": ("label_studio_api_key", str),
+    "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": ("label_studio_local_files_root", _folder),
+    "SAM2_MEDIA_ROOTS": ("media_roots", _folders),
+    "SAM2_MEDIA_CACHE": ("media_cache", _folder),
+    "SAM2_MEDIA_CACHE_MIB": ("media_cache_bytes", _mebibytes),
+    "SAM2_MEDIA_FRESH_SECONDS": ("media_fresh_seconds", _real),
+    "SAM2_ALLOW_PRIVATE_MEDIA_HOSTS": ("allow_private_media_hosts", _list),
+    "SAM2_MAX_DOWNLOAD_MIB": ("max_download_bytes", _mebibytes),
+    "SAM2_DOWNLOAD_SECONDS": ("download_seconds", _real),
+    "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
+    "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
+    "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
+    "SAM2_MAX_FRAMES": ("max_frames", _whole),
+    "SAM2_MAX_OBJECTS": ("max_objects", _whole),
+    "SAM2_DIRECTION": ("direction", str),
+    "SAM2_KEPT_STATES": ("kept_states", _whole),
+    "SAM2_KEPT_STATE_SECONDS": ("kept_state_seconds", _real),
+    "SAM2_FEATURE_CACHE_MIB": ("feature_cache_bytes", _mebibytes),
+    "SAM2_DATA_FOLDER": ("data_folder", _folder),
+    "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
+    "SAM2_JOB_DAYS": ("job_days", _real),
+    "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
+    "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
+    "SAM2_MAX_PREDICTION_REGIONS": ("max_prediction_regions", _whole),
+    "SAM2_KEYFRAMES": ("keyframes", str),
+    "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
+    "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),
+    "SAM2_MAX_BITMASK_REGIONS": ("max_bitmask_regions", _whole),
+}
+"""Variable -> field, and how its text is read."""
+
+
+def _check_name(name: str, value: str) -> None:
+    if not value or value != value.strip():
+        raise ValueError(f"{name}={value!r} must not be empty or have spaces around it")
+
+
+def _direction(value: object) -> Direction:
+    try:
+        return Direction(value)
+    except ValueError:
+        names = [str(direction) for direction in Direction]
+        raise ValueError(f"direction={value!r} must be one of {names}") from None
+
+
+def _base_url(url: str | None) -> str | None:
+    """Without a slash at the end."""
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise ValueError("label_studio_url must be http(s)://host[:port][/path]")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "label_studio_url must not hold a user or password; the key goes into "
+            "label_studio_api_key"
+        )
+    return url.rstrip("/")
+
+
+def _check_key(key: str | None) -> None:
+    # http.client names a bad header's value in its error, so it must not come that far.
+    if key is not None and not re.fullmatch(r"[!-~]+", key):
+        raise ValueError(
+            "label_studio_api_key must be visible ASCII characters without spaces"
+        )
