@@ -55,6 +55,24 @@ def test_setup_answers_the_model_version_alone(client, label_studio):
     assert client.post("/setup", json=body).json == {"model_version": VERSION}
 
 
+def test_the_token_of_setup_fetches_media_where_no_key_is_set(make_client, label_studio):
+    client = make_client(label_studio_api_key=None)
+    refused = client.post("/predict", json=payload(VIDEO_CALL))
+    assert refused.status_code == 502 and "LABEL_STUDIO_API_KEY" in refused.json["detail"]
+    client.post("/setup", json=payload("setup") | {"access_token": "secret-key"})
+    predict(client, payload(VIDEO_CALL))
+    assert label_studio.tokens() == [None, "Token secret-key"]
+
+
+def test_a_cloud_video_is_resolved_with_its_task(client, label_studio):
+    body = changed(VIDEO_CALL, set_video("s3://bucket/n25.mp4"))
+    task_id = body["tasks"][0]["id"]
+    path = f"/tasks/{task_id}/presign/?fileuri=czM6Ly9idWNrZXQvbjI1Lm1wNA=="
+    upload = {"Location": "/data/upload/1/ef9e5fd2-n25.mp4"}
+    label_studio.replies[path] = Reply(status=303, headers=upload)
+    assert predict(client, body)[0]["result"]
+
+
 def test_setup_warns_of_what_will_not_work(client):
     answer = client.post("/setup", json=payload("setup") | {"schema": "<View/>"}).json
     assert answer["model_version"] == VERSION
@@ -365,7 +383,8 @@ def set_config(text):
         (set_video("/data/upload/1/gone.mp4"), 404, "gone.mp4"),
         (set_video("/data/upload/1/forbidden.mp4"), 502, "LABEL_STUDIO_API_KEY"),
         (set_video("/etc/passwd"), 403, "SAM2_MEDIA_ROOTS"),
-        (set_video("s3://bucket/a.mp4"), 403, "s3"),
+        (set_video("s3://bucket/a.mp4"), 404, "source storage"),
+        (set_video("ftp://host/a.mp4"), 403, "ftp:"),
         (set_video("http://10.0.0.1/a.mp4"), 403, "private"),
         (set_video("/data/local-files/?d=sub/notes.mp4"), 422, "notes.mp4"),
         (set_video(["a"]), 422, "must be a path or a URL"),
