@@ -24,9 +24,9 @@ from backend.label_studio_auth import LabelStudioAuthorization
 from backend.media_cache import MediaCache
 from backend.settings import Settings
 
-_LABEL_STUDIO_PATHS = (
-    "/data/upload/", "/data/local-files/", "/storage-data/uploaded/", "/static/", "/tasks/",
-    "/projects/",
+_LABEL_STUDIO_PATH = re.compile(
+    r"/(data/upload|data/local-files|storage-data/uploaded|static|"
+    r"(tasks|projects)/\d+/(presign|resolve))/"
 )
 _LOCAL_FILES = "/data/local-files/"
 _UPLOADS = "/data/upload/"
@@ -147,7 +147,7 @@ class MediaStore:
             path = parts.path + (f"?{parts.query}" if parts.query else "")
             return path.removeprefix(prefix) if path.startswith(prefix + "/") else None
         path = reference.removeprefix(prefix) if reference.startswith(prefix + "/") else reference
-        return path if path.startswith(_LABEL_STUDIO_PATHS) else None
+        return path if _LABEL_STUDIO_PATH.match(path) else None
 
     def _label_studio_file(self, path: str, max_bytes: int) -> Path:
         root, base = self._settings.label_studio_local_files_root, self._settings.label_studio_url
