@@ -143,13 +143,17 @@ UNKNOWN_VERSION = Version()
 
 
 def without_query(url: str) -> str:
-    """The URL as it may be shown: no user, query or fragment, which may hold keys."""
+    """The URL as it may be shown: no user, query or fragment, which may hold keys.
+
+    Nor anything that would break a log line.
+    """
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the media reference"
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))[:200]
+    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return _CONTROL.sub("", shown)[:200]
 
 
 def download(

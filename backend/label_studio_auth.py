@@ -117,7 +117,7 @@ class _Credential(Protocol):
 
 
 def _credential(url: str, token: str, source: str) -> _Credential:
-    is_json_web_token = token.count(".") == 2
+    is_json_web_token = "." in token  # a legacy token is hexadecimal
     kind = _PersonalAccessToken if is_json_web_token else _LegacyToken
     return kind(url, token, source)
 

@@ -18,7 +18,13 @@ from typing import Iterator, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.deadlines import Deadline
-from backend.errors import MediaNotFound, MediaRefused, MediaTooLarge, UnusableTask
+from backend.errors import (
+    MediaNotFound,
+    MediaRefused,
+    MediaTooLarge,
+    ServiceError,
+    UnusableTask,
+)
 from backend.http_client import Access, Origin, download, without_query
 from backend.label_studio_auth import LabelStudioAuthorization
 from backend.media_cache import MediaCache
@@ -152,19 +158,23 @@ class MediaStore:
     def _label_studio_file(self, path: str, max_bytes: int) -> Path:
         root, base = self._settings.label_studio_local_files_root, self._settings.label_studio_url
         parts = urlsplit(path)
-        if ".." in re.split(r"[/\\]", unquote(parts.path)):
-            raise MediaRefused(f"{parts.path!r:.200} must not hold ..")
-        if root is not None and parts.path == _LOCAL_FILES:
+        name = parts.path
+        if parts.path == _LOCAL_FILES:
             names = parse_qs(parts.query).get("d", [])
             if len(names) != 1:
                 raise MediaRefused(f"{_LOCAL_FILES} must have one ?d=, the file's path")
-            file = root / names[0].lstrip("/")
-            return file_within(file, (root,), "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
+            name = names[0]
+            if root is not None:
+                file = root / name.lstrip("/")
+                return file_within(file, (root,), "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
+        if _has_parent(name):
+            raise MediaRefused(f"{name!r:.200} must not hold ..")
         if base is None:
             raise UnusableTask(f"{parts.path} lies on Label Studio: set LABEL_STUDIO_URL")
         # An upload's name is unique, and it comes without ETag or Last-Modified.
         is_fixed = parts.path.startswith(_UPLOADS)
-        return self._downloaded(base + path, max_bytes, is_fixed=is_fixed)
+        with _naming(name):
+            return self._downloaded(base + path, max_bytes, name=name, is_fixed=is_fixed)
 
     def _cloud_file(self, uri: str, task_id: object, max_bytes: int) -> Path:
         """Label Studio knows the bucket's keys: it redirects to a signed URL, or passes it on.
@@ -183,20 +193,26 @@ class MediaStore:
         encoded = base64.urlsafe_b64encode(uri.encode("utf-8", "surrogatepass")).decode("ascii")
         url = f"{base}/tasks/{task_id}/presign/?fileuri={encoded}"
         try:
-            # The signed URL is another one each time; the URI is not.
-            return self._downloaded(url, max_bytes, identity=uri)
+            with _naming(uri):
+                # The signed URL is another one each time; the URI is not.
+                return self._downloaded(url, max_bytes, identity=uri)
         except MediaNotFound as error:
             raise MediaNotFound(
-                f"{uri!r:.200}: {error.detail}; has the project a source storage for it, and "
-                "is the file there?"
+                f"{error.detail}; has the project a source storage for it, and is the file there?"
             ) from None
 
     def _downloaded(
-        self, url: str, max_bytes: int, *, identity: str | None = None, is_fixed: bool = False
+        self,
+        url: str,
+        max_bytes: int,
+        *,
+        identity: str | None = None,
+        name: str | None = None,
+        is_fixed: bool = False,
     ) -> Path:
         Origin.of(url)  # refused before anything is written
         identity = url.partition("#")[0] if identity is None else identity
-        suffix = Path(urlsplit(identity).path).suffix.lower()
+        suffix = Path(name or urlsplit(identity).path).suffix.lower()
         deadline = Deadline(self._settings.download_seconds)
         assert self._lease is not None  # `_file` is called inside `in_use` alone
         return self._cache.file(
@@ -205,11 +221,24 @@ class MediaStore:
                 download, url, access=self._access, max_bytes=max_bytes, deadline=deadline
             ),
             suffix=suffix if _SUFFIX.fullmatch(suffix) else "",
-            shown=without_query(identity),
+            shown=f"{name!r:.200}" if name else without_query(identity),
             lease=self._lease,
             deadline=deadline,
             is_fixed=is_fixed,
         )
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors say which file they are about, where the URL does not tell."""
+    try:
+        yield
+    except ServiceError as error:
+        raise type(error)(f"{name!r:.200}: {error.detail}") from error
+
+
+def _has_parent(path: str) -> bool:
+    return ".." in re.split(r"[/\\]", unquote(path))
 
 
 def file_within(path: Path, roots: Sequence[Path], setting: str) -> Path:

@@ -165,7 +165,7 @@ def test_a_refused_access_token_is_replaced_once(studio, fetch):
     [
         ("legacy-secret", None, ["LABEL_STUDIO_API_KEY, a legacy token", "legacy tokens are off"]),
         (PERSONAL, None, ["access token that it gave for LABEL_STUDIO_API_KEY"]),
-        ("aaa.bbb.secret", None, ["no valid personal access token", "run out"]),
+        ("aaa.secret", None, ["no valid personal access token", "run out"]),
         (None, "sent-secret", ["the token that it sent to /setup, a legacy token"]),
         ("legacy-secret", "sent-secret", ["LABEL_STUDIO_API_KEY, a legacy", "to /setup"]),
         (None, None, ["wants a token", "set LABEL_STUDIO_API_KEY"]),

@@ -14,6 +14,7 @@ from backend.errors import (
     MediaRefused,
     MediaTooLarge,
     MediaUnreachable,
+    ServiceError,
     UnusableTask,
 )
 from backend.checked_connection import is_public
@@ -131,8 +132,35 @@ def test_local_files_without_a_document_root_are_fetched_with_the_key(make_store
         b"film", headers=VIDEO
     )
     store = make_store(label_studio_local_files_root=None)
-    assert store.video_file("/data/local-files/?d=a b.mp4").read_bytes() == b"film"
+    path = store.video_file("/data/local-files/?d=a b.mp4")
+    assert path.read_bytes() == b"film" and path.suffix == ".mp4"
     assert label_studio.tokens() == ["Token secret-key"]
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["/data/upload/../../api/x", "/static/%2e%2e/api/x", "/data/upload/..%2F..%2Fapi/x",
+     "/data/local-files/?d=../x", "/static/..\\x", "/data/local-files/", "/tasks/1/presign/../x",
+     "/data/local-files/?d=a&d=b"],
+)
+def test_no_path_leads_elsewhere_on_label_studio(make_store, label_studio, reference):
+    store = make_store(label_studio_local_files_root=None)
+    for asked in (reference, f"{label_studio.url}{reference}"):
+        with pytest.raises(MediaRefused):
+            store.video_file(asked)
+    assert label_studio.asked == []
+
+
+def test_an_error_about_a_local_file_of_label_studio_names_it(make_store, label_studio):
+    store = make_store(label_studio_local_files_root=None)
+    with pytest.raises(MediaNotFound, match="sub/gone.mp4.*404"):
+        store.video_file("/data/local-files/?d=sub/gone.mp4")
+
+
+def test_other_paths_of_that_spelling_are_files(make_store, tmp_path):
+    for path in ("/tasks/v.mp4", "/projects/7/v.mp4", "/api/projects/1/export"):
+        with pytest.raises(MediaRefused, match="SAM2_MEDIA_ROOTS"):
+            make_store().video_file(path)
 
 
 @pytest.mark.parametrize("reference", [None, 7, "", "  ", ["/a"], {"video": "/a"}])
@@ -322,6 +350,26 @@ def test_a_download_that_takes_too_long_ends(label_studio):
 def test_what_is_shown_of_a_url_holds_no_key():
     shown = without_query("https://me:pw@host:1/v.mp4?X-Amz-Signature=abc#t")
     assert shown == "https://host:1/v.mp4"
+
+
+@pytest.mark.parametrize(
+    "reference", ["s3://b/a\n\x1b[2JERROR fake.mp4", "/data/local-files/?d=a%0aERROR fake.mp4",
+                  "http://10.0.0.1/a\x1b[2J\nERROR fake"],
+)
+def test_a_reference_cannot_write_log_lines(make_store, label_studio, caplog, reference):
+    store = make_store(label_studio_local_files_root=None)
+    site = label_studio.replies
+    site["/data/local-files/?d=a%0aERROR%20fake.mp4"] = Reply(b"film", headers=VIDEO)
+    site["/tasks/1/presign/?fileuri=czM6Ly9iL2EKG1sySkVSUk9SIGZha2UubXA0"] = Reply(
+        b"film", headers=VIDEO
+    )
+    caplog.set_level("INFO")
+    try:
+        told = str(store.video_file(reference, task_id=1))
+    except ServiceError as error:
+        told = error.detail
+    told += "".join(record.getMessage() for record in caplog.records)
+    assert "\n" not in told and "\x1b" not in told
 
 
 # --- frames ------------------------------------------------------------------
