@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.app import create_app
+from backend.errors import MediaTooLarge
 from backend.jobs.types import JobState
 from backend.logs import RedactingFormatter
 from backend.model import load_model
@@ -71,6 +72,28 @@ def test_a_cloud_video_is_resolved_with_its_task(client, label_studio):
     upload = {"Location": "/data/upload/1/ef9e5fd2-n25.mp4"}
     label_studio.replies[path] = Reply(status=303, headers=upload)
     assert predict(client, body)[0]["result"]
+
+
+def test_a_video_stays_in_the_cache_while_it_is_tracked(
+    make_client, label_studio, model, media_root
+):
+    size = (media_root / "n25.mp4").stat().st_size
+    label_studio.replies["/data/upload/other.mp4"] = Reply(
+        b"x" * size, headers={"Content-Type": "video/mp4"}
+    )
+    refusals = []
+
+    def track(*args, **options):
+        try:
+            media.video_file("/data/upload/other.mp4")
+        except MediaTooLarge as error:
+            refusals.append(error.detail)
+        yield from model.track(*args, **options)
+
+    client = make_client(track=track, max_download_bytes=size, media_cache_bytes=size)
+    media = client.application.extensions["sam2"].media
+    assert predict(client, payload(VIDEO_CALL))[0]["result"]
+    assert refusals and "in use now" in refusals[0]
 
 
 def test_setup_warns_of_what_will_not_work(client):
