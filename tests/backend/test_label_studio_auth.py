@@ -1,4 +1,4 @@
-"""Which token Label Studio is shown, when the next one is, and what is said when all are refused."""
+"""Which token Label Studio is shown, when the next, and what is said when all are refused."""
 
 import json
 import logging

@@ -110,7 +110,9 @@ def test_last_modified_serves_where_there_is_no_etag(make_store, site):
     assert site.asked[1].headers["If-Modified-Since"] == date
 
 
-def test_a_changed_file_gets_a_new_path_and_the_old_one_goes_when_unused(make_store, settings, site):
+def test_a_changed_file_gets_a_new_path_and_the_old_one_goes_when_unused(
+    make_store, settings, site
+):
     site.replies["/v.mp4"] = Film()
     store = make_store(media_fresh_seconds=ALWAYS_ASK)
     with store.in_use() as user:
