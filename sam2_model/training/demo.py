@@ -124,7 +124,7 @@ STAGES = (
             mix=(("composed", 0.5), ("image", 0.5)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=1900, learning_rate=8e-4, warmup_steps=30, final_fraction=0.1, seed=15,
+            steps=1300, learning_rate=8e-4, warmup_steps=30, final_fraction=0.1, seed=15,
             frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
         ),
         prompt_mix=PromptMix(box=0.5, point=0.5),
@@ -137,7 +137,7 @@ STAGES = (
             mix=(("composed", 0.6), ("warped", 0.4)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=900, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=16,
+            steps=650, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=16,
             frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
         ),
         prompt_mix=PromptMix(box=0.35, point=0.35),
