@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from backend.annotated import read_videos
@@ -15,13 +15,16 @@ from converters.coco import save_coco
 from converters.dataset import file_names_of
 from converters.files import write_json
 from converters.folders import folder_name, frame_stems
-from converters.formats import Format, image_folder
+from converters.formats import Format, image_folder, recognise
 from converters.frames import DEFAULT_QUALITY
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
 from converters.tracks_json import save_tracks
 from converters.types import AnnotatedVideo
 from converters.youtube_vis import save_youtube_vis
+
+if TYPE_CHECKING:
+    from converters.label_studio.exported import Resegment
 
 _FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
 
@@ -51,6 +54,8 @@ class ConvertOptions:
     media_url: str | None = None
     """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
     stale: str = "rectangle"
+    resegment: Resegment | None = None
+    """Tracks the frames again that are out of date; goes with stale="resegment"."""
     results: tuple[str, ...] = ("annotations",)
     """What of a Label Studio task is read: the first kind that it has of these."""
 
@@ -66,7 +71,7 @@ def convert(options: ConvertOptions, report: Report) -> Report:
         ValueError: an option, the source or its media break a rule.
         OSError: a file cannot be read or written.
     """
-    _check(options)
+    check_options(options)
     if options.validation is None:
         _write(options, options.out, "train", _selected(options, None, report), report)
         return report
@@ -83,6 +88,9 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
     """Those of both splits, so that ids mean the same in both; None where there are no ids."""
     if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
         return options.categories
+    # Only labels are wanted: nothing is tracked for them.
+    if options.stale == "resegment":
+        options = dataclasses.replace(options, stale="leave-out", resegment=None)
     labels = {
         track.labels[0]
         for video, _ in _read(options, Report())
@@ -92,7 +100,8 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
     return tuple(sorted(labels))
 
 
-def _check(options: ConvertOptions) -> None:
+def check_options(options: ConvertOptions) -> None:
+    """Raises ValueError for options that do not go together, before anything is read."""
     only_for = {
         "polygons": Format.COCO,
         "compressed": Format.YOUTUBE_VIS,
@@ -110,6 +119,11 @@ def _check(options: ConvertOptions) -> None:
         raise ValueError(f"{options.out} is the source itself, it must be written elsewhere")
     if options.to not in _FOLDER_FORMATS and options.out.is_dir():
         raise ValueError(f"{options.out} is a folder, {options.to} is written to a file")
+    if options.stale == "resegment" and recognise(options.source) != Format.LABEL_STUDIO:
+        raise ValueError(
+            f"--stale resegment is for Label Studio exports, {options.source} is "
+            f"{recognise(options.source)}"
+        )
     if options.validation is not None:
         is_validation("", options.validation, options.seed)
 
@@ -185,7 +199,7 @@ def _read(
     """Raises ValueError when there is no video, so that no empty data set is taken for one."""
     videos = read_videos(
         options.source, label_config=options.label_config, media_root=options.media_root,
-        stale=options.stale, results=options.results, report=report,
+        stale=options.stale, resegment=options.resegment, results=options.results, report=report,
     )
     is_empty = True
     for video in videos:
