@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the ML backend for Label Studio")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    serve.add_argument("--port", type=int, default=9090)
+    serve.add_argument("--port", type=int, default=9090, help="default 9090")
     serve.add_argument("--threads", type=int, help="request threads; default by the settings")
     serve.add_argument(
         "--local-files-root", type=Path, metavar="DIR", dest="label_studio_local_files_root",
@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     track.add_argument("--frame", type=int, default=0, help="0-based frame of the boxes")
     track.add_argument("--label", default="object", help="category of the objects")
-    track.add_argument("--direction", choices=[str(item) for item in Direction])
+    track.add_argument(
+        "--direction", choices=[str(item) for item in Direction],
+        help="which way to track from the boxes; default by the settings",
+    )
     track.add_argument("--out", type=Path, required=True, help="folder for the results")
     _add_model_options(track)
     track.set_defaults(run=_track)

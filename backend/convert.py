@@ -14,7 +14,7 @@ from converters import davis, sav
 from converters.coco import save_coco
 from converters.dataset import file_names_of
 from converters.files import write_json
-from converters.folders import folder_name, frame_stems
+from converters.folders import folder_name, frame_stems, made_folder
 from converters.formats import Format, image_folder, recognise
 from converters.frames import DEFAULT_QUALITY
 from converters.report import Report
@@ -217,7 +217,18 @@ def _write(
     videos: Iterable[AnnotatedVideo],
     report: Report,
 ) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    # What a refused source leaves behind: nothing, not even the folder.
+    with made_folder(out if options.to in _FOLDER_FORMATS else out.parent):
+        _write_format(options, out, split, videos, report)
+
+
+def _write_format(
+    options: ConvertOptions,
+    out: Path,
+    split: str,
+    videos: Iterable[AnnotatedVideo],
+    report: Report,
+) -> None:
     categories = options.categories
     if options.to == Format.COCO:
         save_coco(out, videos, categories=categories, polygons=options.polygons, report=report)

@@ -15,9 +15,9 @@ from PIL import Image
 
 from backend.preview.frame_range import checked_range
 from backend.preview.drawing import FramePainter
-from backend.preview.output import whole_file
 from backend.preview.sheet import sheet_frames
 from backend.preview.text import Lettering
+from converters.files import whole_file
 from converters.types import ObjectId, Track, VideoInfo
 
 if TYPE_CHECKING:
