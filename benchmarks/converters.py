@@ -1,8 +1,8 @@
 """The converters beside label-studio-sdk, label-studio-brush-rle-rs and datumaro.
 
-`python -m benchmarks.converters` prints markdown tables (`--record MACHINE`: keeps
-them in RESULTS.md, too); ratios are taken side
-by side in one run. A package that is not installed is left out:
+`python -m benchmarks.converters` prints markdown tables (with `--record MACHINE` it
+also keeps them in RESULTS.md); ratios are taken side by side in one run. A package
+that is not installed is left out:
 
     pip install label-studio-sdk label-studio-brush-rle-rs datumaro
 
