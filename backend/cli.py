@@ -129,6 +129,22 @@ def _add_convert_options(parser: argparse.ArgumentParser) -> None:
     add("--label-config", type=Path, metavar="FILE", help="the project's XML")
     add("--media-url", metavar="URL", help="label-studio: of {name}, or of each {file_name}")
     add(
+        "--keyframes", choices=["thin", "all"], default="thin",
+        help="label-studio, on video: as few keyframes as keep the box right (default), or all",
+    )
+    add(
+        "--keyframe-min-iou", type=float, default=0.9, metavar="IOU",
+        help="label-studio: how close thin keyframes keep the box, above 0 to 1; default 0.9",
+    )
+    add(
+        "--image-control", metavar="NAME",
+        help="label-studio, on images: the control that takes the masks; default the most exact",
+    )
+    add(
+        "--polygon-tolerance", type=float, default=1.0, metavar="PIXELS",
+        help="label-studio: how far polygons may leave the mask's edge; default 1, 0 is exact",
+    )
+    add(
         "--results", type=results_option, default=("annotations",), metavar="KIND,...",
         help="what of a Label Studio task is read: the first that it has of these kinds, of "
         "annotations (default), drafts, predictions",
@@ -239,6 +255,10 @@ def _convert(options: argparse.Namespace, settings: Settings) -> int:
         sav_layout=options.sav_layout,
         label_config=None if config is None else config.read_text("utf-8"),
         media_url=options.media_url,
+        keyframes=options.keyframes,
+        keyframe_min_iou=options.keyframe_min_iou,
+        image_control=options.image_control,
+        polygon_tolerance_pixels=options.polygon_tolerance,
         stale=options.stale,
         results=options.results,
     )

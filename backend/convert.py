@@ -25,8 +25,19 @@ from converters.youtube_vis import save_youtube_vis
 
 if TYPE_CHECKING:
     from converters.label_studio.exported import Resegment
+    from converters.label_studio.regions import KeyframeChoice
 
 _FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
+_ONLY_FOR = {
+    "polygons": Format.COCO,
+    "compressed": Format.YOUTUBE_VIS,
+    "sav_layout": Format.SAV,
+    **dict.fromkeys(
+        ("media_url", "keyframes", "keyframe_min_iou", "image_control", "polygon_tolerance_pixels"),
+        Format.LABEL_STUDIO,
+    ),
+}
+"""Options that other formats have no use for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,14 @@ class ConvertOptions:
     label_config: str | None = None
     media_url: str | None = None
     """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
+    keyframes: KeyframeChoice = "thin"
+    """On a Label Studio video: as few keyframes as will do, or "all"."""
+    keyframe_min_iou: float = 0.9
+    """How close "thin" keeps the editor's box to the mask's."""
+    image_control: str | None = None
+    """On Label Studio's images: which control takes the masks; None: the most exact."""
+    polygon_tolerance_pixels: float = 1.0
+    """How far a Label Studio polygon may leave the mask's edge."""
     stale: str = "rectangle"
     resegment: Resegment | None = None
     """Tracks the frames again that are out of date; goes with stale="resegment"."""
@@ -102,14 +121,10 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
 
 def check_options(options: ConvertOptions) -> None:
     """Raises ValueError for options that do not go together, before anything is read."""
-    only_for = {
-        "polygons": Format.COCO,
-        "compressed": Format.YOUTUBE_VIS,
-        "media_url": Format.LABEL_STUDIO,
-    }
-    for name, target in only_for.items():
-        if getattr(options, name) and options.to != target:
-            option = "--" + name.replace("_", "-")
+    for field in dataclasses.fields(options):
+        target = _ONLY_FOR.get(field.name, options.to)
+        if options.to != target and getattr(options, field.name) != field.default:
+            option = "--" + field.name.removesuffix("_pixels").replace("_", "-")
             raise ValueError(f"{option} is for {target} alone, not for {options.to}")
     if options.to == Format.LABEL_STUDIO and not (options.label_config and options.media_url):
         raise ValueError("to label-studio needs the label config and the media URL: --label-config and --media-url")
@@ -270,5 +285,13 @@ def _write_label_studio(
             for file_name in file_names_of(video)
         ]
 
-    tasks = to_tasks(counted(), label_config=options.label_config, media_urls=media)
+    tasks = to_tasks(
+        counted(),
+        label_config=options.label_config,
+        media_urls=media,
+        keyframes=options.keyframes,
+        min_iou=options.keyframe_min_iou,
+        image_control=options.image_control,
+        polygon_tolerance_pixels=options.polygon_tolerance_pixels,
+    )
     write_json(out, iter(tasks))

@@ -266,6 +266,12 @@ def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, siz
         (["tracks.json", "--to", "coco", "--out", "x.json", "--images"], "neither images"),
         (["tracks.json", "--to", "label-studio", "--out", "x.json"], "needs the label config"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--media-url", "u"], "--media-url is for"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--keyframes", "all"], "--keyframes is for"),
+        (["tracks.json", "--to", "davis", "--out", "x", "--sav-layout", "folders"], "for sav alone"),
+        (
+            ["tracks.json", "--to", "sav", "--out", "x", "--polygon-tolerance", "2"],
+            "--polygon-tolerance is for label-studio alone",
+        ),
         (["empty.json", "--to", "coco", "--out", "x.json"], "empty.json gives no video"),
         (["empty.json", "--to", "davis", "--out", "x"], "empty.json gives no video"),
         (["empty.json", "--to", "sav", "--out", "x"], "empty.json gives no video"),
@@ -522,6 +528,43 @@ def test_predictions_are_read_when_asked_and_else_named(tmp_path):
     ]
     with pytest.raises(ValueError, match="sources="):
         convert(dataclasses.replace(back, results=("notes",)), Report())
+
+
+def test_keyframes_of_tasks_are_thinned_or_all_as_asked(tracks, tmp_path):
+    (tmp_path / "config.xml").write_text(CONFIG)
+    options = ["--label-config", tmp_path / "config.xml", "--media-url", "{name}.mp4", "--quiet"]
+    counts = {}
+    for name, more in {
+        "thin": [],
+        "exact": ["--keyframe-min-iou", 1],
+        "all": ["--keyframes", "all"],
+    }.items():
+        assert run(tracks, "label-studio", tmp_path / f"{name}.json", *options, *more) == 0
+        (first, _) = json.loads((tmp_path / f"{name}.json").read_text())
+        counts[name] = len(first["predictions"][0]["result"][0]["value"]["sequence"])
+    assert counts["thin"] < counts["exact"] <= counts["all"] == 7
+    assert run(tracks, "label-studio", tmp_path / "x.json", *options, "--keyframe-min-iou", 2) == 2
+
+
+def test_masks_on_images_go_to_the_control_that_is_asked_for(tracks, tmp_path, capsys):
+    (tmp_path / "config.xml").write_text(
+        """<View><Image name="i" valueList="$images"/>
+        <BrushLabels name="b" toName="i"><Label value="Car"/><Label value="Dog"/></BrushLabels>
+        <PolygonLabels name="p" toName="i"><Label value="Car"/><Label value="Dog"/></PolygonLabels></View>"""
+    )
+    options = ["--label-config", tmp_path / "config.xml", "--media-url", "{file_name}", "--quiet"]
+    options += ["--image-control"]
+    points = {}
+    for tolerance in (0, 1, 3):
+        out = tmp_path / f"{tolerance}.json"
+        more = ["p", "--polygon-tolerance", tolerance]
+        assert run(tracks, "label-studio", out, *options, *more) == 0
+        results = json.loads(out.read_text())[0]["predictions"][0]["result"]
+        assert {result["type"] for result in results} == {"polygonlabels"}
+        points[tolerance] = sum(len(result["value"]["points"]) for result in results)
+    assert points[0] > points[1] > points[3]
+    assert run(tracks, "label-studio", tmp_path / "x.json", *options, "q") == 2
+    assert "'q'" in capsys.readouterr().err and not (tmp_path / "x.json").exists()
 
 
 @pytest.fixture
