@@ -251,11 +251,11 @@ def _draw_gif(job: _Job) -> list[str]:
 
     rate = {} if job.options.fps is None else {"max_fps": job.options.fps}
     with _progress(len(job.frames), job.options.quiet) as progress:
-        save_gif(
+        count = save_gif(
             job.options.out, job.source, job.video.tracks, frames=job.frames,
             progress=progress, **rate, **_common(job),
         )
-    return [_summary(job, len(job.frames))]
+    return [_summary(job, count)]
 
 
 def _draw_sheet(job: _Job) -> list[str]:

@@ -227,6 +227,14 @@ def test_predictions_are_drawn_when_asked_and_else_named(annotated, video_file, 
     assert "2 objects with 14 masks in all" in capsys.readouterr().out
 
 
+def test_the_frames_that_a_gif_shows_are_counted(preview, tmp_path, capsys):
+    assert preview(out="a.gif") == 0
+    with Image.open(tmp_path / "a.gif") as picture:
+        shown = picture.n_frames
+    assert 1 < shown < FRAME_COUNT
+    assert f"a.gif: {shown} frames, 2 objects" in capsys.readouterr().out
+
+
 def test_masks_that_an_edit_made_out_of_date_are_said_to_be_drawn_as_boxes(
     annotated, video_file, tmp_path, capsys
 ):
