@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from converters.masks import decode_mask
 from converters.report import Report
 from converters.types import AnnotatedVideo
 from sam2_model.video import open_frame_source
+
+if TYPE_CHECKING:
+    from converters.label_studio.exported import Resegment
+
+_FILLED = {
+    "rectangle": "masks missing or out of date, written as their box",
+    "resegment": "masks missing or out of date, tracked again",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def read_videos(
     label_config: str | None = None,
     media_root: Path | None = None,
     stale: str = "rectangle",
+    resegment: Resegment | None = None,
     results: Sequence[str] = ("annotations",),
     report: Report | None = None,
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
@@ -81,7 +90,9 @@ def read_videos(
         media_root: where the videos of a Label Studio export are looked for, for
             their sizes and times.
         stale: what becomes of masks that a person's change has made out of date:
-            "rectangle" or "leave-out".
+            "rectangle", "leave-out" or "resegment".
+        resegment: tracks such frames again (`resegment.resegment_with`); goes
+            with stale="resegment".
         results: which of a Label Studio task's are read: the first kind that it
             has of these, of "annotations", "drafts" and "predictions".
         report: told what is left out or changed.
@@ -91,7 +102,7 @@ def read_videos(
     """
     if recognise(source) == Format.LABEL_STUDIO:
         return _read_label_studio(
-            source, label_config, media_root, stale, tuple(results), report or Report()
+            source, label_config, media_root, stale, resegment, tuple(results), report or Report()
         )
     return ((video, ()) for video in open_source(source))
 
@@ -101,6 +112,7 @@ def _read_label_studio(
     label_config: str | None,
     media_root: Path | None,
     stale: str,
+    resegment: Resegment | None,
     results: tuple[str, ...],
     report: Report,
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
@@ -111,6 +123,7 @@ def _read_label_studio(
         label_config=None if label_config is None else parse_label_config(label_config),
         video_infos=None if media_root is None else media_infos(media_root),
         stale=stale,
+        resegment=resegment,
         sources=results,
     )
     store = MaskStore()
@@ -119,10 +132,14 @@ def _read_label_studio(
             report.drop(f"tasks ({item.reason})")
             continue
         count = sum(len(frames) for frames in item.stale.values())
-        if stale == "rectangle":
-            report.change("masks missing or out of date, written as their box", count)
-        else:
-            report.drop("masks (missing or out of date)", count)
+        filled = sum(
+            index in track.masks
+            for track in item.video.tracks
+            for index in item.stale.get(track.object_id, ())
+        )
+        if filled:
+            report.change(_FILLED[stale], filled)
+        report.drop("masks (missing or out of date)", count - filled)
         report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
         for region in item.dropped:
             report.drop(f"regions ({region.reason})")

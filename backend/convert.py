@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from backend.annotated import read_videos
@@ -14,8 +14,8 @@ from converters import davis, sav
 from converters.coco import save_coco
 from converters.dataset import file_names_of
 from converters.files import write_json
-from converters.folders import folder_name, frame_stems
-from converters.formats import Format, image_folder
+from converters.folders import folder_name, frame_stems, made_folder
+from converters.formats import Format, image_folder, recognise
 from converters.frames import DEFAULT_QUALITY
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
@@ -23,7 +23,21 @@ from converters.tracks_json import save_tracks
 from converters.types import AnnotatedVideo
 from converters.youtube_vis import save_youtube_vis
 
+if TYPE_CHECKING:
+    from converters.label_studio.exported import Resegment
+    from converters.label_studio.regions import KeyframeChoice
+
 _FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
+_ONLY_FOR = {
+    "polygons": Format.COCO,
+    "compressed": Format.YOUTUBE_VIS,
+    "sav_layout": Format.SAV,
+    **dict.fromkeys(
+        ("media_url", "keyframes", "keyframe_min_iou", "image_control", "polygon_tolerance_pixels"),
+        Format.LABEL_STUDIO,
+    ),
+}
+"""Options that other formats have no use for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,17 @@ class ConvertOptions:
     label_config: str | None = None
     media_url: str | None = None
     """What Label Studio opens: `{name}` is the video's; with `{file_name}`, one URL a frame."""
+    keyframes: KeyframeChoice = "thin"
+    """On a Label Studio video: as few keyframes as will do, or "all"."""
+    keyframe_min_iou: float = 0.9
+    """How close "thin" keeps the editor's box to the mask's."""
+    image_control: str | None = None
+    """On Label Studio's images: which control takes the masks; None: the most exact."""
+    polygon_tolerance_pixels: float = 1.0
+    """How far a Label Studio polygon may leave the mask's edge."""
     stale: str = "rectangle"
+    resegment: Resegment | None = None
+    """Tracks the frames again that are out of date; goes with stale="resegment"."""
     results: tuple[str, ...] = ("annotations",)
     """What of a Label Studio task is read: the first kind that it has of these."""
 
@@ -66,7 +90,7 @@ def convert(options: ConvertOptions, report: Report) -> Report:
         ValueError: an option, the source or its media break a rule.
         OSError: a file cannot be read or written.
     """
-    _check(options)
+    check_options(options)
     if options.validation is None:
         _write(options, options.out, "train", _selected(options, None, report), report)
         return report
@@ -83,6 +107,9 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
     """Those of both splits, so that ids mean the same in both; None where there are no ids."""
     if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
         return options.categories
+    # Only labels are wanted: nothing is tracked for them.
+    if options.stale == "resegment":
+        options = dataclasses.replace(options, stale="leave-out", resegment=None)
     labels = {
         track.labels[0]
         for video, _ in _read(options, Report())
@@ -92,15 +119,12 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
     return tuple(sorted(labels))
 
 
-def _check(options: ConvertOptions) -> None:
-    only_for = {
-        "polygons": Format.COCO,
-        "compressed": Format.YOUTUBE_VIS,
-        "media_url": Format.LABEL_STUDIO,
-    }
-    for name, target in only_for.items():
-        if getattr(options, name) and options.to != target:
-            option = "--" + name.replace("_", "-")
+def check_options(options: ConvertOptions) -> None:
+    """Raises ValueError for options that do not go together, before anything is read."""
+    for field in dataclasses.fields(options):
+        target = _ONLY_FOR.get(field.name, options.to)
+        if options.to != target and getattr(options, field.name) != field.default:
+            option = "--" + field.name.removesuffix("_pixels").replace("_", "-")
             raise ValueError(f"{option} is for {target} alone, not for {options.to}")
     if options.to == Format.LABEL_STUDIO and not (options.label_config and options.media_url):
         raise ValueError("to label-studio needs the label config and the media URL: --label-config and --media-url")
@@ -110,6 +134,11 @@ def _check(options: ConvertOptions) -> None:
         raise ValueError(f"{options.out} is the source itself, it must be written elsewhere")
     if options.to not in _FOLDER_FORMATS and options.out.is_dir():
         raise ValueError(f"{options.out} is a folder, {options.to} is written to a file")
+    if options.stale == "resegment" and recognise(options.source) != Format.LABEL_STUDIO:
+        raise ValueError(
+            f"--stale resegment is for Label Studio exports, {options.source} is "
+            f"{recognise(options.source)}"
+        )
     if options.validation is not None:
         is_validation("", options.validation, options.seed)
 
@@ -185,7 +214,7 @@ def _read(
     """Raises ValueError when there is no video, so that no empty data set is taken for one."""
     videos = read_videos(
         options.source, label_config=options.label_config, media_root=options.media_root,
-        stale=options.stale, results=options.results, report=report,
+        stale=options.stale, resegment=options.resegment, results=options.results, report=report,
     )
     is_empty = True
     for video in videos:
@@ -203,7 +232,18 @@ def _write(
     videos: Iterable[AnnotatedVideo],
     report: Report,
 ) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
+    # What a refused source leaves behind: nothing, not even the folder.
+    with made_folder(out if options.to in _FOLDER_FORMATS else out.parent):
+        _write_format(options, out, split, videos, report)
+
+
+def _write_format(
+    options: ConvertOptions,
+    out: Path,
+    split: str,
+    videos: Iterable[AnnotatedVideo],
+    report: Report,
+) -> None:
     categories = options.categories
     if options.to == Format.COCO:
         save_coco(out, videos, categories=categories, polygons=options.polygons, report=report)
@@ -245,5 +285,13 @@ def _write_label_studio(
             for file_name in file_names_of(video)
         ]
 
-    tasks = to_tasks(counted(), label_config=options.label_config, media_urls=media)
+    tasks = to_tasks(
+        counted(),
+        label_config=options.label_config,
+        media_urls=media,
+        keyframes=options.keyframes,
+        min_iou=options.keyframe_min_iou,
+        image_control=options.image_control,
+        polygon_tolerance_pixels=options.polygon_tolerance_pixels,
+    )
     write_json(out, iter(tasks))

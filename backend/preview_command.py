@@ -120,8 +120,10 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     if not options.video.exists():
         raise FileNotFoundError(f"no such video file or folder: {options.video}")
     config = options.label_config.read_text() if options.label_config else None
+    remarks: dict[str, list[str]] = {}
     videos = annotated_videos(
-        options.source, config, results=options.results, media_root=options.video.parent
+        options.source, config, results=options.results, media_root=options.video.parent,
+        remarks=remarks,
     )
     video = choose_video(videos, options.name, options.video)
     if not any(track.masks for track in video.tracks):
@@ -132,7 +134,7 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         summary = _DRAW[kind](job)
     if not options.quiet:
-        print("\n".join(summary))
+        print("\n".join([*summary, *remarks.get(video.name, ())]))
     return 0
 
 
@@ -142,10 +144,13 @@ def annotated_videos(
     *,
     results: Sequence[str] = ("annotations",),
     media_root: Path | None = None,
+    remarks: dict[str, list[str]] | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of an annotation file of any format that is known.
 
-    The last two are for Label Studio exports: see `annotated.read_videos`.
+    `results` and `media_root` are for Label Studio exports: see
+    `annotated.read_videos`. `remarks` is filled with what of each video was
+    left out or is not as a person left it, by its name.
     Raises ValueError, at its end, when a file gives no video, with the reason.
     """
     from backend.annotated import read_videos
@@ -158,6 +163,10 @@ def annotated_videos(
         path, label_config=label_config, media_root=media_root, results=results, report=report
     ):
         is_empty = False
+        if remarks is not None:
+            remarks[video.name] = report.remarks()
+        report.dropped.clear()
+        report.changed.clear()
         yield video
     if is_empty and report.dropped:
         why = ", ".join(f"{count} {what}" for what, count in report.dropped.items())
@@ -242,11 +251,11 @@ def _draw_gif(job: _Job) -> list[str]:
 
     rate = {} if job.options.fps is None else {"max_fps": job.options.fps}
     with _progress(len(job.frames), job.options.quiet) as progress:
-        save_gif(
+        count = save_gif(
             job.options.out, job.source, job.video.tracks, frames=job.frames,
             progress=progress, **rate, **_common(job),
         )
-    return [_summary(job, len(job.frames))]
+    return [_summary(job, count)]
 
 
 def _draw_sheet(job: _Job) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Sequence
 
 from backend.settings import Settings
+from converters.files import whole_file
 from sam2_model.evaluation import options as evaluation_options
 
 
@@ -29,8 +29,8 @@ def add_finetune(commands) -> None:
     parser.add_argument("--checkpoint", help="a file of weights for the model")
     parser.add_argument("--out", required=True, type=Path, help="folder for weights and report")
     parser.add_argument("--name", help="also make the result known under this model name")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--steps", type=int, default=400, help="of training; default 400")
+    parser.add_argument("--learning-rate", type=float, help="default by what is learned in")
     parser.add_argument(
         "--new-share", type=float, default=0.5,
         help="how much of the weights is new, above 0 to 1: 1 for a model that sees nothing "
@@ -46,10 +46,15 @@ def add_finetune(commands) -> None:
     parser.add_argument(
         "--validation-share", type=float, default=0.25, help="share of the videos held back"
     )
-    parser.add_argument("--evaluate-every", type=int, default=50, metavar="STEPS")
+    parser.add_argument(
+        "--evaluate-every", type=int, default=50, metavar="STEPS", help="steps between judgements"
+    )
     parser.add_argument("--patience", type=int, default=4, help="judgements without a gain")
-    parser.add_argument("--prompt", default="box", choices=("mask", "box", "click"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--prompt", default="box", choices=("mask", "box", "click"),
+        help="what the first frame shows of an object when it is judged; default box",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws of clips and held-back videos")
     parser.add_argument("--device", help="cpu, cuda, ...")
     parser.add_argument("--quiet", action="store_true", help="only the result")
     parser.set_defaults(run=_finetune)
@@ -161,9 +166,5 @@ def _finetune(options: argparse.Namespace, settings: Settings) -> int:
 
 def _register(weights: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(target) as partial:
         shutil.copyfile(weights, partial)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The converters beside label-studio-sdk, label-studio-brush-rle-rs and datumaro.
 
-`python -m benchmarks.converters` prints markdown tables; ratios are taken side
-by side in one run. A package that is not installed is left out:
+`python -m benchmarks.converters` prints markdown tables (with `--record MACHINE` it
+also keeps them in RESULTS.md); ratios are taken side by side in one run. A package
+that is not installed is left out:
 
     pip install label-studio-sdk label-studio-brush-rle-rs datumaro
 
@@ -20,6 +21,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +29,7 @@ from typing import Callable, Iterator
 
 import numpy as np
 
+from benchmarks.report import record
 from converters import brush_rle
 from converters.coco import save_coco
 from converters.masks import encode_mask
@@ -362,12 +365,20 @@ def main() -> None:
         "--sdk-frames", type=int, default=500,
         help="of the export from brush regions, which the SDK decodes at tens of ms a frame",
     )
+    parser.add_argument(
+        "--record", metavar="MACHINE", help="keep the tables in RESULTS.md, measured on this machine"
+    )
     options = parser.parse_args()
-    print("## Converters: brush RLE codec\n")
-    print("\n".join(codec_table(options.repeats)), flush=True)
-    print(f"\n## Converters: exports, one object at {SIZE_HW[1]} x {SIZE_HW[0]}\n", flush=True)
-    print("\n".join(export_table(options.frames, options.sdk_frames)))
-    print(f"\n({versions()})")
+    lines = ["### Brush RLE codec, medians", "", *codec_table(options.repeats)]
+    print("\n".join(lines), flush=True)
+    title = f"### Exports, one object at {SIZE_HW[1]} x {SIZE_HW[0]}"
+    exports = ["", title, "", *export_table(options.frames, options.sdk_frames)]
+    print("\n".join(exports), f"\n\n({versions()})")
+    if options.record:
+        arguments = [a for a in sys.argv[1:] if a not in ("--record", options.record)]
+        command = " ".join(["python -m benchmarks.converters", *arguments])
+        figures = {"command": command, "lines": [*lines, *exports, "", f"{versions()}."]}
+        record("converters", figures, machine=options.record)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ into RESULTS.md, from the logs alone.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.run import FOLDER, RESULTS, report
+from benchmarks.report import FOLDER, record
 from sam2_model.training.demo import STAGES
 
 _WINDOW = 50
@@ -104,14 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     run = parser.parse_args().run
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results["training"] = {
-        "machine": harness.machine(),
-        "date": datetime.date.today().isoformat(),
-        "figures": throughput(run),
-    }
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    (FOLDER / "RESULTS.md").write_text(report(results))
+    record("training", throughput(run), machine=harness.machine())
     plot(run, FOLDER / "learning_curve.png")
 
 

@@ -99,8 +99,8 @@ def save_davis(
     labels: dict[str, dict[str, Any]] = {}
     for name, video in unique_folder_names(videos):
         check_videos([video])
-        target = new_folder(folder / "Annotations" / _RESOLUTION / name)
-        _save_video(target, video, report)
+        with new_folder(folder / "Annotations" / _RESOLUTION / name) as target:
+            _save_video(target, video, report)
         labels[name] = {
             str(number): track.labels[0] if len(track.labels) == 1 else list(track.labels)
             for number, track in enumerate(video.tracks, start=1)

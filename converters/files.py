@@ -1,12 +1,28 @@
-"""Writing JSON files whole or not at all."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends well, else nothing.
+
+    What was at `path` stays until then.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], document: Any) -> None:
@@ -16,18 +32,11 @@ def write_json(path: str | os.PathLike[str], document: Any) -> None:
     that a long one is never in memory as a whole. The same document gives
     the same bytes.
     """
-    path = Path(path)
-    name = f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial"
-    partial = path.with_name(name)
-    try:
-        with open(partial, "w", encoding="ascii", newline="\n") as file:
-            for chunk in _chunks(document):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, open(partial, "w", encoding="ascii", newline="\n") as file:
+        for chunk in _chunks(document):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _chunks(value: Any) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Iterable, Iterator
@@ -126,16 +128,41 @@ def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
     return stems
 
 
-def new_folder(folder: Path) -> Path:
-    """Creates it.
+@contextmanager
+def made_folder(folder: Path) -> Iterator[Path]:
+    """Creates it, where it is not there yet, with its parents.
+
+    When the block fails, those of them that it created and that are empty are
+    removed again.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        for place in missing:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
+        raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Creates it, to be filled in the block; when that fails, all of it is removed again.
 
     Raises ValueError when something is in it already: it would mix with what
     is written.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: write elsewhere, or remove it first")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    with made_folder(folder):
+        try:
+            yield folder
+        except BaseException:
+            for entry in folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            raise
 
 
 def unique_folder_names(videos: Iterable[AnnotatedVideo]) -> Iterator[tuple[str, AnnotatedVideo]]:

@@ -57,7 +57,12 @@ class Report:
         line = ", ".join(
             f"{count} {name}{'' if count == 1 else 's'}" for count, name in zip(counts, names)
         )
-        for title, entries in (("dropped", self.dropped), ("changed", self.changed)):
-            if entries:
-                line += f"; {title}: " + ", ".join(f"{n} {what}" for what, n in entries.items())
-        return line
+        return "; ".join([line, *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """What is not as it was: `["dropped: 3 masks (empty)", "changed: ..."]`."""
+        return [
+            f"{title}: " + ", ".join(f"{count} {what}" for what, count in entries.items())
+            for title, entries in (("dropped", self.dropped), ("changed", self.changed))
+            if entries
+        ]

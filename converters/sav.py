@@ -30,6 +30,7 @@ from converters.folders import (
     frame_stems,
     image_names,
     load_folder_labels,
+    made_folder,
     new_folder,
     unique_folder_names,
     video_folders,
@@ -122,18 +123,19 @@ def save_sav(
     write is there already.
     """
     folder, layout, report = Path(folder), SavLayout(layout), report or Report()
-    folder.mkdir(parents=True, exist_ok=True)
     labels: dict[str, dict[str, list[str]]] = {}
-    for name, video in unique_folder_names(videos):
-        check_videos([video])
-        report.add_video(video.info.frame_count)
-        visible = [report.visible_frames(track) for track in video.tracks]
-        if layout == SavLayout.JSON:
-            path = folder / f"{name}_manual.json"
-            save_sav_json(path, video, visible, video_id=name, split=split, report=report)
-        else:
-            _save_pngs(new_folder(folder / ANNOTATIONS_FOLDER / name), video, report)
-            labels[name] = {f"{n:03d}": list(t.labels) for n, t in enumerate(video.tracks)}
+    with made_folder(folder):
+        for name, video in unique_folder_names(videos):
+            check_videos([video])
+            report.add_video(video.info.frame_count)
+            visible = [report.visible_frames(track) for track in video.tracks]
+            if layout == SavLayout.JSON:
+                path = folder / f"{name}_manual.json"
+                save_sav_json(path, video, visible, video_id=name, split=split, report=report)
+            else:
+                with new_folder(folder / ANNOTATIONS_FOLDER / name) as target:
+                    _save_pngs(target, video, report)
+                labels[name] = {f"{n:03d}": list(t.labels) for n, t in enumerate(video.tracks)}
     if layout == SavLayout.FOLDERS:
         (folder / f"sav_{split}.txt").write_text("".join(f"{n}\n" for n in labels), "utf-8")
         write_json(folder / LABELS_FILE, {**load_folder_labels(folder / LABELS_FILE), **labels})

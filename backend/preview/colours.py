@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Iterable
@@ -38,7 +39,7 @@ def object_styles(object_ids: Iterable[ObjectId]) -> dict[ObjectId, Style]:
 
     An object's id decides its style, not its place: give all objects of the
     video, also for a picture of one, and it looks the same in every picture.
-    Integers take the palette in turn, other ids a place by their checksum; a
+    Numbers (or their text) take the palette in turn, other ids a place by their checksum; a
     place that is taken passes the object on to the next. All styles differ up
     to 14 objects (7 colours, solid then dashed); after that they repeat.
     """
@@ -53,15 +54,23 @@ def object_styles(object_ids: Iterable[ObjectId]) -> dict[ObjectId, Style]:
 
 
 def _order(object_id: ObjectId) -> tuple[bool, int, str]:
-    if isinstance(object_id, int):
-        return (False, object_id, "")
-    return (True, 0, str(object_id))
+    number = _number(object_id)
+    return (number is None, number or 0, str(object_id))
 
 
 def _preferred_place(object_id: ObjectId) -> int:
+    number = _number(object_id)
     # Not hash(): that of a str differs from run to run.
-    number = object_id - 1 if isinstance(object_id, int) else zlib.crc32(str(object_id).encode())
-    return number % len(PALETTE)
+    place = zlib.crc32(str(object_id).encode()) if number is None else number - 1
+    return place % len(PALETTE)
+
+
+def _number(object_id: ObjectId) -> int | None:
+    """Formats that know text alone, such as Label Studio's, turn object 1 into "1"."""
+    if isinstance(object_id, int):
+        return object_id
+    is_number = isinstance(object_id, str) and re.fullmatch(r"[1-9][0-9]{0,17}", object_id)
+    return int(object_id) if is_number else None
 
 
 def _free_place(taken: dict[int, int], preferred: int) -> int:

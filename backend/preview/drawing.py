@@ -111,8 +111,10 @@ class FramePainter:
         return left - room, top - room, right + room, bottom + room
 
     def _draw_header(self, picture: Image.Image, frame_index: int, prompted: bool) -> _Area:
-        seconds = self._info.frame_times_seconds[frame_index]
-        text = f"frame {frame_index} · {seconds:.2f} s" + (" · prompt" if prompted else "")
+        text = f"frame {frame_index}"
+        if self._info.fps:  # of images no one knows the time
+            text += f" · {self._info.frame_times_seconds[frame_index]:.2f} s"
+        text += " · prompt" if prompted else ""
         self._lettering.chip(picture, (0, 0), text, self._letter_size, _HEADER)
         return (0, 0, *self._lettering.size(text, self._letter_size))
 

@@ -147,7 +147,7 @@ class _Panel:
         self._line(self._area, self._shares)
         self._line(self._score, self._scores)
         self._line(self._overlap, self._curve.overlaps)
-        self._framechecked_range()
+        self._draw_ticks()
         picture = large.resize((self._width, PANEL_HEIGHT), Image.Resampling.BOX)
         self._write(picture)
         return picture
@@ -223,7 +223,7 @@ class _Panel:
                 corners = [(points[0][0], bottom), *points, (points[-1][0], bottom)]
                 self._pen.polygon(corners, fill=colour)
 
-    def _framechecked_range(self) -> None:
+    def _draw_ticks(self) -> None:
         bottom = (self._overlap.top + self._overlap.height) * _SMOOTH
         for tick in self._ticks():
             x = float(self._x(tick + 0.5)) * _SMOOTH
@@ -251,6 +251,9 @@ class _Panel:
             for value, text in ticks:
                 if abs(float(strip.y(value)) - middle) > 12 or name == "score":
                     letters.text(pen, (_LEFT - 5, float(strip.y(value))), text, 11, _FAINT, "rm")
+        if not np.isfinite(self._scores).any():
+            place = (_LEFT + 8, float(self._score.y(0.0)) - 10)
+            letters.text(pen, place, "the annotations have no scores", 11, _FAINT, "lm")
         self._write_ticks(pen)
         self._write_reasons(pen)
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from backend.preview.frame_range import checked_range
 from backend.preview.drawing import FramePainter
-from backend.preview.output import whole_file
 from backend.preview.sheet import sheet_frames
 from backend.preview.text import Lettering
+from converters.files import whole_file
 from converters.types import ObjectId, Track, VideoInfo
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def save_gif(
     shown: Collection[ObjectId] | None = None,
     lettering: Lettering | None = None,
     progress: Progress | None = None,
-) -> None:
-    """Writes a GIF that repeats for ever, with one palette for the whole of it.
+) -> int:
+    """Writes a GIF that repeats for ever, with one palette for the whole of it; how many frames.
 
     Frames are left out so that at most `max_fps` a second are shown; the others
     keep their times to a hundredth of a second. Arguments and errors otherwise
@@ -141,6 +141,7 @@ def save_gif(
         _write_gif(
             partial, pictures, painter.size_wh, palette, _ticks(times, _GIF_TICKS), last_seconds
         )
+    return len(kept)
 
 
 @contextmanager

@@ -30,11 +30,12 @@ from converters.label_studio.keyframes import (
     read_sequence,
     shown_keyframes,
 )
+from converters.label_studio.paths import named
 from converters.label_studio.polygons import outline_mask
 from converters.label_studio.regions import stored_masks
-from converters.label_studio.results import last_ls_frame
+from converters.label_studio.results import labels_of, last_ls_frame
 from converters.masks import encode_mask
-from converters.types import Box, MaskRLE, VideoInfo
+from converters.types import Box, MaskRLE, Track, VideoInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,19 @@ def read_lifespan(region: Mapping[str, Any], info: VideoInfo, framerate: float) 
         hidden=tuple(sorted(hidden)),
         drawn=dict(sorted(drawn.items())),
     )
+
+
+def region_to_track(region: Mapping[str, Any], info: VideoInfo, framerate: float) -> Track:
+    """The masks of a VideoRectangle result that are up to date and shown, as a track.
+
+    Frames that are stale have none. Scores come back as logits, to the
+    precision of the stored probability. Raises ValueError naming the region
+    for a malformed sequence or mask, or a mask of another size than the video.
+    """
+    with named(f"region {region.get('id')!r}"):
+        span = read_lifespan(region, info, framerate)
+        labels = labels_of(region, ("labels",))
+    return Track(region.get("id"), labels, span.masks, span.scores)
 
 
 def rectangle_mask(box: PercentBox, size_hw: tuple[int, int]) -> MaskRLE | None:

@@ -1,4 +1,4 @@
-"""Tracks -> Label Studio regions, and VideoRectangle regions back to tracks.
+"""Tracks -> Label Studio regions; `lifespan` reads VideoRectangle regions back.
 
 On `<Video>` a track becomes one VideoRectangle whose key frames carry the
 masks (see `keyframes` for the fields). On frames shown as images it becomes
@@ -41,13 +41,12 @@ from converters.label_studio.keyframes import (
     read_sequence,
 )
 from converters.label_studio.paths import InputError, at, named
-from converters.label_studio.results import labels_of, prompt_keyframes
+from converters.label_studio.results import prompt_keyframes
 from converters.masks import decode_mask, mask_box, mask_runs
 from converters.types import MaskRLE, ObjectId, Track, VideoInfo
 
 __all__ = [
     "editor_box",
-    "region_to_track",
     "track_to_frame_regions",
     "track_to_video_region",
 ]
@@ -115,27 +114,6 @@ def track_to_video_region(
     if scores:
         region["score"] = round(sum(scores) / len(scores), _SCORE_DECIMALS)
     return region
-
-
-def region_to_track(
-    region: Mapping[str, Any], info: VideoInfo, framerate: float
-) -> Track:
-    """The masks that a VideoRectangle result carries, as a track.
-
-    Out-of-date masks are left out: those of a key frame that was moved since
-    they were written, and those of frames on which a person has drawn a new
-    key frame. Scores come back as logits, to the precision of the stored
-    probability. Raises ValueError naming the region for a malformed sequence
-    or mask, or a mask of another size than the video.
-    """
-    with named(f"region {region.get('id')!r}"):
-        masks, scores = stored_masks(region, info, framerate)
-        for frame_index, keyframe in prompt_keyframes(region, info, framerate):
-            if not keyframe.carries_own_masks:
-                masks.pop(frame_index, None)
-                scores.pop(frame_index, None)
-        labels = labels_of(region, ("labels",))
-    return Track(region.get("id"), labels, masks, scores)
 
 
 def stored_masks(

@@ -16,7 +16,7 @@ from backend.logs import RedactingFormatter
 from backend.model import load_model
 from backend.settings import Settings
 from converters import bitmask_png, brush_rle
-from converters.label_studio.regions import region_to_track
+from converters.label_studio.lifespan import region_to_track
 from sam2_model.video import open_frame_source
 from tests.backend.conftest import FRAME_COUNT, payload
 from tests.backend.http_server import Reply

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from backend.cli import main
+from converters.tracks_json import load_tracks
 from tests.backend.conftest import FRAME_COUNT
 
 
@@ -31,6 +32,9 @@ def test_track_writes_data_sets_and_a_picture(media_root, tmp_path, capsys):
     assert len(youtube_vis["annotations"]) == 2
     with Image.open(tmp_path / "out" / "n25.sheet.png") as sheet:
         assert sheet.width > 1000
+    (video,) = load_tracks(tmp_path / "out" / "n25.tracks.json")
+    for track in video.tracks:
+        assert set(track.masks) <= set(track.scores) == set(range(3, FRAME_COUNT))
     assert "5 frames in" in capsys.readouterr().out
 
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.cli import main
+from backend.cli import _parser, main
 from backend.convert import ConvertOptions, convert
-from backend.data_set_media import find_media, media_infos
+from backend.data_set_media import find_media, locate, media_infos, save_images
 from converters.coco import save_coco
 from converters.davis import load_davis, save_davis
 from converters.formats import open_source, recognise
 from converters.frames import write_frames
+from converters.indexed_png import write_indices
 from converters.masks import decode_mask
 from converters.report import Report
 from converters.sav import load_sav, save_sav
@@ -265,6 +266,12 @@ def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, siz
         (["tracks.json", "--to", "coco", "--out", "x.json", "--images"], "neither images"),
         (["tracks.json", "--to", "label-studio", "--out", "x.json"], "needs the label config"),
         (["tracks.json", "--to", "coco", "--out", "x.json", "--media-url", "u"], "--media-url is for"),
+        (["tracks.json", "--to", "coco", "--out", "x.json", "--keyframes", "all"], "--keyframes is for"),
+        (["tracks.json", "--to", "davis", "--out", "x", "--sav-layout", "folders"], "for sav alone"),
+        (
+            ["tracks.json", "--to", "sav", "--out", "x", "--polygon-tolerance", "2"],
+            "--polygon-tolerance is for label-studio alone",
+        ),
         (["empty.json", "--to", "coco", "--out", "x.json"], "empty.json gives no video"),
         (["empty.json", "--to", "davis", "--out", "x"], "empty.json gives no video"),
         (["empty.json", "--to", "sav", "--out", "x"], "empty.json gives no video"),
@@ -284,7 +291,7 @@ def test_a_mistake_is_said_in_a_line_and_leaves_nothing(
     captured = capsys.readouterr()
     assert message in captured.err and captured.out == ""
     assert tracks.read_bytes() == before
-    assert not Path("x.json").exists() and not list(Path("x").glob("*"))
+    assert not Path("x.json").exists() and not Path("x").exists()
 
 
 @pytest.mark.parametrize("pair", ["Car", "=x"])
@@ -306,6 +313,56 @@ def test_a_video_name_cannot_reach_outside_the_media_root(tmp_path):
         convert(options, Report())
 
 
+HOSTILE_NAMES = ["../../etc/passwd", "../secret.jpg", "a/../../secret.jpg", "/etc/passwd.jpg", "a\0.jpg"]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_image_names_that_climb_out_of_the_media_root_are_refused(tmp_path, name):
+    (tmp_path / "media").mkdir()
+    write_frames(tmp_path, [(0, index_picture(0, 96, 64))], {0: "secret.jpg"})
+    names = (name, *(f"{i}.jpg" for i in range(1, 10)))
+    video = dataclasses.replace(VIDEOS[0], file_names=names)
+    with pytest.raises(ValueError, match="must lie in the image folder"):
+        locate(tmp_path / "media", video)
+    with pytest.raises(ValueError, match="must lie in the image folder"):
+        save_images(tmp_path / "media", tmp_path / "out", video, {0: "x.jpg"}, quality=95)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_links_out_of_the_media_root_are_refused(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "media"
+    names = [f"v/{i}.jpg" for i in range(10)]
+    write_frames(outside, ((i, index_picture(i, 96, 64)) for i in range(10)), dict(enumerate(names)))
+    root.mkdir()
+    (root / "v").symlink_to(outside / "v")
+    video = dataclasses.replace(VIDEOS[0], file_names=tuple(names))
+    with pytest.raises(ValueError, match="'v/0.jpg' leads out of"):
+        locate(root, video)
+    with pytest.raises(ValueError, match="'v/0.jpg' leads out of"):
+        save_images(root, tmp_path / "out", video, {0: "x.jpg"}, quality=95)
+    # The root itself may be a link.
+    (tmp_path / "link").symlink_to(outside)
+    assert locate(tmp_path / "link", video)[9] == tmp_path / "link/v/9.jpg"
+
+
+@pytest.mark.parametrize("name", ["../one", "/etc/hostname", "a\0"])
+def test_video_names_that_lead_out_of_the_media_root_are_not_found(tmp_path, name):
+    write_video(tmp_path / "one.mp4", 10, size=(96, 64))
+    (tmp_path / "media").mkdir()
+    with pytest.raises(FileNotFoundError, match="neither images"):
+        locate(tmp_path / "media", dataclasses.replace(VIDEOS[0], name=name))
+
+
+def test_an_image_that_stands_for_two_frames_is_written_twice(tmp_path):
+    write_frames(tmp_path, ((i, index_picture(i, 96, 64)) for i in (0, 1)), {0: "a.jpg", 1: "b.jpg"})
+    media = ["a.jpg", "b.jpg", "a.jpg"]
+    info = constant_rate_info(3, width=96, height=64)
+    video = annotated_video("v", info=info, tracks=[moving_track(info, [0])])
+    names = {i: f"v/{i}.jpg" for i in range(3)}
+    save_images(tmp_path, tmp_path / "out", video, names, media=media, quality=95)
+    assert [shown(tmp_path / "out" / names[i]) for i in range(3)] == [0, 1, 0]
+
+
 def test_no_label_needs_a_default(tmp_path):
     track = moving_track(INFO, [1], labels=())
     save_tracks(tmp_path / "t.json", [annotated_video(info=INFO, tracks=[track])])
@@ -316,6 +373,75 @@ def test_no_label_needs_a_default(tmp_path):
     convert(dataclasses.replace(options, out=tmp_path / "s2", selection=selection), Report())
     (video,) = load_sav(tmp_path / "s2")
     assert [t.labels for t in video.tracks] == [("thing",)]
+
+
+@pytest.mark.parametrize(
+    ("to", "options"), [("sav", []), ("sav", ["--sav-layout", "folders"]), ("davis", []), ("coco", [])]
+)
+def test_a_refused_write_leaves_no_folder_behind(tmp_path, capsys, to, options):
+    track = moving_track(INFO, [1], labels=())
+    save_tracks(tmp_path / "label.json", [annotated_video("bad", info=INFO, tracks=[track])])
+    out = tmp_path / "not/yet/there" / ("x" if to != "coco" else "x.json")
+    assert run(tmp_path / "label.json", to, out, *options) == 2
+    assert "has no label" in capsys.readouterr().err
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(("to", "options"), [("sav", ["--sav-layout", "folders"]), ("davis", [])])
+def test_a_video_that_is_refused_half_way_leaves_the_others_whole(
+    tmp_path, capsys, monkeypatch, to, options
+):
+    save_tracks(tmp_path / "in.json", VIDEOS)
+    whole = 10 if to == "davis" else 20  # PNGs of the first video: one an object in SA-V
+    written = []
+
+    def full_disk(path, indices):
+        if len(written) == whole + 5:
+            raise OSError("no space left")
+        written.append(path)
+        write_indices(path, indices)
+
+    monkeypatch.setattr(f"converters.{to}.write_indices", full_disk)
+    (tmp_path / "there").mkdir()
+    assert run(tmp_path / "in.json", to, tmp_path / "there/x", *options) == 2
+    assert "no space left" in capsys.readouterr().err
+    folders = {p.name for p in (tmp_path / "there").rglob("*") if p.is_dir()}
+    assert "one" in folders and "two" not in folders
+
+
+def test_what_was_there_before_stays_when_a_write_is_refused(tracks, tmp_path, capsys):
+    (tmp_path / "d/Annotations/Full-Resolution/one").mkdir(parents=True)
+    (tmp_path / "d/Annotations/Full-Resolution/one/00000.png").write_bytes(b"mine")
+    (tmp_path / "d/empty").mkdir()
+    assert run(tracks, "davis", tmp_path / "d") == 2
+    assert "is not empty: write elsewhere" in capsys.readouterr().err
+    assert (tmp_path / "d/Annotations/Full-Resolution/one/00000.png").read_bytes() == b"mine"
+    assert (tmp_path / "d/empty").is_dir()
+
+
+@pytest.mark.parametrize("to", ["coco", "davis"])
+def test_a_video_given_as_the_source_is_refused_for_what_it_is(tmp_path, capsys, to):
+    write_video(tmp_path / "clip.mp4", 3)
+    assert run(tmp_path / "clip.mp4", to, tmp_path / "x") == 2
+    message = capsys.readouterr().err
+    assert "clip.mp4: is a video (mp4); a data set is a JSON file (COCO, " in message
+    assert "or a folder (DAVIS, SA-V)" in message and not (tmp_path / "x").exists()
+
+
+def test_every_option_of_every_command_has_a_help_text():
+    def actions(parser):
+        for action in parser._actions:
+            yield action
+            if isinstance(action.choices, dict):
+                for inner in action.choices.values():
+                    yield from actions(inner)
+
+    without = [
+        action.option_strings or action.dest
+        for action in actions(_parser())
+        if action.help is None and not isinstance(action.choices, dict)
+    ]
+    assert without == []
 
 
 def test_progress_counts_the_masks(tracks, tmp_path):
@@ -402,6 +528,94 @@ def test_predictions_are_read_when_asked_and_else_named(tmp_path):
     ]
     with pytest.raises(ValueError, match="sources="):
         convert(dataclasses.replace(back, results=("notes",)), Report())
+
+
+def test_keyframes_of_tasks_are_thinned_or_all_as_asked(tracks, tmp_path):
+    (tmp_path / "config.xml").write_text(CONFIG)
+    options = ["--label-config", tmp_path / "config.xml", "--media-url", "{name}.mp4", "--quiet"]
+    counts = {}
+    for name, more in {
+        "thin": [],
+        "exact": ["--keyframe-min-iou", 1],
+        "all": ["--keyframes", "all"],
+    }.items():
+        assert run(tracks, "label-studio", tmp_path / f"{name}.json", *options, *more) == 0
+        (first, _) = json.loads((tmp_path / f"{name}.json").read_text())
+        counts[name] = len(first["predictions"][0]["result"][0]["value"]["sequence"])
+    assert counts["thin"] < counts["exact"] <= counts["all"] == 7
+    assert run(tracks, "label-studio", tmp_path / "x.json", *options, "--keyframe-min-iou", 2) == 2
+
+
+def test_masks_on_images_go_to_the_control_that_is_asked_for(tracks, tmp_path, capsys):
+    (tmp_path / "config.xml").write_text(
+        """<View><Image name="i" valueList="$images"/>
+        <BrushLabels name="b" toName="i"><Label value="Car"/><Label value="Dog"/></BrushLabels>
+        <PolygonLabels name="p" toName="i"><Label value="Car"/><Label value="Dog"/></PolygonLabels></View>"""
+    )
+    options = ["--label-config", tmp_path / "config.xml", "--media-url", "{file_name}", "--quiet"]
+    options += ["--image-control"]
+    points = {}
+    for tolerance in (0, 1, 3):
+        out = tmp_path / f"{tolerance}.json"
+        more = ["p", "--polygon-tolerance", tolerance]
+        assert run(tracks, "label-studio", out, *options, *more) == 0
+        results = json.loads(out.read_text())[0]["predictions"][0]["result"]
+        assert {result["type"] for result in results} == {"polygonlabels"}
+        points[tolerance] = sum(len(result["value"]["points"]) for result in results)
+    assert points[0] > points[1] > points[3]
+    assert run(tracks, "label-studio", tmp_path / "x.json", *options, "q") == 2
+    assert "'q'" in capsys.readouterr().err and not (tmp_path / "x.json").exists()
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    """An export of two tasks: one with all kinds of results, one with predictions alone."""
+    save_tracks(tmp_path / "t.json", VIDEOS)
+    tasks = tmp_path / "tasks.json"
+    options = ConvertOptions(
+        tmp_path / "t.json", "label-studio", tasks, label_config=CONFIG, media_url="{name}.mp4"
+    )
+    convert(options, Report())
+    first, second = json.loads(tasks.read_text())
+    car, dog = first["predictions"][0]["result"]
+    first |= {"id": 1, "annotations": [{"id": 1, "result": [car, dog]}]}
+    first |= {"drafts": [{"id": 2, "result": [dog]}]}
+    first["predictions"][0]["result"] = [car]
+    tasks.write_text(json.dumps([first, second | {"id": 2}]))
+    (tmp_path / "config.xml").write_text(CONFIG)
+    return tasks
+
+
+@pytest.mark.parametrize(
+    ("results", "labels", "dropped"),
+    [
+        (None, [["Car", "Dog"]], "1 tasks (it has no annotations, but predictions)"),
+        ("annotations", [["Car", "Dog"]], "1 tasks (it has no annotations, but predictions)"),
+        ("drafts", [["Dog"]], "1 tasks (it has no drafts, but predictions)"),
+        ("predictions", [["Car"], ["Car", "Dog"]], None),
+        ("annotations,predictions", [["Car", "Dog"], ["Car", "Dog"]], None),
+        ("drafts,predictions", [["Dog"], ["Car", "Dog"]], None),
+        ("predictions,annotations", [["Car"], ["Car", "Dog"]], None),
+    ],
+)
+def test_the_first_kind_of_results_that_a_task_has_is_converted(
+    kinds, tmp_path, capsys, results, labels, dropped
+):
+    options = ["--label-config", tmp_path / "config.xml"]
+    options += [] if results is None else ["--results", results]
+    assert run(kinds, "tracks", tmp_path / "back.json", *options) == 0
+    videos = list(load_tracks(tmp_path / "back.json"))
+    assert [[label for t in video.tracks for label in t.labels] for video in videos] == labels
+    said = capsys.readouterr().out
+    assert (f"dropped: {dropped}" in said) if dropped else ("dropped" not in said)
+
+
+@pytest.mark.parametrize("results", ["", "notes", "annotations,", "Annotations", "annotations drafts"])
+def test_kinds_of_results_that_are_none_are_refused(kinds, tmp_path, capsys, results):
+    with pytest.raises(SystemExit) as stopped:
+        run(kinds, "tracks", tmp_path / "back.json", "--results", results)
+    assert stopped.value.code == 2
+    assert "must be of annotations, drafts, predictions" in capsys.readouterr().err
 
 
 def test_label_studio_tasks_can_name_an_image_a_frame(tmp_path):

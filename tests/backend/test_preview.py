@@ -1,5 +1,7 @@
 """Contact sheets and drawn frames: masks, captions and prompts are where they belong."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -171,6 +173,15 @@ def test_an_object_of_one_pixel_is_ringed():
         drawn = np.asarray(FramePainter([track], info, (300, 300)).paint(ground, 0))
         columns = np.flatnonzero((drawn[200] != 9).any(axis=1))
         assert abs(columns[0] - (100 - reach)) <= 3 and abs(columns[-1] - (99 + reach)) <= 3
+
+
+@pytest.mark.parametrize(("fps", "text"), [(25.0, "frame 3 · 0.12 s"), (0.0, "frame 3")])
+def test_the_time_of_a_frame_is_told_where_it_is_known(fps, text):
+    info = dataclasses.replace(constant_rate_info(5), fps=fps)
+    lettering, chips = Lettering(), []
+    lettering.chip = lambda picture, xy, text, size, colour: chips.append(text)
+    FramePainter([], info, (64, 48), lettering=lettering).paint(np.zeros((48, 64, 3), np.uint8), 3)
+    assert chips == [text]
 
 
 def test_captions_lie_inside_the_picture_and_on_no_other_caption():

@@ -85,3 +85,11 @@ def test_text_ids_have_colours_that_do_not_depend_on_the_process():
 
     for name in ("aB3kf9sX2_", "car"):
         assert object_styles([name])[name].colour == PALETTE[zlib.crc32(name.encode()) % 7]
+
+
+def test_an_object_keeps_its_colour_in_formats_that_make_its_number_a_text():
+    numbers = object_styles([1, 2, 30])
+    texts = object_styles(["1", "2", "30"])
+    assert [numbers[n] for n in (1, 2, 30)] == [texts[n] for n in ("1", "2", "30")]
+    both = object_styles([1, "1", "01", "-1", "１", "9" * 5000])
+    assert len(set(both.values())) == 6

@@ -227,6 +227,34 @@ def test_predictions_are_drawn_when_asked_and_else_named(annotated, video_file, 
     assert "2 objects with 14 masks in all" in capsys.readouterr().out
 
 
+def test_the_frames_that_a_gif_shows_are_counted(preview, tmp_path, capsys):
+    assert preview(out="a.gif") == 0
+    with Image.open(tmp_path / "a.gif") as picture:
+        shown = picture.n_frames
+    assert 1 < shown < FRAME_COUNT
+    assert f"a.gif: {shown} frames, 2 objects" in capsys.readouterr().out
+
+
+def test_masks_that_an_edit_made_out_of_date_are_said_to_be_drawn_as_boxes(
+    annotated, video_file, tmp_path, capsys
+):
+    config = """<View><Video name="v" value="$video" framerate="25"/><VideoRectangle name="b" toName="v"/>
+        <Labels name="l" toName="v"><Label value="Car"/><Label value="Bike"/></Labels></View>"""
+    (task,) = to_tasks([annotated], label_config=config, media_urls=lambda video: "/x/n25.mp4")
+    results = task["predictions"][0]["result"]
+    last = results[0]["value"]["sequence"][-1]
+    last["x"] += 5
+    export = [{"data": task["data"], "id": 1, "annotations": [{"id": 1, "result": results}]}]
+    (tmp_path / "export.json").write_text(json.dumps(export))
+    command = ["preview", str(tmp_path / "export.json"), "--video", str(video_file)]
+    assert main([*command, "--out", str(tmp_path / "out.png")]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "2 objects with 14 masks in all" in first
+    assert second == "changed: 7 masks missing or out of date, written as their box"
+    assert main([*command, "--out", str(tmp_path / "out.png"), "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize("save", [save_coco, save_youtube_vis])
 def test_files_that_our_writers_write_are_drawn(annotated, video_file, tmp_path, save):
     pytest.importorskip("converters.formats")

@@ -125,3 +125,14 @@ def test_stretches_as_text_name_their_first_and_last_frame():
         "Car · a: frame 3: absent",
         "Car · a: frames 7 to 9: low score, area jump",
     ]
+
+
+def test_a_track_without_scores_is_said_to_have_none():
+    info = constant_rate_info()
+    track = still(10)
+    bare = Track(track.object_id, track.labels, track.masks)
+    score_strip = slice(138, 166)
+    with_scores, without = (np.asarray(plot_tracks([t], info)) for t in (track, bare))
+    dark = [(picture[score_strip, LEFT + 4 : 300] < 160).any(axis=(0, 2)) for picture in (with_scores, without)]
+    assert dark[1].sum() > 60  # letters over a length, where else a dashed line is all
+    assert (with_scores[score_strip] != without[score_strip]).any()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from backend.cli import main
+from backend.training_commands import _register
 from converters.coco import save_coco
 from converters.label_studio.tasks import to_tasks
 from converters.masks import encode_mask
@@ -160,3 +161,13 @@ def test_mistakes_are_told_before_any_work(data, capsys, arguments, message):
 def test_a_data_set_that_is_not_there_is_named(data, capsys):
     assert main(["evaluate", str(data / "none.json")]) == 2
     assert "none.json" in capsys.readouterr().err
+
+
+def test_weights_become_known_by_name_whole_or_not_at_all(tmp_path):
+    weights, target = tmp_path / "w.safetensors", tmp_path / "cache/finetuned/mine.safetensors"
+    weights.write_bytes(b"first")
+    _register(weights, target)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError):
+        _register(weights, target)
+    assert target.read_bytes() == b"first" and list(target.parent.iterdir()) == [target]

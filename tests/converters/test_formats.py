@@ -81,6 +81,33 @@ def test_what_is_none_of_them_is_said(tmp_path, text, message):
         recognise(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"\0\0\0\x20ftypisom\0\0", "a video (mp4)"),
+        (b"\x1aE\xdf\xa3\x01", "a video (Matroska or WebM)"),
+        (b"RIFF\0\0\0\0AVI LIST", "a video (AVI)"),
+        (b"\x89PNG\r\n\x1a\n", "an image (PNG)"),
+        (b"\xff\xd8\xff\xe0", "an image (JPEG)"),
+        (b"GIF89a", "an image (GIF)"),
+        (b"PK\x03\x04", "a zip archive: unpack it first"),
+        (b"\x1f\x8b\x08", "compressed (gzip): unpack it first"),
+        ('{"images": []}'.encode("utf-16"), "text in UTF-16: write it as UTF-8"),
+        (b"<View></View>", "XML or HTML"),
+        (b"\x01\x02\x00\x03", "a binary file of an unknown kind"),
+    ],
+)
+def test_a_file_that_is_no_data_set_at_first_sight_is_named_for_what_it_is(
+    tmp_path, content, kind
+):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError) as refused:
+        recognise(tmp_path / "x.json")
+    assert str(refused.value).startswith(f"{tmp_path}/x.json: is {kind}; a data set is a JSON file")
+
+
 def test_results_are_no_data_set(tmp_path):
     save_youtube_vis_results(tmp_path / "r.json", VIDEOS)
     with pytest.raises(ValueError, match="YouTube-VIS results, which name no videos"):

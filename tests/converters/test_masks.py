@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
-from tests.converters.cases import ADVERSARIAL_MASKS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as np_st
 from pycocotools import mask as coco_mask
+from scipy import ndimage
 
 from converters.masks import (
+    components,
     decode_mask,
     encode_mask,
     mask_area,
@@ -12,6 +16,7 @@ from converters.masks import (
     mask_runs,
 )
 from converters.types import Box, MaskRLE
+from tests.converters.cases import ADVERSARIAL_MASKS
 
 every_mask = pytest.mark.parametrize(
     "mask", ADVERSARIAL_MASKS.values(), ids=ADVERSARIAL_MASKS.keys()
@@ -144,3 +149,76 @@ def test_random_counts_raise_or_decode_to_a_whole_mask():
         except ValueError:
             continue
         assert mask.shape == (4, 5)
+
+
+# --- components --------------------------------------------------------------
+
+
+def labelled_by_scipy(mask, connectivity):
+    structure = np.ones((3, 3)) if connectivity == 8 else None
+    numbers, count = ndimage.label(mask, structure)
+    return [numbers == number for number in range(1, count + 1)]
+
+
+def assert_components_are_scipys(mask, connectivity):
+    found = components(encode_mask(mask), connectivity=connectivity)
+    expected = labelled_by_scipy(mask, connectivity)
+    assert {c.mask for c in found} == {encode_mask(part) for part in expected}
+    assert len(found) == len(expected)
+    assert [c.area for c in found] == sorted((mask_area(c.mask) for c in found), reverse=True)
+    assert components(mask, connectivity=connectivity) == found
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@every_mask
+def test_components_are_those_of_scipy(mask, connectivity):
+    assert_components_are_scipys(mask, connectivity)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    np_st.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.sampled_from([4, 8])
+)
+def test_components_of_any_mask_are_those_of_scipy(mask, connectivity):
+    assert_components_are_scipys(mask, connectivity)
+
+
+def test_a_spiral_is_one_component():
+    """The longest way from one end of a component to the other."""
+    mask = np.zeros((101, 101), bool)
+    for ring in range(0, 50, 2):
+        mask[ring, max(ring - 2, 0) : 101 - ring] = True
+        mask[ring : 101 - ring, 100 - ring] = True
+        mask[100 - ring, ring : 101 - ring] = True
+        mask[ring + 2 : 101 - ring, ring] = True
+    assert labelled_by_scipy(mask, 4)[1:] == []
+    assert [c.area for c in components(mask, connectivity=4)] == [mask.sum()]
+
+
+def test_pixels_that_touch_at_a_corner_are_connected_by_8_alone():
+    mask = np.eye(5, dtype=bool)
+    assert [c.area for c in components(mask)] == [5]
+    assert [c.area for c in components(mask, connectivity=4)] == [1] * 5
+    # From the left; the end of a column does not touch the next one's top.
+    assert [mask_box(c.mask).x_min for c in components(mask, connectivity=4)] == [0, 1, 2, 3, 4]
+    apart = np.array([[False, False, True], [False, False, False], [False, True, False]])
+    assert len(components(apart)) == 2
+
+
+def test_a_run_in_two_pieces_is_one_component():
+    counts = coco_mask.frPyObjects({"size": [8, 1], "counts": [1, 2, 0, 3, 2]}, 8, 1)["counts"]
+    (found,) = components(MaskRLE(8, 1, counts.decode()), connectivity=4)
+    assert found.area == 5 and found.mask == encode_mask(decode_mask(found.mask))
+
+
+@pytest.mark.parametrize(
+    ("mask", "options", "message"),
+    [
+        (np.ones((2, 2), bool), {"connectivity": 6}, "connectivity=6 must be 4 or 8"),
+        (np.ones((2, 2), np.uint8), {}, "dtype uint8, must be bool"),
+        (MaskRLE(2, 2, "9"), {}, "cover 9 pixels"),
+    ],
+)
+def test_components_of_what_is_no_mask_are_refused(mask, options, message):
+    with pytest.raises(ValueError, match=message):
+        components(mask, **options)

@@ -12,9 +12,9 @@ from converters import bitmask_png, brush_rle
 from converters.geometry import box_iou, index_to_ls_frame, indices_of_ls_frames
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.keyframes import read_keyframe
+from converters.label_studio.lifespan import read_lifespan, region_to_track
 from converters.label_studio.regions import (
     editor_box,
-    region_to_track,
     track_to_frame_regions,
     track_to_video_region,
 )
@@ -369,13 +369,32 @@ def test_moving_an_answered_key_frame_drops_the_masks_that_rode_on_it():
     assert 0 not in region_to_track(edited, INFO, 25).masks
 
 
-def test_toggling_the_lifespan_changes_no_prompt_and_no_mask():
+def test_toggling_the_lifespan_changes_no_prompt_and_hides_masks_without_losing_them():
     track = moving_track(INFO, range(40), object_id="drawn")
     region = to_region(track, source_region=drawn((1, 10)))
-    for keyframe in sequence_of(region):
+    toggled = copy.deepcopy(region)
+    for keyframe in sequence_of(toggled):
         keyframe["enabled"] = not keyframe["enabled"]
-    assert prompt_frames(region) == [0]
-    assert region_to_track(region, INFO, 25).masks == track.masks
+    assert prompt_frames(toggled) == [0]
+    shown = [i for i in range(40) if editor_box(sequence_of(toggled), i + 1) is not None]
+    assert 0 < len(shown) < 40
+    assert region_to_track(toggled, INFO, 25).masks == {i: track.masks[i] for i in shown}
+    for keyframe in sequence_of(toggled):
+        keyframe["enabled"] = not keyframe["enabled"]
+    assert region_to_track(toggled, INFO, 25).masks == track.masks
+
+
+def test_frames_beside_a_moved_key_frame_are_left_out_as_an_export_leaves_them_out():
+    track = moving_track(INFO, range(40), object_id="drawn")
+    region = to_region(track, source_region=drawn((1, 10)))
+    frames = frames_of(region)
+    middle = frames[len(frames) // 2]
+    moved = next(k for k in sequence_of(region) if k["frame"] == middle)
+    edited = edit(region, middle, x=moved["x"] + 5)
+    span = read_lifespan(edited, INFO, 25)
+    before, after = frames[len(frames) // 2 - 1], frames[len(frames) // 2 + 1]
+    assert span.stale == tuple(range(before, after - 1))
+    assert region_to_track(edited, INFO, 25).masks == span.masks
 
 
 # --- what is refused ---------------------------------------------------------

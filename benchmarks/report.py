@@ -1,0 +1,161 @@
+"""Figures kept in results.json, and RESULTS.md written from them. Needs no torch."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+_RESULTS = FOLDER / "results.json"
+
+
+def recorded() -> dict:
+    """section -> {machine, date, figures}"""
+    return json.loads(_RESULTS.read_text()) if _RESULTS.exists() else {}
+
+
+def record(section: str, figures: object, *, machine: str) -> None:
+    """Puts a section's figures in the place of its last ones, in both files."""
+    results = recorded()
+    today = datetime.date.today().isoformat()
+    results[section] = {"machine": machine, "date": today, "figures": figures}
+    _RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    (FOLDER / "RESULTS.md").write_text(report(results))
+
+
+def report(results: dict) -> str:
+    """RESULTS.md from the figures."""
+    lines = [
+        "# Measured",
+        "",
+        "Written by `make bench` (`python -m benchmarks.run [section ...]`); ratios are taken",
+        "side by side in one run, with the same weights, frames and prompts. SAM 2.1 tiny,",
+        "1024 px, 1280x720 frames, unless a line says otherwise.",
+    ]
+    for name, write in (
+        ("speed", _report_speed),
+        ("bfloat16", _report_bfloat16),
+        ("correction", _report_correction),
+        ("image", _report_image),
+        ("memory", _report_memory),
+        ("growth", _report_growth),
+        ("training", _report_training),
+        ("converters", _report_converters),
+    ):
+        if name in results:
+            section = results[name]
+            lines += ["", *write(section["figures"]), ""]
+            lines.append(f"({section['date']}; {section['machine']})")
+    return "\n".join(lines) + "\n"
+
+
+def _report_speed(figures: dict) -> list[str]:
+    lines = [
+        "## Video, seconds a frame once the memory bank is full",
+        "",
+        "| objects | Meta's `sam2` 1.1.0, float32 | ours, float32 | ours, default |",
+        "|---|---|---|---|",
+    ]
+    for objects in (1, 8):
+        theirs = figures[f"reference {objects}"]["seconds"]
+        cells = []
+        for which in ("ours_float32", "ours"):
+            answer = figures[f"{which} {objects}"]
+            dtype = answer["dtype"].removeprefix("torch.")
+            cells.append(f"{answer['seconds']:.2f} ({theirs / answer['seconds']:.2f}x, {dtype})")
+        lines.append(f"| {objects} | {theirs:.2f} | {cells[0]} | {cells[1]} |")
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in figures["parts"].items())
+    return [*lines, "", f"Where ours goes, one object, float32, seconds: {parts}."]
+
+
+def _report_bfloat16(figures: dict) -> list[str]:
+    return [
+        "## bfloat16 beside float32, the embedded model",
+        "",
+        f"IoU of the masks: mean {figures['mean']:.4f}, least {figures['least']:.4f}, over "
+        f"{figures['masks']} masks.",
+    ]
+
+
+def _report_correction(figures: dict) -> list[str]:
+    lines = [
+        "## A correction click, then propagation again",
+        "",
+        "| encoder features | first pass, s | second pass, s | ratio |",
+        "|---|---|---|---|",
+    ]
+    for label, times in figures.items():
+        ratio = times["first"] / times["second"]
+        lines.append(f"| {label} | {times['first']:.1f} | {times['second']:.1f} | {ratio:.2f} |")
+    return lines
+
+
+def _report_image(figures: dict) -> list[str]:
+    share = figures["second"] / figures["first"]
+    return [
+        "## Image prediction",
+        "",
+        f"First click (encoding included) {figures['first']:.2f} s, second click "
+        f"{figures['second'] * 1000:.0f} ms: {share:.1%} of the first.",
+    ]
+
+
+def _report_memory(figures: dict) -> list[str]:
+    lines = [
+        "## Peak memory over a video's length (embedded model, 640x360, 2 objects)",
+        "",
+        "Cache budgets small enough (16 MiB of features, 2 MiB of history) that both videos",
+        "fill them.",
+        "",
+        "| frames | before opening, MiB | peak, MiB |",
+        "|---|---|---|",
+    ]
+    for answer in figures.values():
+        lines.append(f"| {answer['frames']} | {answer['before']:.0f} | {answer['peak']:.0f} |")
+    peaks = [answer["peak"] for answer in figures.values()]
+    return [*lines, "", f"Difference: {peaks[-1] - peaks[0]:.0f} MiB."]
+
+
+def _report_growth(figures: dict) -> list[str]:
+    lines = [
+        "## How the cost grows, seconds a frame",
+        "",
+        "Objects at 512 px, frame number at 256 px, the rest at 1024 px. Plot: `growth.png`.",
+        "",
+        "| what grows | |",
+        "|---|---|",
+    ]
+    for axis, answers in figures.items():
+        cells = ", ".join(f"{a['value']}: {a['seconds']:.2f}" for a in answers)
+        lines.append(f"| {axis} | {cells} |")
+    return lines
+
+
+def _report_training(figures: list[dict]) -> list[str]:
+    lines = [
+        "## Training the embedded model",
+        "",
+        "By `python -m benchmarks.training RUN`, from the run's logs; other work shared the",
+        "machine. Learning curve: `learning_curve.png`.",
+        "",
+        "| stage | image size | steps | frames a step | seconds a step | frames a second | hours |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage in figures:
+        lines.append(
+            f"| {stage['stage']} | {stage['image_size']} | {stage['steps']} "
+            f"| {stage['frames_a_step']} | {stage['seconds_a_step']:.2f} "
+            f"| {stage['frames_a_second']:.1f} | {stage['hours']:.2f} |"
+        )
+    return lines
+
+
+def _report_converters(figures: dict) -> list[str]:
+    return [
+        "## Converters",
+        "",
+        f"By `{figures['command']}`; other work shared the machine.",
+        "",
+        *figures["lines"],
+    ]
