@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Callable, Mapping, TypeVar
@@ -174,16 +175,23 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from variables; one that is empty or missing leaves the default.
 
+        `SAM2_SETTINGS` may name a TOML file with the same names; the environment's
+        own variables go before it.
+
         Args:
             environment: default the process's own.
 
         Raises:
-            ValueError: a value that breaks its rule; names the variable or field.
+            ValueError: a value that breaks its rule; names the variable or field. A
+                file that is none, or with a name that is no setting.
+            OSError: the file cannot be read.
         """
         environment = os.environ if environment is None else environment
+        file = environment.get(_FILE_VARIABLE, "").strip()
+        filed = _read_file(Path(file).expanduser()) if file else {}
         given: dict[str, Any] = {}
         for variable, (name, read) in _VARIABLES.items():
-            text = environment.get(variable, "").strip()
+            text = environment.get(variable, "").strip() or filed.get(variable, "")
             if text:
                 try:
                     given[name] = read(text)
@@ -267,6 +275,27 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_BITMASK_REGIONS": ("max_bitmask_regions", _whole),
 }
 """Variable -> field, and how its text is read."""
+
+
+_FILE_VARIABLE = "SAM2_SETTINGS"
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    """A TOML file of settings, as the environment would have them."""
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{_FILE_VARIABLE}={str(path)!r} must be a TOML file: {error}") from None
+    texts = {}
+    for name, value in values.items():
+        if name not in _VARIABLES:
+            raise ValueError(f"{path}: {name!r} is no setting")
+        items = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in items):
+            raise ValueError(f"{path}: {name} must be text, a number, or a list of texts")
+        separator = os.pathsep if name == "SAM2_MEDIA_ROOTS" else ","
+        texts[name] = separator.join(str(item).strip() for item in items)
+    return texts
 
 
 def _check_name(name: str, value: str) -> None:

@@ -74,3 +74,32 @@ def test_a_secret_is_never_shown():
 def test_the_model_version_tells_model_and_checkpoint():
     assert Settings().model_version == "sam2:demo"
     assert Settings(checkpoint="/x/mine.pt").model_version == "sam2:demo:mine.pt"
+
+
+def test_a_file_fills_in_what_the_environment_leaves_open(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        'SAM2_MODEL = "sam2.1_hiera_tiny"\nSAM2_MAX_OBJECTS = 3\n'
+        'SAM2_ALLOW_PRIVATE_MEDIA_HOSTS = ["one", "two:80"]\n'
+        'SAM2_MEDIA_ROOTS = ["/a", "/b"]\n'
+    )
+    settings = Settings.from_environment({"SAM2_SETTINGS": str(file), "SAM2_MODEL": "demo"})
+    assert settings.model == "demo" and settings.max_objects == 3
+    assert settings.allow_private_media_hosts == ("one", "two:80")
+    assert settings.media_roots == (Path("/a"), Path("/b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SAM2_MODLE = 'demo'", "'SAM2_MODLE' is no setting"),
+        ("SAM2_MODEL = true", "SAM2_MODEL must be text"),
+        ("SAM2_MAX_OBJECTS = 'many'", "SAM2_MAX_OBJECTS='many' must be a whole number"),
+        ("= 1", "must be a TOML file"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, text, message):
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Settings.from_environment({"SAM2_SETTINGS": str(file)})
