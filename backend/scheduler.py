@@ -43,7 +43,15 @@ class DeviceScheduler:
         ticket = (int(priority), next(self._tickets))
         with self._condition:
             heapq.heappush(self._waiting, ticket)
-            self._condition.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
+            try:
+                self._condition.wait_for(
+                    lambda: not self._is_taken and self._waiting[0] == ticket
+                )
+            except BaseException:  # an interrupt: the others must not wait for this one
+                self._waiting.remove(ticket)
+                heapq.heapify(self._waiting)
+                self._condition.notify_all()
+                raise
             heapq.heappop(self._waiting)
             self._is_taken = True
         try:
