@@ -7,7 +7,10 @@ import enum
 import heapq
 import itertools
 import threading
-from typing import Callable, ContextManager, Iterator, TypeVar
+from typing import Callable, ContextManager, Hashable, Iterator, TypeVar
+
+_LOOK_SECONDS = 0.5
+"""How often those who wait look whether they have become urgent."""
 
 _Item = TypeVar("_Item")
 
@@ -66,6 +69,30 @@ class DeviceScheduler:
         """How many wait for a turn."""
         with self._condition:
             return len(self._waiting)
+
+
+class OneAtATime:
+    """Equal work one after the other, so that the second finds what the first has kept."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._busy: set[Hashable] = set()
+
+    @contextlib.contextmanager
+    def doing(self, key: Hashable, is_urgent: Callable[[], bool]) -> Iterator[None]:
+        """Wait while others do the same; not when `is_urgent`, which may change meanwhile."""
+        with self._condition:
+            while key in self._busy and not is_urgent():
+                self._condition.wait(_LOOK_SECONDS)
+            is_first = key not in self._busy
+            self._busy.add(key)
+        try:
+            yield
+        finally:
+            if is_first:
+                with self._condition:
+                    self._busy.discard(key)
+                    self._condition.notify_all()
 
 
 _END = object()

@@ -18,7 +18,7 @@ from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService, ModelState, load_model
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
-from backend.scheduler import Priority
+from backend.scheduler import OneAtATime, Priority
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class TrackingService:
             max_queued_per_project=settings.max_queued_per_project,
             posts_unanswered=self.can_post,
         )
+        self.equal_work = OneAtATime()
         self._client: LabelStudioClient | None = None
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -341,22 +342,30 @@ class TrackWork:
         self._stored: StoredResult | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
+        key = self._propagation.fetch_media()
+
+        def is_urgent() -> bool:  # a person is to see frames as they come
+            return handle.priority is Priority.INTERACTIVE or handle.is_cancelled()
+
+        with self._service.equal_work.doing(key, is_urgent):
+            return self._run(key, handle)
+
+    def _run(self, key: str, handle: JobHandle) -> Outcome:
         service, propagation = self._service, self._propagation
-        key = propagation.fetch_media()
         self._stored = service.store.result(key)
-        if self._stored is None:
-            propagation.run(
-                service.model,
-                priority=lambda: handle.priority,
-                is_cancelled=handle.is_cancelled,
-                progress=handle.report,
-            )
-            if handle.is_cancelled() or not propagation.has_tracked:
-                return Outcome()
-            handle.tell()  # a person need not wait until it is all written
-            self._save(key)
-        else:
+        if self._stored is not None:
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
+            return Outcome(key, self.prediction())
+        propagation.run(
+            service.model,
+            priority=lambda: handle.priority,
+            is_cancelled=handle.is_cancelled,
+            progress=handle.report,
+        )
+        if handle.is_cancelled() or not propagation.has_tracked:
+            return Outcome()
+        handle.tell()  # a person need not wait until it is all written
+        self._save(key)
         return Outcome(key, self.prediction())
 
     def _save(self, key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -22,6 +23,8 @@ from backend.jobs.types import (
     StoredResult,
 )
 from backend.scheduler import Priority
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = """
 -- Large values come last: SQLite reads through them to what lies behind.
@@ -81,22 +84,15 @@ class JobStore:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened, ValueError when
-        another version made it."""
+        """Raises OSError or sqlite3.Error when the file cannot be opened."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._lock = threading.Lock()
+        _put_aside_other_version(path)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            self._connection.close()
-            raise ValueError(
-                f"{path} is of version {version}, must be {_VERSION}: move it away, or set "
-                "SAM2_DATA_FOLDER to another folder"
-            )
         self._connection.executescript(_SCHEMA)
         self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -515,6 +511,20 @@ class JobStore:
 
 
 _UNFINISHED_SQL = "({})".format(", ".join(f"'{state}'" for state in _UNFINISHED))
+
+
+def _put_aside_other_version(path: Path) -> None:
+    """Nobody may want its jobs any more, but that is for people to say."""
+    if not path.exists():
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+        version = old.execute("PRAGMA user_version").fetchone()[0]
+        if version == _VERSION or not old.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    kept = path.with_name(f"{path.name}.version-{version}")
+    path.rename(kept)
+    logger.warning("%s is of another version: it is kept as %s, without being used", path, kept)
 
 
 def _text(text: str | None) -> str | None:

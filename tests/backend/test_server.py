@@ -54,6 +54,7 @@ def test_a_server_of_its_own_answers_health_while_it_tracks(kind, checkpoint, me
     environment = os.environ | {
         "SAM2_CHECKPOINT": str(checkpoint),
         "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
+        "SAM2_DATA_FOLDER": str(tmp_path / "service"),
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
     }
     with open(tmp_path / "log", "wb") as log:
