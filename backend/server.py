@@ -65,7 +65,7 @@ class Server(BaseApplication):
         self._app = create_app(self._settings)
         return self._app
 
-    def _stop_service(self, *_: Any) -> None:
+    def _stop_service(self, arbiter: Any, worker: Any) -> None:
         """In the worker, at its end: running jobs are put back, to begin again next time."""
         if self._app is not None:
             self._app.extensions["sam2"].stop()

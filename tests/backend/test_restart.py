@@ -12,13 +12,11 @@ import threading
 import pytest
 
 from tests.backend.calls import box, keyframe, saved, wait_until
-from tests.backend.conftest import SIZE, picture
+from tests.backend.conftest import FRAME_COUNT
 from tests.backend.http_server import Reply
 from tests.backend.label_studio_site import KEY, status
 from tests.backend.test_server import ask, wait_until_ready
-from tests.video_files import write_video
 
-FRAMES = 24
 STARTING_SECONDS = 180
 
 
@@ -29,7 +27,7 @@ class RealServer:
         self.folder, self.environment = folder, environment
         self.process = None
 
-    def start(self):
+    def start(self, *, until_ready=True):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -40,7 +38,8 @@ class RealServer:
                 env=os.environ | self.environment, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        wait_until_ready(self.url, self.process)
+        if until_ready:
+            wait_until_ready(self.url, self.process, STARTING_SECONDS)
 
     def kill(self):
         """Arbiter and worker, without a word."""
@@ -59,10 +58,7 @@ class RealServer:
 
 
 @pytest.fixture
-def server(tmp_path, checkpoint, studio):
-    video = tmp_path / "media" / "long.mp4"
-    video.parent.mkdir()
-    write_video(video, FRAMES, size=SIZE, pictures=[picture(index) for index in range(FRAMES)])
+def server(tmp_path, checkpoint, studio, media_root):
     started = RealServer(
         tmp_path,
         {
@@ -70,7 +66,7 @@ def server(tmp_path, checkpoint, studio):
             "SAM2_DEVICE": "cpu",
             "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
             "SAM2_DATA_FOLDER": str(tmp_path / "service"),
-            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(video.parent),
+            "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
             "LABEL_STUDIO_URL": studio.url,
             "LABEL_STUDIO_API_KEY": KEY,
         },
@@ -82,10 +78,7 @@ def server(tmp_path, checkpoint, studio):
             started.kill()
 
 
-BODY = saved(
-    box("a", keyframe(1, x=25, y=25, width=30, height=30)),
-    data={"video": "/data/local-files/?d=long.mp4"},
-)
+BODY = saved(box("a", keyframe(1, x=25, y=25, width=30, height=30)))
 
 
 def test_a_killed_server_finishes_what_was_asked_and_posts_it_once(server, studio):
@@ -111,19 +104,19 @@ def test_a_killed_server_finishes_what_was_asked_and_posts_it_once(server, studi
         assert server.rows("SELECT id, state, attempts FROM jobs") == [(job_id, "done", 2)]
         assert not studio.predictions
 
-        server.start()
+        server.start(until_ready=False)
         assert studio.arrived.acquire(timeout=STARTING_SECONDS)
         server.kill()  # before it learns that it has arrived
     finally:
         released.set()
 
-    server.start()
+    server.start(until_ready=False)
     wait_until(lambda: server.rows("SELECT state FROM posts") == [("posted",)], STARTING_SECONDS)
     assert studio.attempts == 2
     (prediction,) = studio.predictions
     (region,) = prediction["result"]
     frames = {item["frame"] for item in region["value"]["sequence"]}
-    assert prediction["task"] == 1 and min(frames) == 1 and max(frames) == FRAMES
+    assert prediction["task"] == 1 and min(frames) == 1 and max(frames) == FRAME_COUNT
     assert server.terminate() == 0
 
 
@@ -134,5 +127,5 @@ def test_a_stopped_server_puts_its_jobs_back(server, studio):
     assert server.terminate() == 0
     ((state, attempts),) = server.rows("SELECT state, attempts FROM jobs")
     assert (state, attempts) in [("queued", 0), ("done", 1)]  # just finished is as good
-    server.start()
+    server.start(until_ready=False)
     assert studio.arrived.acquire(timeout=STARTING_SECONDS)

@@ -28,8 +28,8 @@ def ask(url, body=None):
         return json.load(answer)
 
 
-def wait_until_ready(url, process):
-    end = time.monotonic() + 60
+def wait_until_ready(url, process, seconds=60):
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert process.poll() is None, "the server has ended"
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
