@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from backend.deadlines import Deadline
@@ -12,10 +12,11 @@ from backend.propagation import NOTHING, Answer
 from backend.protocol import PredictRequest, is_text_alone, saved_results
 from backend.requests import Result, TaskRequest
 from backend.service import TrackingService
-from backend.text_commands import HELP, Command, UnknownCommand, command_of
+from backend.text_commands import HELP, Command, UnknownCommand, command_of, text_of
 
 logger = logging.getLogger(__name__)
 
+_NOTHING_TO_STOP = "There is nothing to stop: no object of this task is being tracked."
 _NO_BOXES = (
     "There is nothing to track yet: draw a box, give it a label, wait some seconds until "
     "Label Studio has saved the draft, then press Enter again."
@@ -27,13 +28,52 @@ def answer_call(call: PredictRequest, service: TrackingService, deadline: Deadli
     task, context = call.tasks[0], call.context_results or ()
     if is_text_alone(context):
         return _answer_text(call, task, context, service, deadline)
-    request = TaskRequest.of(
-        task, context, call.label_config, region_commands=_region_commands(context)
-    )
-    stopped = {key for key, command in request.region_commands.items() if command.action == "stop"}
+    return _with_texts(_answer_regions(call, task, context, service, deadline), context)
+
+
+def _answer_regions(
+    call: PredictRequest,
+    task: Mapping[str, Any],
+    context: Sequence[Result],
+    service: TrackingService,
+    deadline: Deadline,
+) -> Answer:
+    commands = _region_commands(context)
+    stopped = {key for key, command in commands.items() if command.action == "stop"}
     if stopped:
-        return service.stop_task(request.task_id)
-    return service.answer(request, deadline)
+        answer = service.stop_task(_task_id(task, call), stopped)
+        if answer is not None:
+            return answer
+        # Said before: the text stays with its region when another one is to be tracked.
+        context = [r for r in context if r.get("id") not in stopped]
+    helped = {key for key, command in commands.items() if command.action == "help"}
+    if helped:
+        return _help_regions(context, helped)
+    tracked = {key: command for key, command in commands.items() if command.action == "track"}
+    return service.answer(
+        TaskRequest.of(task, context, call.label_config, region_commands=tracked), deadline
+    )
+
+
+def _with_texts(answer: Answer, context: Sequence[Result]) -> Answer:
+    """A region's own text would be lost with the region that replaces it."""
+    ids = {region["id"] for region in answer.regions}
+    said = {r["id"] for r in answer.regions if r.get("type") == "textarea"}
+    texts = [
+        dict(r) for r in context
+        if r.get("type") == "textarea" and r.get("id") in ids - said
+    ]
+    return dataclasses.replace(answer, regions=(*answer.regions, *texts))
+
+
+def _help_regions(context: Sequence[Result], region_ids: set[str]) -> Answer:
+    """The regions as they are, with the sentence where `help` stood."""
+    regions: list[dict[str, Any]] = []
+    for region_id in region_ids:
+        own = [r for r in context if r.get("id") == region_id]
+        asked = text_of(own)
+        regions += [_saying(r, HELP) if r is asked else dict(r) for r in own]
+    return Answer(tuple(regions), is_complete=True)
 
 
 def _region_commands(context: Sequence[Result]) -> dict[str, Command]:
@@ -49,9 +89,13 @@ def _region_commands(context: Sequence[Result]) -> dict[str, Command]:
         except UnknownCommand:
             logger.info("the text of region %r is no command", region_id)
             continue
-        if command is not None and command.action != "help":
+        if command is not None:
             commands[region_id] = command
     return commands
+
+
+def _task_id(task: Mapping[str, Any], call: PredictRequest) -> int | None:
+    return TaskRequest.of(task, (), call.label_config).task_id
 
 
 def _answer_text(
@@ -71,7 +115,8 @@ def _answer_text(
     if command.action == "help":
         return _say(context, HELP)
     if command.action == "stop":
-        return service.stop_task(TaskRequest.of(task, (), call.label_config).task_id)
+        stopped = service.stop_task(_task_id(task, call))
+        return stopped or _say(context, _NOTHING_TO_STOP)
     marks = saved_results(task) or _saved_in_label_studio(task, service)
     if not marks:
         return _say(context, _NO_BOXES)
@@ -97,7 +142,12 @@ def _saved_in_label_studio(
 
 def _say(context: Sequence[Result], message: str) -> Answer:
     """A sentence where the person typed: nothing else of an answer is shown."""
-    asked = next(r for r in reversed(context) if r.get("type") == "textarea")
-    names = {key: asked[key] for key in ("id", "from_name", "to_name") if key in asked}
-    said = {**names, "type": "textarea", "origin": "manual", "value": {"text": [message]}}
-    return Answer((said,), is_complete=True)
+    asked = text_of(context)
+    return Answer(() if asked is None else (_saying(asked, message),), is_complete=True)
+
+
+def _saying(asked: Result, message: str) -> dict[str, Any]:
+    value = {"text": [message]}
+    if isinstance(asked.get("value"), Mapping):
+        value = {**asked["value"], **value}
+    return {**asked, "value": value}

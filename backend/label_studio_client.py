@@ -422,6 +422,8 @@ class LabelStudioClient:
 
     def _refused(self, asked: str, error: Any) -> LabelStudioError:
         status = error.status_code
+        if status == 401:  # the next call begins with a new access token
+            self.__dict__.pop("_sdk", None)
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         failure, what_to_do = _meaning(status, error.body, headers)
         said = self._shown(_said(error.body))

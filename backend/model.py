@@ -108,11 +108,13 @@ class ModelService:
             return ModelState.LOADING
         return ModelState.READY if self._model is not None else ModelState.FAILED
 
-    def start(self) -> None:
-        """Begin to load, in a thread."""
-        threading.Thread(target=self._run, name="model-loader", daemon=True).start()
+    def start(self, when_ready: Callable[[], None] = lambda: None) -> None:
+        """Begin to load, in a thread, which then calls `when_ready`."""
+        threading.Thread(
+            target=self._run, args=(when_ready,), name="model-loader", daemon=True
+        ).start()
 
-    def _run(self) -> None:
+    def _run(self, when_ready: Callable[[], None]) -> None:
         try:
             self._model = self._load(self._settings)
             logger.info("model %s is ready", self._settings.model_version)
@@ -121,6 +123,8 @@ class ModelService:
             logger.exception("model %s cannot be loaded", self._settings.model_version)
         finally:
             self._finished.set()
+        if self._model is not None:
+            when_ready()
 
     def wait(self, deadline: Deadline | None = None) -> LoadedModel:
         """The model. Raises NotReady when it could not be loaded, or not in time."""
@@ -146,7 +150,7 @@ class ModelService:
 
         Args:
             files: a video file, or the images of its frames.
-            key: names their content: what is still known of it is used again.
+            key: names their content: what is still known of these files is used again.
             priority: asked for each frame; may change meanwhile.
 
         Raises NotReady when the model could not be loaded, VideoDecodeError.
@@ -162,6 +166,10 @@ class ModelService:
 
             yield state.source, track
 
+    def close_old(self) -> None:
+        """Let go of videos that nobody has asked about for long."""
+        self._states.close_old()
+
     def close(self) -> None:
-        """Let go of the videos that are kept open."""
-        self._states.clear()
+        """Let go of all videos, those still in use when they are given back."""
+        self._states.close()

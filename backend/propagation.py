@@ -6,7 +6,7 @@ The one meeting point of `converters` and `sam2_model`.
 from __future__ import annotations
 
 import logging
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -16,6 +16,15 @@ from backend.errors import UnusableTask
 from backend.fingerprints import content_fingerprint
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
+from backend.prompts import (
+    STAMP,
+    VIDEO_TYPE,
+    asked,
+    drawn_key,
+    meta_of,
+    prompts_key,
+    stamp_of,
+)
 from backend.requests import Result, TaskRequest, fingerprint
 from backend.scheduler import Priority
 from backend.settings import Settings
@@ -53,9 +62,6 @@ _OUTPUT_KINDS = (
 )
 """What can carry an answer on images, the best first."""
 
-_VIDEO_TYPE = "videorectangle"
-_STAMP = "sam2"
-"""In a region's `meta`: which prompts its track was made from, and how."""
 _DOUBTFUL_SHARE = 0.1
 """A track is as good as its worst tenth."""
 
@@ -101,9 +107,52 @@ class TaskPropagation:
         return bool(self._parts)
 
     @property
+    def open_prompts(self) -> dict[str, str]:
+        """Region id -> name of its prompts and label, for all that nobody has answered yet.
+
+        No media is needed to tell.
+        """
+        return {
+            result["id"]: prompts_key(result)
+            for part in self._parts
+            for result in part.open_results()
+            if isinstance(result.get("id"), str)
+        }
+
+    @property
+    def asks_nothing(self) -> bool:
+        """Whether all regions were answered before, so that they come back as they are."""
+        return not any(part.open_results() for part in self._parts)
+
+    @property
+    def commands(self) -> dict[str, Command]:
+        """Region id -> what a person said to do with it, if anything."""
+        found = {key: self.request.command_for(key) for key in self.open_prompts}
+        return {key: command for key, command in found.items() if command is not None}
+
+    @property
+    def key(self) -> str:
+        """The same for requests of one task that ask for the same, whatever tracking
+        has added to the regions since."""
+        request = self.request
+        where = [request.task_id, request.project_id, dict(request.data)]
+        return fingerprint([where, self._asked, self._settings.tracking_fingerprint])
+
+    @property
+    def _asked(self) -> Any:
+        stored = self.request.to_json()
+        kept = ("label_config", "command", "region_commands")
+        return [{name: stored[name] for name in kept}, [part.signature() for part in self._parts]]
+
+    @property
     def has_tracked(self) -> bool:
         """Whether there were prompts that nobody had answered yet."""
         return any(part.runs for part in self._parts)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a stored prediction could hold more than `answer` does."""
+        return any(part.has_more for part in self._parts)
 
     @property
     def files(self) -> list[Path]:
@@ -128,12 +177,11 @@ class TaskPropagation:
         for part in self._parts:
             part.files = part.fetch(media or self._media)
             part.content = content_fingerprint(part.files)
-            contents.append(part.content)
-        asked = self.request.to_json()
+            contents.append([part.content, part.timing])
         # Where the media lies and whose task it is does not change the masks.
-        for name in ("task_id", "project_id", "data"):
-            asked.pop(name)
-        self.content_key = fingerprint([contents, asked, self._settings.tracking_fingerprint])
+        self.content_key = fingerprint(
+            [contents, self._asked, self._settings.tracking_fingerprint]
+        )
         return self.content_key
 
     def run(
@@ -172,27 +220,30 @@ class TaskPropagation:
         """Whether more frames would not change `answer`."""
         return self._has_ended or all(part.has_enough for part in self._parts)
 
-    def answer(self, *, is_limited: bool = True) -> Answer:
+    def as_it_came(self) -> Answer:
+        """The answer to a request that `asks_nothing`; touches no media."""
+        for part in self._parts:
+            part.is_done = True
+        self._has_ended = True
+        return self.answer()
+
+    def answer(self, *, is_limited: bool = True, is_final: bool = False) -> Answer:
         """What there is now.
 
         Args:
             is_limited: regions on frames in the number that the editor bears in one
                 answer; False: as many as a stored prediction may have.
+            is_final: no more is wanted, so that regions that are not complete
+                count as answered too.
         """
         regions: list[dict[str, Any]] = []
         for part in self._parts:
-            regions += part.regions(is_limited)
-        # A region's own text would be lost with the region that replaces it.
-        ids = {region["id"] for region in regions}
-        echoed = [
-            dict(r) for r in self.request.results
-            if r.get("type") == "textarea" and r.get("id") in ids
-        ]
+            regions += part.regions(is_limited, is_final)
         is_complete = self._has_ended and all(part.is_complete for part in self._parts)
         scores = [score for part in self._parts for score in part.scores()]
         # Nothing new: as good as what came.
         scores = scores or [r["score"] for r in regions if isinstance(r.get("score"), float)]
-        return Answer(tuple(regions + echoed), is_complete, round(min(scores, default=0.0), 6))
+        return Answer(tuple(regions), is_complete, round(min(scores, default=0.0), 6))
 
 
 class _Part:
@@ -233,8 +284,26 @@ class _Part:
         """The editor's 1-based frame -> index."""
         raise NotImplementedError
 
-    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
         raise NotImplementedError
+
+    def open_results(self) -> list[Result]:
+        """Those with prompts that nobody has answered yet."""
+        raise NotImplementedError
+
+    def signature(self) -> list[Any]:
+        """What of the results changes the answer, as JSON."""
+        raise NotImplementedError
+
+    @property
+    def timing(self) -> float | None:
+        """The task's own frame rate; None where there is none."""
+        return None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether regions are left out of a limited answer."""
+        return False
 
     @property
     def has_enough(self) -> bool:
@@ -309,23 +378,42 @@ class _VideoPart(_Part):
     def _framerate(self) -> float:
         return resolve_framerate(self.tag, self.request.data)
 
+    @property
+    def timing(self) -> float | None:
+        return self._framerate
+
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         found = video_requests(
             self.results, config=self.config, info=info, framerate=self._framerate
         )
-        return [r for r in found if r.prompts and not self._is_answered(r)]
+        return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
 
-    def _is_answered(self, request: ObjectRequest) -> bool:
+    def open_results(self) -> list[Result]:
+        return [
+            r for r in self._video_results
+            if asked(r) is not None and not self._is_answered(r)
+        ]
+
+    def signature(self) -> list[Any]:
+        # Those that were answered come back as they are, so all of them counts.
+        return [
+            dict(r) if r.get("type") == VIDEO_TYPE and self._is_answered(r) else asked(r)
+            for r in self.results
+        ]
+
+    @property
+    def _video_results(self) -> list[Result]:
+        return [r for r in self.results if r.get("type") == VIDEO_TYPE]
+
+    def _is_answered(self, region: Result) -> bool:
         """Whether nobody has given it a new prompt since it was tracked."""
-        meta = request.source_region.get("meta") if request.source_region else None
-        stamp = meta.get(_STAMP) if isinstance(meta, Mapping) else None
-        if not isinstance(stamp, Mapping) or stamp.get("prompts") != _prompts_key(request):
+        stamp = stamp_of(region)
+        if "prompts" not in stamp or stamp["prompts"] != drawn_key(region):
             return False
-        is_commanded = self.request.command_for(request.object_id) is not None
-        return not is_commanded or stamp.get("how") == self._how(request)
+        command = self.request.command_for(region.get("id"))
+        return command is None or stamp.get("how") == self._how(command)
 
-    def _how(self, request: ObjectRequest) -> str:
-        command = self._command(request)
+    def _how(self, command: Command) -> str:
         direction = command.direction or self.settings.direction
         limit = command.frame_limit or self.settings.frame_limit
         return fingerprint([self.settings.model_version, direction, limit, command.to_ls_frame])
@@ -333,26 +421,33 @@ class _VideoPart(_Part):
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
         return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
 
-    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
         answers: dict[object, dict[str, Any] | None] = {}
         for run in self.runs:
             tracked = run.tracked()
             for request, track in zip(run.requests, tracked.tracks):
                 region = self._region(request, track, run.info) if track.scores else None
-                if region is not None and tracked.is_complete:
-                    stamp = {"prompts": _prompts_key(request), "how": self._how(request)}
-                    region["meta"] = {**_meta_of(region), _STAMP: stamp}
+                if region is not None:
+                    is_answered = tracked.is_complete or is_final
+                    self._stamp(region, self._command(request) if is_answered else None)
                 answers[request.object_id] = region
         changed = [region for region in answers.values() if region is not None]
         return changed + (self._as_they_came(answers) if changed or self.is_done else [])
 
+    def _stamp(self, region: dict[str, Any], command: Command | None) -> None:
+        """Note what the region answers; None: nothing yet, there are frames to come."""
+        meta = {key: value for key, value in meta_of(region).items() if key != STAMP}
+        if command is not None:
+            meta[STAMP] = {"prompts": drawn_key(region), "how": self._how(command)}
+        region.pop("meta", None)
+        if meta:
+            region["meta"] = meta
+
     def _as_they_came(self, answered: Iterable[object]) -> list[dict[str, Any]]:
         """Tracked regions with nothing new to ask: the editor keeps what comes back."""
         return [
-            dict(r) for r in self.results
-            if r.get("type") == _VIDEO_TYPE
-            and r.get("id") not in answered
-            and _STAMP in _meta_of(r)
+            dict(r) for r in self._video_results
+            if r.get("id") not in answered and "prompts" in stamp_of(r)
         ]
 
     def _region(
@@ -409,7 +504,18 @@ class _FramesPart(_Part):
             return True
         return bool(self.runs) and all(run.has_nearest(self._answer_limit) for run in self.runs)
 
-    def regions(self, is_limited: bool) -> list[dict[str, Any]]:
+    def open_results(self) -> list[Result]:
+        return [r for r in self.results if asked(r) is not None]
+
+    def signature(self) -> list[Any]:
+        return [asked(r) for r in self.open_results()]
+
+    @property
+    def has_more(self) -> bool:
+        found = sum(len(track.masks) for run in self.runs for track in run.tracked().tracks)
+        return found > self._answer_limit if self.runs else False
+
+    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
         if not self.runs:
             return []
         limit = self._answer_limit if is_limited else self.settings.max_prediction_regions
@@ -437,29 +543,13 @@ def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:
     return TrackingOptions(frame_limit=max(1, frame_index - max(prompted)))
 
 
-def _prompts_key(request: ObjectRequest) -> str:
-    """The same as long as a person's keyframes are."""
-    return fingerprint(
-        [
-            [p.frame_index, *(round(value, 2) for value in astuple(p.box))]
-            for p in request.prompts
-            if p.box is not None
-        ]
-    )
-
-
-def _meta_of(region: Result) -> Mapping[str, Any]:
-    meta = region.get("meta")
-    return meta if isinstance(meta, Mapping) else {}
-
-
 def _by_video(
     results: Sequence[Result], config: LabelConfig
 ) -> Iterator[tuple[VideoTag, list[Result]]]:
     """(a <Video>, results on it), where there is a VideoRectangle among them."""
     names: list[str] = []
     for region in results:
-        if region.get("type") == _VIDEO_TYPE and region.get("to_name") not in names:
+        if region.get("type") == VIDEO_TYPE and region.get("to_name") not in names:
             names.append(config.video(region.get("to_name")).name)  # raises for an unknown one
     for name in names:
         yield config.video(name), [r for r in results if r.get("to_name") == name]

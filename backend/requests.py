@@ -11,6 +11,8 @@ from backend.text_commands import Command
 
 Result = Mapping[str, Any]
 
+_MAX_ID = 2**63 - 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRequest:
@@ -38,13 +40,13 @@ class TaskRequest:
         command: Command | None = None,
         region_commands: Mapping[str, Command] | None = None,
     ) -> TaskRequest:
-        """Raises ValueError for a task whose data is no object."""
+        """Raises ValueError for a task whose data is no object, or an id out of range."""
         data = task.get("data")
         if not isinstance(data, Mapping):
             raise ValueError(f"task {task.get('id')!r}: data must be an object")
         return cls(
-            task_id=_whole(task.get("id")),
-            project_id=_whole(task.get("project")),
+            task_id=_id(task.get("id"), "a task's id"),
+            project_id=_id(task.get("project"), "a task's project"),
             data=data,
             label_config=label_config,
             results=tuple(results),
@@ -54,6 +56,8 @@ class TaskRequest:
 
     def command_for(self, region_id: object) -> Command | None:
         """What a person said to do with a region."""
+        if not isinstance(region_id, str):
+            return self.command
         return self.region_commands.get(region_id, self.command)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,11 +91,6 @@ class TaskRequest:
             },
         )
 
-    @property
-    def key(self) -> str:
-        """The same for equal requests, whatever has been saved in the task since."""
-        return fingerprint(self.to_json())
-
 
 def fingerprint(value: Any) -> str:
     """A short name of a JSON value: equal values have equal names."""
@@ -99,5 +98,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _id(value: object, name: str) -> int | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    if not 0 <= value <= _MAX_ID:
+        raise ValueError(f"{name} {value!r:.40} must be from 0 to {_MAX_ID}")
+    return value

@@ -7,7 +7,10 @@ import enum
 import heapq
 import itertools
 import threading
-from typing import Callable, ContextManager, Iterator, TypeVar
+from typing import Callable, ContextManager, Hashable, Iterator, TypeVar
+
+_LOOK_SECONDS = 0.5
+"""How often those who wait look whether they have become urgent."""
 
 _Item = TypeVar("_Item")
 
@@ -43,7 +46,15 @@ class DeviceScheduler:
         ticket = (int(priority), next(self._tickets))
         with self._condition:
             heapq.heappush(self._waiting, ticket)
-            self._condition.wait_for(lambda: not self._is_taken and self._waiting[0] == ticket)
+            try:
+                self._condition.wait_for(
+                    lambda: not self._is_taken and self._waiting[0] == ticket
+                )
+            except BaseException:  # an interrupt: the others must not wait for this one
+                self._waiting.remove(ticket)
+                heapq.heapify(self._waiting)
+                self._condition.notify_all()
+                raise
             heapq.heappop(self._waiting)
             self._is_taken = True
         try:
@@ -58,6 +69,30 @@ class DeviceScheduler:
         """How many wait for a turn."""
         with self._condition:
             return len(self._waiting)
+
+
+class OneAtATime:
+    """Equal work one after the other, so that the second finds what the first has kept."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._busy: set[Hashable] = set()
+
+    @contextlib.contextmanager
+    def doing(self, key: Hashable, is_urgent: Callable[[], bool]) -> Iterator[None]:
+        """Wait while others do the same; not when `is_urgent`, which may change meanwhile."""
+        with self._condition:
+            while key in self._busy and not is_urgent():
+                self._condition.wait(_LOOK_SECONDS)
+            is_first = key not in self._busy
+            self._busy.add(key)
+        try:
+            yield
+        finally:
+            if is_first:
+                with self._condition:
+                    self._busy.discard(key)
+                    self._condition.notify_all()
 
 
 _END = object()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 
@@ -10,6 +16,9 @@ from backend.settings import Settings
 
 _SPARE_THREADS = 4
 """For /health, /setup and webhooks while all /predict places are taken."""
+
+_LAST_ONE_SECONDS = 15.0
+"""How long a server that is being replaced may take to be gone."""
 
 
 class Server(BaseApplication):
@@ -34,8 +43,15 @@ class Server(BaseApplication):
             "graceful_timeout": 10,
             "keepalive": 5,
             "proc_name": "sam2-label-studio",
+            "worker_exit": self._stop_service,
         }
+        self._app: Flask | None = None
         super().__init__()
+
+    def run(self) -> None:
+        """Serve until told to stop. Raises ValueError when another server has the jobs."""
+        with sole_use(self._settings.data_folder):
+            super().run()
 
     def load_config(self) -> None:
         for name, value in self._options.items():
@@ -46,4 +62,34 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         # In the worker, after the fork: CUDA and threads do not survive one.
-        return create_app(self._settings)
+        self._app = create_app(self._settings)
+        return self._app
+
+    def _stop_service(self, arbiter: Any, worker: Any) -> None:
+        """In the worker, at its end: running jobs are put back, to begin again next time."""
+        if self._app is not None:
+            self._app.extensions["sam2"].stop()
+
+
+@contextlib.contextmanager
+def sole_use(folder: Path) -> Iterator[None]:
+    """Hold a folder of jobs; two servers on one would take each other's jobs for lost ones.
+
+    Raises ValueError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Not filelock: the workers inherit this one, and must not give it back.
+    with (folder / "in-use.lock").open("a") as file:
+        end = time.monotonic() + _LAST_ONE_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= end:
+                    raise ValueError(
+                        f"data_folder={str(folder)!r} is in use by another server: give each "
+                        "its own SAM2_DATA_FOLDER"
+                    ) from None
+                time.sleep(0.2)
+        yield

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import NotReady
+from backend.errors import NotReady, ServiceError
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.queue import JobHandle, JobQueue, Outcome
 from backend.jobs.store import JobStore
-from backend.jobs.types import Job, JobKind, JobSpec, JobState, StoredResult
+from backend.jobs.types import Job, JobKind, JobSpec, JobState, PostState, StoredResult
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService, ModelState, load_model
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
-from backend.scheduler import Priority
+from backend.scheduler import OneAtATime, Priority
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_DAY_SECONDS = 86400.0
+_MINUTE_SECONDS, _HOUR_SECONDS, _DAY_SECONDS = 60.0, 3600.0, 86400.0
+_JOBS_LOOKED_AT = 50
+"""How many of a task's ended jobs are looked through for one that answers already."""
 
 
 class TrackingService:
@@ -43,20 +46,45 @@ class TrackingService:
             {JobKind.TRACK: self._track_work},
             interactive_places=settings.max_waiting_requests,
             max_queued_per_project=settings.max_queued_per_project,
+            posts_unanswered=self.can_post,
         )
+        self.equal_work = OneAtATime()
+        self._client: LabelStudioClient | None = None
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self.outbox = Outbox(self.store, self.label_studio)
         self.jobs.on_finished = lambda job: self.outbox.wake()
 
     def start(self) -> None:
-        """Load the model, and go on with the jobs that were left."""
-        self.store.delete_old(time.time() - self.settings.job_days * _DAY_SECONDS)
-        self.model.start()
-        self.jobs.start()
+        """Load the model, then go on with the jobs that were left."""
+        self.jobs.recover()
+        self.model.start(when_ready=self._begin_jobs)
+        threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
         if self.can_post:
             self.outbox.start()
 
+    def _begin_jobs(self) -> None:
+        # Without a model every job would fail; they are kept until there is one.
+        if not self._stopped.is_set():
+            self.jobs.start()
+
+    def _keep_house(self) -> None:
+        """Forget old jobs, close videos that nobody asks about."""
+        next_deletion = 0.0
+        while True:
+            try:
+                self.model.close_old()
+                if time.monotonic() >= next_deletion:
+                    next_deletion = time.monotonic() + _HOUR_SECONDS
+                    self.store.delete_old(time.time() - self.settings.job_days * _DAY_SECONDS)
+            except Exception:  # the boundary of the thread: it has to live on
+                logger.exception("old jobs cannot be deleted")
+            if self._stopped.wait(_MINUTE_SECONDS):
+                return
+
     def stop(self) -> None:
         """Stop at the next frame; unfinished jobs begin again at the next start."""
+        self._stopped.set()
         self.jobs.stop()
         self.outbox.stop()
         self.model.close()
@@ -71,7 +99,10 @@ class TrackingService:
         # Imported here: the SDK takes seconds.
         from backend.label_studio_client import LabelStudioClient
 
-        return LabelStudioClient.from_settings(self.settings)
+        with self._lock:
+            if self._client is None:
+                self._client = LabelStudioClient.from_settings(self.settings)
+            return self._client
 
     def _track_work(self, job: Job) -> TrackWork:
         return TrackWork(TaskRequest.from_json(job.request), self)
@@ -87,14 +118,50 @@ class TrackingService:
         Raises ServiceError, ValueError and VideoDecodeError as
         `TaskPropagation.run`, NotReady when there is not one frame in time.
         """
-        if not TaskPropagation(request, media=self.media, settings=self.settings).has_work:
+        asked = self._propagation(request)
+        if not asked.has_work:
             return NOTHING
-        if (stored := self.stored_answer(request)) is not None:
+        if asked.asks_nothing:
+            return asked.as_it_came()
+        self._give_up_superseded(asked)
+        if (stored := self._stored_answer(asked)) is not None:
             return stored
-        self._give_up_superseded(request)
-        handle = self.jobs.submit(self._spec(request, Priority.INTERACTIVE))
-        handle.wait(deadline.remaining_seconds, lambda work: work.has_enough)
-        return self._answer_of(handle, background=Priority.WEBHOOK)
+        handle = self.jobs.submit(self._spec(asked, Priority.INTERACTIVE), is_awaited=True)
+        try:
+            self.model.wait(deadline)
+            handle.wait(deadline.remaining_seconds, lambda work: work.has_enough)
+            return self._answer_of(handle)
+        except BaseException:
+            self._leave(handle, posts_prediction=self.can_post)
+            raise
+
+    def _answer_of(self, handle: JobHandle) -> Answer:
+        """What a person gets who waited long enough; they wait no more."""
+        answer = NOTHING if handle.work is None else handle.work.answer()
+        is_all = answer.is_complete and handle.work is not None and not handle.work.has_more
+        goes_on = self._leave(handle, posts_prediction=self.can_post and not is_all)
+        if handle.error is not None:
+            raise handle.error
+        if not goes_on and handle.work is not None:
+            answer = handle.work.answer()
+            if self.can_post and handle.work.has_more:
+                self._post_all(handle)
+        if goes_on and not answer.regions and not answer.is_complete:
+            raise NotReady("the time for an answer ran out before the first frame was tracked")
+        return answer
+
+    def _leave(self, handle: JobHandle, *, posts_prediction: bool) -> bool:
+        return self.jobs.leave(
+            handle, Priority.INTERACTIVE, goes_on_with=Priority.WEBHOOK,
+            posts_prediction=posts_prediction,
+        )
+
+    def _post_all(self, handle: JobHandle) -> None:
+        """The editor does not bear all the regions of one answer, a prediction does."""
+        prediction = handle.work.prediction()
+        if prediction is not None:
+            self.store.add_post(handle.job_id, prediction)
+            self.outbox.wake()
 
     def answer_many(
         self, requests: Sequence[TaskRequest | None], deadline: Deadline
@@ -116,101 +183,153 @@ class TrackingService:
     def _begin(self, request: TaskRequest) -> Answer | JobHandle | None:
         """The stored answer, or the job that makes one; None when nothing is asked."""
         try:
-            if not TaskPropagation(request, media=self.media, settings=self.settings).has_work:
+            asked = self._propagation(request)
+            if not asked.has_work or asked.asks_nothing:
                 return None
-            stored = self.stored_answer(request)
-            return stored or self.jobs.submit(self._spec(request, Priority.BATCH))
+            stored = self._stored_answer(asked, is_limited=False)
+            if stored is not None:
+                return stored
+            if self.model.state is ModelState.FAILED:
+                self.model.wait()  # raises with the reason
+            return self.jobs.submit(self._spec(asked, Priority.BATCH), is_awaited=True)
+        except (ServiceError, ValueError) as error:
+            logger.warning("task %s of a batch cannot be answered: %s", request.task_id, error)
         except Exception:  # the boundary of one task: the others of the batch are answered
             logger.exception("task %s of a batch cannot be answered", request.task_id)
-            return None
+        return None
 
     def _complete_answer_of(self, handle: JobHandle) -> Answer:
-        if not handle.has_ended:
-            self.jobs.send_to_background(
-                handle.job_id, priority=Priority.BATCH, posts_prediction=self.can_post
-            )
+        goes_on = self.jobs.leave(
+            handle, Priority.BATCH, goes_on_with=Priority.BATCH,
+            posts_prediction=self.can_post and not handle.has_ended,
+        )
+        if goes_on or handle.error is not None or handle.work is None:
             return NOTHING
-        if handle.error is not None or handle.work is None:
-            return NOTHING
-        answer = handle.work.answer()
+        answer = handle.work.answer(is_limited=False)
         return answer if answer.is_complete and handle.work.has_tracked else NOTHING
 
     def track_in_background(self, request: TaskRequest, priority: Priority) -> str | None:
         """Queue it, its result to be posted; the job's id, None when nothing is asked.
 
+        For a saved annotation (WEBHOOK) a job that answers it already, unfinished or
+        posted, is taken for it.
+
         Raises ValueError for a malformed request, TooManyJobs.
         """
-        if not TaskPropagation(request, media=self.media, settings=self.settings).has_work:
+        asked = self._propagation(request)
+        if not asked.has_work or asked.asks_nothing:
             return None
         if priority is Priority.WEBHOOK:
-            self._give_up_superseded(request)
-        spec = self._spec(request, priority, posts_prediction=self.can_post)
+            if (job_id := self._answering(asked)) is not None:
+                return job_id
+            self._give_up_superseded(asked)
+        spec = self._spec(asked, priority, posts_prediction=self.can_post)
         return self.jobs.submit(spec).job_id
 
-    def stop_task(self, task_id: int | None) -> Answer:
-        """Give up what is tracked for a task; what there is so far."""
-        regions: tuple[dict[str, Any], ...] = ()
+    def _answering(self, asked: TaskPropagation) -> str | None:
+        """A job of the task that was asked all of this, and posts what it finds."""
+        wanted = asked.open_prompts.items()
+        for job in self._unfinished(asked.request.task_id):
+            if wanted <= self._propagation_of(job).open_prompts.items():
+                if not self.can_post or self.store.want_post(job.id):
+                    return job.id
+        for job in self._done(asked.request.task_id):
+            post = self.store.post_of_job(job.id)
+            is_posted = post is not None and post.state is not PostState.REFUSED
+            if is_posted and wanted <= self._propagation_of(job).open_prompts.items():
+                return job.id
+        return None
+
+    def stop_task(
+        self, task_id: int | None, region_ids: Collection[str] | None = None
+    ) -> Answer | None:
+        """Give up what is tracked for a task; what there is so far. None: nothing was.
+
+        Args:
+            region_ids: only jobs on these regions.
+        """
+        answers: dict[str, dict[str, Any]] = {}
+        scores, jobs = [], []
         for job in self._unfinished(task_id):
+            regions = self._propagation_of(job).open_prompts
+            if region_ids is None or not regions.keys().isdisjoint(region_ids):
+                jobs.append(job)
+        for job in jobs:  # the newest first: its regions count
             handle = self.jobs.handle(job.id)
             self.jobs.cancel(job.id)
             if handle is not None and handle.work is not None:
-                regions += handle.work.answer().regions
-        return Answer(regions, is_complete=False)
+                answer = handle.work.answer(is_final=True)
+                answers = {region["id"]: region for region in answer.regions} | answers
+                scores += [answer.score] if answer.regions else []
+        if not jobs:
+            return None
+        return Answer(tuple(answers.values()), is_complete=False, score=min(scores, default=0.0))
 
     def stored_answer(self, request: TaskRequest) -> Answer | None:
         """The answer to an equal request, if it is kept and its media has not changed."""
-        result = self.store.result_of_request(self._key(request), is_unchanged)
-        return None if result is None else _answer_in(result)
+        return self._stored_answer(self._propagation(request))
 
-    def _answer_of(self, handle: JobHandle, *, background: Priority) -> Answer:
-        if handle.error is not None:
-            raise handle.error
-        answer = NOTHING if handle.work is None else handle.work.answer()
-        if handle.has_ended:
-            return answer
-        self.jobs.send_to_background(
-            handle.job_id, priority=background, posts_prediction=self.can_post
-        )
-        if handle.has_ended and handle.work is not None:
-            return handle.work.answer()  # just now: nothing is left to be posted
-        if not answer.regions:
-            if self.model.state is ModelState.LOADING:
-                raise NotReady(
-                    f"model {self.settings.model_version} is still loading; try again later"
-                )
-            raise NotReady("the time for an answer ran out before the first frame was tracked")
-        return answer
+    def _stored_answer(
+        self, asked: TaskPropagation, *, is_limited: bool = True
+    ) -> Answer | None:
+        result = self.store.result_of_request(asked.key, is_unchanged)
+        return None if result is None else _answer_in(result, is_limited=is_limited)
+
+    def _propagation(self, request: TaskRequest) -> TaskPropagation:
+        """Raises ValueError for a malformed request."""
+        return TaskPropagation(request, media=self.media, settings=self.settings)
+
+    def _propagation_of(self, job: Job) -> TaskPropagation:
+        return self._propagation(TaskRequest.from_json(job.request))
 
     def _spec(
-        self, request: TaskRequest, priority: Priority, *, posts_prediction: bool = False
+        self, asked: TaskPropagation, priority: Priority, *, posts_prediction: bool = False
     ) -> JobSpec:
+        request = asked.request
         return JobSpec(
             kind=JobKind.TRACK,
             request=request.to_json(),
-            key=self._key(request),
+            key=asked.key,
             priority=priority,
             project_id=request.project_id,
             task_id=request.task_id,
             posts_prediction=posts_prediction,
         )
 
-    def _key(self, request: TaskRequest) -> str:
-        return f"{request.key}:{self.settings.tracking_fingerprint}"
-
     def _unfinished(self, task_id: int | None) -> list[Job]:
+        return self._jobs_of(task_id, (JobState.QUEUED, JobState.RUNNING), limit=1000)
+
+    def _done(self, task_id: int | None) -> list[Job]:
+        return self._jobs_of(task_id, (JobState.DONE,), limit=_JOBS_LOOKED_AT)
+
+    def _jobs_of(
+        self, task_id: int | None, states: Sequence[JobState], limit: int
+    ) -> list[Job]:
         if task_id is None:
             return []
-        states = (JobState.QUEUED, JobState.RUNNING)
-        found = self.store.list(states=states, task_id=task_id, limit=1000)
+        found = self.store.list(states=states, task_id=task_id, limit=limit)
         return [job for job in found if job.kind is JobKind.TRACK]
 
-    def _give_up_superseded(self, request: TaskRequest) -> None:
-        """A person has changed a region's prompts: its earlier jobs answer the wrong question."""
-        key, ids = self._key(request), _region_ids(request.results)
-        for job in self._unfinished(request.task_id):
-            if job.key != key and ids & _region_ids(job.request["results"]):
+    def _give_up_superseded(self, asked: TaskPropagation) -> None:
+        for job in self._unfinished(asked.request.task_id):
+            if job.key != asked.key and _supersedes(asked, self._propagation_of(job)):
                 logger.info("job %s is superseded by a newer request", job.id)
                 self.jobs.cancel(job.id)
+
+
+def _supersedes(newer: TaskPropagation, older: TaskPropagation) -> bool:
+    """Whether a person has changed their mind, so that nobody wants the older answer.
+
+    They have with new prompts on a region, or with a new command for it. With
+    neither, the newer request stands for an older one that it holds all of.
+    """
+    new, old = newer.open_prompts, older.open_prompts
+    common = new.keys() & old.keys()
+    if any(new[region_id] != old[region_id] for region_id in common):
+        return True
+    if common & newer.commands.keys():
+        return True
+    return bool(common) and common == old.keys() and not older.commands
 
 
 class TrackWork:
@@ -219,35 +338,36 @@ class TrackWork:
     def __init__(self, request: TaskRequest, service: TrackingService) -> None:
         """Raises ValueError for a malformed request."""
         self._service = service
-        self._request = request
-        self._propagation = TaskPropagation(
-            request, media=service.media, settings=service.settings
-        )
+        self._propagation = service._propagation(request)
         self._stored: StoredResult | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
         with self._service.media.in_use() as media:
-            return self._run(handle, media)
+            key = self._propagation.fetch_media(media)
 
-    def _run(self, handle: JobHandle, media: MediaStore) -> Outcome:
+            def is_urgent() -> bool:  # a person is to see frames as they come
+                return handle.priority is Priority.INTERACTIVE or handle.is_cancelled()
+
+            with self._service.equal_work.doing(key, is_urgent):
+                return self._run(key, handle)
+
+    def _run(self, key: str, handle: JobHandle) -> Outcome:
         service, propagation = self._service, self._propagation
-        key = propagation.fetch_media(media)
         self._stored = service.store.result(key)
-        if self._stored is None:
-            propagation.run(
-                service.model,
-                priority=lambda: handle.priority,
-                is_cancelled=handle.is_cancelled,
-                progress=handle.report,
-            )
-            if handle.is_cancelled() or not propagation.has_tracked:
-                return Outcome()
-            self._save(key)
-        else:
-            service.store.link_request(
-                service._key(self._request), key, media_stamp(propagation.files)
-            )
-        return Outcome(key, self._prediction())
+        if self._stored is not None:
+            service.store.link_request(propagation.key, key, media_stamp(propagation.files))
+            return Outcome(key, self.prediction())
+        propagation.run(
+            service.model,
+            priority=lambda: handle.priority,
+            is_cancelled=handle.is_cancelled,
+            progress=handle.report,
+        )
+        if handle.is_cancelled() or not propagation.has_tracked:
+            return Outcome()
+        handle.tell()  # a person need not wait until it is all written
+        self._save(key)
+        return Outcome(key, self.prediction())
 
     def _save(self, key: str) -> None:
         service, propagation = self._service, self._propagation
@@ -262,15 +382,18 @@ class TrackWork:
                 media=propagation.references,
                 created_at=time.time(),
             ),
-            request_key=service._key(self._request),
+            request_key=propagation.key,
             media_stamp=media_stamp(propagation.files),
             max_bytes=service.settings.max_result_bytes,
         )
 
-    def _prediction(self) -> Mapping[str, Any]:
+    def prediction(self) -> Mapping[str, Any] | None:
+        """For Label Studio; None when nothing was found."""
         full = self.answer(is_limited=False)
+        if not full.regions:
+            return None
         return {
-            "result": [r for r in full.regions if r.get("type") != "textarea"],
+            "result": list(full.regions),
             "score": full.score,
             "model_version": self._service.settings.model_version,
         }
@@ -285,17 +408,20 @@ class TrackWork:
         """Whether more frames would not change the answer to a person."""
         return self._stored is not None or self._propagation.has_enough
 
-    def answer(self, *, is_limited: bool = True) -> Answer:
-        """What there is so far."""
+    @property
+    def has_more(self) -> bool:
+        """Whether a prediction could hold more than the answer."""
+        if self._stored is not None:
+            return len(self._stored.regions) > len(self._stored.answer)
+        return self._propagation.has_more
+
+    def answer(self, *, is_limited: bool = True, is_final: bool = False) -> Answer:
+        """What there is so far (`TaskPropagation.answer`)."""
         if self._stored is not None:
             return _answer_in(self._stored, is_limited=is_limited)
-        return self._propagation.answer(is_limited=is_limited)
+        return self._propagation.answer(is_limited=is_limited, is_final=is_final)
 
 
 def _answer_in(result: StoredResult, *, is_limited: bool = True) -> Answer:
     regions = result.answer if is_limited else result.regions
     return Answer(tuple(dict(region) for region in regions), True, result.score)
-
-
-def _region_ids(results: Sequence[Mapping[str, Any]]) -> set[str]:
-    return {result["id"] for result in results if isinstance(result.get("id"), str)}

@@ -39,6 +39,7 @@ class StateCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._idle: OrderedDict[Hashable, _Idle] = OrderedDict()
+        self._is_closed = False
 
     @contextlib.contextmanager
     def borrowed(self, key: Hashable, make: Callable[[], Closeable]) -> Iterator[Any]:
@@ -64,7 +65,7 @@ class StateCache:
             if (other := self._idle.pop(key, None)) is not None:
                 surplus.append(other.state)
             self._idle[key] = _Idle(state, self._clock())
-            while len(self._idle) > self._max_idle:
+            while len(self._idle) > (0 if self._is_closed else self._max_idle):
                 surplus.append(self._idle.popitem(last=False)[1].state)
         _close_all(surplus)
 
@@ -76,9 +77,10 @@ class StateCache:
             states = [self._idle.pop(key).state for key in old]
         _close_all(states)
 
-    def clear(self) -> None:
-        """Close all that are not lent out."""
+    def close(self) -> None:
+        """Close all, and those that are lent out once they come back."""
         with self._lock:
+            self._is_closed = True
             states = [idle.state for idle in self._idle.values()]
             self._idle.clear()
         _close_all(states)

@@ -75,27 +75,38 @@ def _at_least_one(number: int, text: str) -> int:
     return number
 
 
+def text_of(results: Sequence[Result]) -> Result | None:
+    """The text area of a request that asks for something; None without text.
+
+    A project may have others, for remarks: the last one counts whose newest
+    entry reads as a command, else the last.
+    """
+    areas = [r for r in results if r.get("type") == "textarea" and _texts(r, "text")]
+    asking = [area for area in areas if _reads_as_command(_texts(area, "text")[-1])]
+    return next(reversed(asking or areas), None)
+
+
 def command_of(results: Sequence[Result]) -> Command | None:
     """The command among a request's results; None when nobody gave one.
 
-    The text that was entered last counts. Choices that read as commands are
-    options: they fill in what the text leaves open.
+    The entry that was made last counts (`text_of`). Choices that read as
+    commands are options: they fill in what the text leaves open.
 
     Raises UnknownCommand.
     """
-    texts = [text for r in results if r.get("type") == "textarea" for text in _texts(r, "text")]
+    area = text_of(results)
+    if area is None:
+        return None
+    command = parse_command(_texts(area, "text")[-1])
+    if command.action != "track":
+        return command
     chosen = [
-        command
+        option
         for r in results
         if r.get("type") == "choices"
         for text in _texts(r, "choices")
-        if (command := _option(text)) is not None
+        if (option := _option(text)) is not None
     ]
-    if not texts:
-        return None
-    command = parse_command(texts[-1])
-    if command.action != "track":
-        return command
     for option in chosen:
         command = Command(
             direction=command.direction or option.direction,
@@ -103,6 +114,14 @@ def command_of(results: Sequence[Result]) -> Command | None:
             to_ls_frame=command.to_ls_frame or option.to_ls_frame,
         )
     return command
+
+
+def _reads_as_command(text: str) -> bool:
+    try:
+        parse_command(text)
+    except UnknownCommand:
+        return False
+    return True
 
 
 def _option(text: str) -> Command | None:

@@ -26,7 +26,7 @@ def tracking_request(body: Mapping[str, Any]) -> TaskRequest | None:
     """What a saved annotation asks to track; None for other events and without marks.
 
     Regions of ours that nobody has changed ask for nothing, so an accepted
-    prediction does not begin it all again (`TaskPropagation`).
+    prediction does not begin it all again (`TaskPropagation.asks_nothing`).
 
     Raises BadRequest naming the missing part.
     """

@@ -3,6 +3,8 @@
 One worker process only: each would load the model for itself.
 """
 
+import atexit
+
 from backend.app import create_app
 from backend.logs import configure_logging
 from backend.settings import Settings
@@ -10,3 +12,4 @@ from backend.settings import Settings
 _settings = Settings.from_environment()
 configure_logging(_settings.secrets)
 app = create_app(_settings)
+atexit.register(app.extensions["sam2"].stop)

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 _FIRST_DELAY_SECONDS = 5.0
 _LONGEST_DELAY_SECONDS = 3600.0
 _LONGEST_SLEEP_SECONDS = 60.0
+_SHORTEST_SLEEP_SECONDS = 0.5
 
 
 class PredictionClient(Protocol):
@@ -36,10 +37,23 @@ class PredictionClient(Protocol):
 class Outbox:
     """A thread that posts what is due and tries again, ever more slowly, what failed."""
 
-    def __init__(self, store: JobStore, client: Callable[[], PredictionClient]) -> None:
-        """`client` is asked before each round; may raise ValueError or ServiceError."""
+    def __init__(
+        self,
+        store: JobStore,
+        client: Callable[[], PredictionClient],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        Args:
+            client: asked before each round; may raise ValueError or ServiceError.
+            clock: the store's.
+        """
         self._store = store
         self._client = client
+        self._clock = clock
+        self._failed_rounds = 0
+        self._paused_until = 0.0
         self._wake = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
@@ -60,34 +74,56 @@ class Outbox:
             self._wake.clear()
             try:
                 self.post_due()
-                due = self._store.next_post_at()
+                seconds = self._seconds_to_wait()
             except Exception:  # the boundary of the thread: it has to live on
                 logger.exception("posting predictions failed")
-                due = None
-            pause = _LONGEST_SLEEP_SECONDS if due is None else max(0.5, due - time.time())
-            self._wake.wait(min(pause, _LONGEST_SLEEP_SECONDS))
+                seconds = _LONGEST_SLEEP_SECONDS
+            self._wake.wait(seconds)
+
+    def _seconds_to_wait(self) -> float:
+        due = self._store.next_post_at()
+        if due is None:
+            return _LONGEST_SLEEP_SECONDS
+        seconds = max(due, self._paused_until) - self._clock()
+        return min(max(seconds, _SHORTEST_SLEEP_SECONDS), _LONGEST_SLEEP_SECONDS)
 
     def post_due(self) -> None:
-        """Post everything that is due now."""
-        while not self._is_stopping and (posts := self._store.due_posts()):
-            for post in posts:
-                self._post(post)
+        """Post everything that is due now.
 
-    def _post(self, post: Post) -> None:
+        When Label Studio itself fails, the rest waits too: a server that is down is
+        not asked once for each prediction.
+        """
+        client = None
+        while (
+            not self._is_stopping
+            and self._clock() >= self._paused_until
+            and (posts := self._store.due_posts(limit=1))
+        ):
+            client = client or self._client()
+            self._post(client, posts[0])
+
+    def _post(self, client: PredictionClient, post: Post) -> None:
         self._store.begin_post(post.id)
         try:
-            client = self._client()
-            found = _find_posted(client, post) if post.attempts else None
-            prediction_id = found or client.create_prediction(
-                post.task_id, post.prediction["result"],
-                score=post.prediction["score"],
-                model_version=post.prediction["model_version"],
-            )
+            prediction_id = _find_posted(client, post) if post.attempts else None
+            if prediction_id is None:
+                prediction_id = client.create_prediction(
+                    post.task_id, post.prediction["result"],
+                    score=post.prediction["score"],
+                    model_version=post.prediction["model_version"],
+                )
         except (ServiceError, ValueError) as error:
             self._failed(post, error)
             return
+        except Exception as error:  # the boundary of one prediction: the others are posted
+            logger.exception("job %s: posting the prediction failed", post.job_id)
+            self._retry(post, f"{type(error).__name__}; the server's log has the traceback", 0.0)
+            return
+        self._failed_rounds = 0
         self._store.set_posted(post.id, prediction_id)
-        logger.info("job %s: prediction %s of task %s posted", post.job_id, prediction_id, post.task_id)
+        logger.info(
+            "job %s: prediction %s of task %s posted", post.job_id, prediction_id, post.task_id
+        )
 
     def _failed(self, post: Post, error: ServiceError | ValueError) -> None:
         if _is_final(error):
@@ -95,12 +131,18 @@ class Outbox:
                          post.job_id, post.task_id, error)
             self._store.set_refused(post.id, str(error))
             return
-        asked = getattr(error, "retry_after_seconds", None)
+        asked = min(getattr(error, "retry_after_seconds", None) or 0.0, _LONGEST_DELAY_SECONDS)
+        pause = _FIRST_DELAY_SECONDS * 2 ** min(self._failed_rounds, 20)
+        self._failed_rounds += 1
+        self._paused_until = self._clock() + max(min(pause, _LONGEST_SLEEP_SECONDS), asked)
+        self._retry(post, str(error), asked)
+
+    def _retry(self, post: Post, reason: str, at_least_seconds: float) -> None:
         delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(post.attempts, 20))
-        delay = max(delay, min(asked or 0.0, _LONGEST_DELAY_SECONDS))
+        delay = max(delay, at_least_seconds)
         logger.warning("job %s: prediction of task %s is posted again in %.0f s: %s",
-                       post.job_id, post.task_id, delay, error)
-        self._store.retry_post(post.id, str(error), delay)
+                       post.job_id, post.task_id, delay, reason)
+        self._store.retry_post(post.id, reason, delay)
 
 
 def _is_final(error: ServiceError | ValueError) -> bool:
@@ -116,11 +158,16 @@ def _is_final(error: ServiceError | ValueError) -> bool:
 
 def _find_posted(client: PredictionClient, post: Post) -> int | None:
     """The prediction, if an attempt arrived whose answer did not: never post it twice."""
-    wanted = [(region.get("id"), region.get("value")) for region in post.prediction["result"]]
+    wanted = _shapes(post.prediction["result"])
     for prediction in client.predictions(post.task_id):
-        if prediction.get("model_version") != post.prediction["model_version"]:
-            continue
-        result = prediction.get("result") or []
-        if [(region.get("id"), region.get("value")) for region in result] == wanted:
+        same_model = prediction.get("model_version") == post.prediction["model_version"]
+        if same_model and _shapes(prediction.get("result")) == wanted:
             return prediction["id"]
     return None
+
+
+def _shapes(result: object) -> list[tuple[Any, Any]] | None:
+    """Ids and values; Label Studio may add to the rest."""
+    if not isinstance(result, list) or not all(isinstance(r, Mapping) for r in result):
+        return None
+    return [(region.get("id"), region.get("value")) for region in result]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Protocol
 
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 0.5
 """Progress goes to the store no more often than this."""
+_END_SECONDS = 10.0
+"""Between a job's end in the store and its thread's."""
+
+_INTERACTIVE, _BACKGROUND, _TRAINING = "interactive", "background", "training"
 
 
 @dataclass(frozen=True)
@@ -40,17 +45,44 @@ class JobHandle:
     def __init__(self, job_id: str, priority: Priority, store: JobStore) -> None:
         self.job_id = job_id
         self.priority = priority
-        """May change while it runs."""
+        """The most urgent that anyone wants it with; may change while it runs."""
         self.work: Work | None = None
         """Once it has begun."""
         self.error: BaseException | None = None
         """What it failed with, once it has ended."""
         self.has_ended = False
+        self.lane: str | None = None
+        """Where it takes a place; None while it is queued."""
+        self.is_put_back = False
+        """Whether it gives its place to others and is to begin again later."""
+        self._unawaited_priority: Priority | None = None
+        self._awaited: Counter[Priority] = Counter()
         self._store = store
         self._cancelled = threading.Event()
         self._changed = threading.Condition()
         self._last_report = 0.0
-        self._waiting_count = 0
+
+    # The next three are called under the queue's lock.
+
+    def want(self, priority: Priority, *, is_awaited: bool) -> None:
+        """Someone wants its result, and waits for it or not."""
+        if is_awaited:
+            self._awaited[priority] += 1
+        else:
+            self._unawaited_priority = _more_urgent(self._unawaited_priority, priority)
+        self.priority = min(self.priority, priority)
+
+    def leave(self, priority: Priority, *, goes_on_with: Priority) -> None:
+        """One who waited with a priority waits no more."""
+        self._awaited[priority] -= 1
+        self._unawaited_priority = _more_urgent(self._unawaited_priority, goes_on_with)
+        left = [item for item, count in self._awaited.items() if count > 0]
+        self.priority = min([self._unawaited_priority, *left])
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anyone waits for it now."""
+        return any(count > 0 for count in self._awaited.values())
 
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()
@@ -61,8 +93,7 @@ class JobHandle:
 
     def report(self, done: int, total: int) -> None:
         """Steps done and in all: to those who wait, and to the store now and then."""
-        with self._changed:
-            self._changed.notify_all()
+        self.tell()
         now = time.monotonic()
         if now - self._last_report >= _PROGRESS_SECONDS or done == total:
             self._last_report = now
@@ -78,24 +109,24 @@ class JobHandle:
             self.has_ended = True
             self._changed.notify_all()
 
+    def tell(self) -> None:
+        """Let those who wait look at the work again."""
+        with self._changed:
+            self._changed.notify_all()
+
     def wait(
         self, timeout_seconds: float, is_enough: Callable[[Any], bool] = lambda work: False
     ) -> None:
         """Until it has ended, its work says `is_enough`, or time is up."""
         with self._changed:
-            self._waiting_count += 1
-            try:
-                self._changed.wait_for(
-                    lambda: self.has_ended or (self.work is not None and is_enough(self.work)),
-                    timeout_seconds,
-                )
-            finally:
-                self._waiting_count -= 1
+            self._changed.wait_for(
+                lambda: self.has_ended or (self.work is not None and is_enough(self.work)),
+                timeout_seconds,
+            )
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether anyone waits for it now."""
-        return self._waiting_count > 0
+
+def _more_urgent(first: Priority | None, second: Priority) -> Priority:
+    return second if first is None else min(first, second)
 
 
 class JobQueue:
@@ -112,67 +143,94 @@ class JobQueue:
         *,
         interactive_places: int,
         max_queued_per_project: int,
+        posts_unanswered: bool = False,
         background_places: int = 2,
         max_attempts: int = 3,
     ) -> None:
         """
         Args:
             makers: make the work of a job from its request; may raise as `Work.run`.
+            posts_unanswered: whether results are posted that people waited for in vain
+                as the service was stopped.
             background_places: two, so that one downloads while the other tracks.
             max_attempts: how often a job is begun that the service did not survive.
         """
         self.store = store
         self._makers = makers
         self._places = {
-            "interactive": interactive_places,
-            "background": background_places,
-            "training": 1,
+            _INTERACTIVE: interactive_places,
+            _BACKGROUND: background_places,
+            _TRAINING: 1,
         }
         self._taken = dict.fromkeys(self._places, 0)
         self._max_queued_per_project = max_queued_per_project
         self._max_attempts = max_attempts
+        self._posts_unanswered = posts_unanswered
         self._lock = threading.RLock()
         self._handles: dict[str, JobHandle] = {}
         self._last_served: dict[int | None, int] = {}
         self._served_count = 0
-        self._is_stopping = False
+        self._is_running = False
         self.on_finished: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
 
-    def start(self) -> None:
-        """Take up what an earlier process left unfinished."""
-        count = self.store.requeue_interrupted(self._max_attempts)
+    def recover(self) -> None:
+        """Queue again what an earlier process left unfinished; before anything is submitted."""
+        count = self.store.requeue_interrupted(
+            self._max_attempts, posts_predictions=self._posts_unanswered
+        )
         if count:
             logger.warning("%d jobs were interrupted and begin again", count)
+
+    def start(self) -> None:
+        """Begin what is queued; until then jobs are only kept."""
+        with self._lock:
+            self._is_running = True
         self._dispatch()
 
     def stop(self) -> None:
         """Begin no more jobs, and ask the running ones to stop; they begin again next time."""
         with self._lock:
-            self._is_stopping = True
-            handles = list(self._handles.values())
-        for handle in handles:
-            handle.cancel()
+            self._is_running = False
+            for handle in self._handles.values():
+                handle.cancel()
+                if handle.lane is None:
+                    handle.end()  # it will not begin
+            # Not an attempt that the service did not survive.
+            self.store.put_back()
 
-    def submit(self, spec: JobSpec) -> JobHandle:
+    def submit(self, spec: JobSpec, *, is_awaited: bool = False) -> JobHandle:
         """Queue a job, or join the unfinished one that does the same.
+
+        Args:
+            is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
         Raises TooManyJobs when its project has too many waiting already.
         """
         if spec.priority is not Priority.INTERACTIVE:
             self._check_room(spec)
         with self._lock:
-            job, is_new = self.store.add(spec)
-            handle = self._handles.setdefault(
-                job.id, JobHandle(job.id, job.priority, self.store)
-            )
-            handle.priority = min(handle.priority, spec.priority)
+            job, is_new = self.store.add(spec, is_awaited=is_awaited)
+            handle = self._handles.get(job.id)
+            if handle is None:
+                handle = self._new_handle(job, is_wanted=not is_new)
+                if job.state is JobState.RUNNING and self._is_running:
+                    # Nobody runs it: the store failed when its end was to be kept.
+                    self.store.put_back(job.id)
+            handle.want(spec.priority, is_awaited=is_awaited)
         if is_new:
             logger.info(
                 "job %s: %s of task %s queued, %s",
                 job.id, job.kind, job.task_id, job.priority.name.lower(),
             )
         self._dispatch()
+        return handle
+
+    def _new_handle(self, job: Job, *, is_wanted: bool) -> JobHandle:
+        """`is_wanted`: whether someone who does not wait wanted it before."""
+        handle = self._handles[job.id] = JobHandle(job.id, job.priority, self.store)
+        if is_wanted:
+            handle.want(max(job.priority, Priority.WEBHOOK), is_awaited=False)
         return handle
 
     def _check_room(self, spec: JobSpec) -> None:
@@ -188,16 +246,52 @@ class JobQueue:
         with self._lock:
             return self._handles.get(job_id)
 
-    def send_to_background(
-        self, job_id: str, *, priority: Priority, posts_prediction: bool
-    ) -> None:
-        """One who asked for it waits no more; its result is posted, if it is to be."""
-        handle = self.handle(job_id)
-        if handle is not None and handle.is_awaited:
-            priority = handle.priority  # someone else's job as well
-        self.store.set_background(job_id, priority=priority, posts_prediction=posts_prediction)
-        if handle is not None:
-            handle.priority = priority
+    def leave(
+        self,
+        handle: JobHandle,
+        priority: Priority,
+        *,
+        goes_on_with: Priority,
+        posts_prediction: bool,
+    ) -> bool:
+        """One who waited with a priority waits no more.
+
+        Args:
+            goes_on_with: what its result is worth to them now.
+            posts_prediction: whether that is to be posted.
+
+        Returns:
+            Whether the job goes on; if not, all there is to come is there.
+        """
+        with self._lock:
+            handle.leave(priority, goes_on_with=goes_on_with)
+            is_awaited = handle.is_awaited
+            goes_on = self.store.leave(
+                handle.job_id, priority=handle.priority, is_awaited=is_awaited,
+                posts_prediction=posts_prediction,
+            )
+            if goes_on and not is_awaited:
+                self._give_place_back(handle)
+        if not goes_on and not handle.is_cancelled():
+            handle.wait(_END_SECONDS)  # it is in the store, and told in a moment
+        self._dispatch()
+        return goes_on
+
+    def _give_place_back(self, handle: JobHandle) -> None:
+        """People's places are for those who wait.
+
+        A job in the background keeps running beside the others there; when they are
+        as many as can be, it is put back: what it had found has been answered.
+        """
+        if handle.lane != _INTERACTIVE:
+            return
+        if self._taken[_BACKGROUND] < self._places[_BACKGROUND] + self._places[_INTERACTIVE]:
+            self._taken[_INTERACTIVE] -= 1
+            self._taken[_BACKGROUND] += 1
+            handle.lane = _BACKGROUND
+        else:
+            handle.is_put_back = True
+            handle.cancel()
 
     def cancel(self, job_id: str) -> bool:
         """End a job without a result; False when it has ended already."""
@@ -220,7 +314,7 @@ class JobQueue:
     def _dispatch(self) -> None:
         """Begin what there is room for."""
         with self._lock:
-            while not self._is_stopping and (waiting := self._next()) is not None:
+            while self._is_running and (waiting := self._next()) is not None:
                 self._begin(waiting)
 
     def _next(self) -> Waiting | None:
@@ -241,27 +335,35 @@ class JobQueue:
         job = self.store.begin(waiting.id)
         if job is None:
             return
-        lane = _lane(waiting)
-        self._taken[lane] += 1
         self._served_count += 1
         self._last_served[job.project_id] = self._served_count
-        handle = self._handles.setdefault(job.id, JobHandle(job.id, job.priority, self.store))
+        handle = self._handles.get(job.id) or self._new_handle(job, is_wanted=True)
+        handle.lane = _lane(waiting)
+        self._taken[handle.lane] += 1
         threading.Thread(
-            target=self._run, args=(job, handle, lane), name=f"job-{job.id[:8]}", daemon=True
+            target=self._run, args=(job, handle), name=f"job-{job.id[:8]}", daemon=True
         ).start()
 
-    def _run(self, job: Job, handle: JobHandle, lane: str) -> None:
+    def _run(self, job: Job, handle: JobHandle) -> None:
         ended = None
         try:
             ended = self._run_to_the_end(job, handle)
         finally:
-            with self._lock:
-                self._handles.pop(job.id, None)
-                self._taken[lane] -= 1
-            handle.end()
+            try:
+                self._give_up_place(job, handle)
+            finally:
+                handle.end()
             self._dispatch()
         if ended is not None:
             self.on_finished(ended)
+
+    def _give_up_place(self, job: Job, handle: JobHandle) -> None:
+        with self._lock:
+            if self._handles.get(job.id) is handle:
+                del self._handles[job.id]
+            self._taken[handle.lane] -= 1
+            if handle.is_put_back and self._is_running:
+                self.store.put_back(job.id)
 
     def _run_to_the_end(self, job: Job, handle: JobHandle) -> Job | None:
         """The ended job; None when a person cancelled it, or the service stops."""
@@ -287,5 +389,5 @@ class JobQueue:
 
 def _lane(job: Waiting) -> str:
     if job.kind is JobKind.FINETUNE:
-        return "training"
-    return "interactive" if job.priority is Priority.INTERACTIVE else "background"
+        return _TRAINING
+    return _INTERACTIVE if job.priority is Priority.INTERACTIVE else _BACKGROUND

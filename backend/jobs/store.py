@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -23,33 +24,46 @@ from backend.jobs.types import (
 )
 from backend.scheduler import Priority
 
+logger = logging.getLogger(__name__)
+
 _SCHEMA = """
+-- Large values come last: SQLite reads through them to what lies behind.
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL,
-    key TEXT NOT NULL, request BLOB NOT NULL, project_id INTEGER, task_id INTEGER,
-    posts_prediction INTEGER NOT NULL, done INTEGER NOT NULL DEFAULT 0,
-    total INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, error TEXT,
-    result_key TEXT, created_at REAL NOT NULL, started_at REAL, finished_at REAL
+    key TEXT NOT NULL, project_id INTEGER, task_id INTEGER,
+    posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT,
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, priority, created_at);
+CREATE INDEX IF NOT EXISTS jobs_waiting
+    ON jobs (state, kind, priority, project_id, created_at, id);
 CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, state);
 CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id, state);
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, body BLOB NOT NULL, byte_count INTEGER NOT NULL,
-    created_at REAL NOT NULL, used_at REAL NOT NULL
+    key TEXT PRIMARY KEY, byte_count INTEGER NOT NULL, created_at REAL NOT NULL,
+    used_at REAL NOT NULL, body BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS results_by_use ON results (used_at, byte_count, key);
 CREATE TABLE IF NOT EXISTS result_media (
     reference TEXT NOT NULL, result_key TEXT NOT NULL, PRIMARY KEY (reference, result_key)
 );
+CREATE INDEX IF NOT EXISTS media_by_result ON result_media (result_key);
 CREATE TABLE IF NOT EXISTS request_results (
     request_key TEXT PRIMARY KEY, result_key TEXT NOT NULL, media_stamp TEXT NOT NULL
 );
+CREATE INDEX IF NOT EXISTS requests_by_result ON request_results (result_key);
 CREATE TABLE IF NOT EXISTS posts (
     id INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL UNIQUE, task_id INTEGER NOT NULL,
-    prediction BLOB NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0,
-    next_attempt_at REAL NOT NULL, error TEXT, prediction_id INTEGER
+    state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_attempt_at REAL NOT NULL,
+    error TEXT, prediction_id INTEGER, prediction BLOB NOT NULL
 );
+CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
+_VERSION = 1
+"""Of the schema above."""
+_MAX_REQUESTS_OF_RESULT = 100
+"""Data with signed URLs makes a new request of an old one every hour."""
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -74,11 +88,13 @@ class JobStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
         self._lock = threading.Lock()
+        _put_aside_other_version(path)
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -90,15 +106,20 @@ class JobStore:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # A full disk fails the COMMIT, or has ended the transaction already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     # --- jobs ----------------------------------------------------------------
 
-    def add(self, spec: JobSpec) -> tuple[Job, bool]:
+    def add(self, spec: JobSpec, *, is_awaited: bool = False) -> tuple[Job, bool]:
         """The unfinished job that does the same, made at least as urgent, or a new one.
+
+        Args:
+            is_awaited: someone waits for the answer (`leave`).
 
         Returns:
             The job, and whether it is new.
@@ -110,18 +131,20 @@ class JobStore:
             if row is not None:
                 db.execute(
                     "UPDATE jobs SET priority = MIN(priority, ?), "
-                    "posts_prediction = MAX(posts_prediction, ?) WHERE id = ?",
-                    (int(spec.priority), spec.posts_prediction, row["id"]),
+                    "posts_prediction = MAX(posts_prediction, ?), "
+                    "is_awaited = MAX(is_awaited, ?) WHERE id = ?",
+                    (int(spec.priority), spec.posts_prediction, is_awaited, row["id"]),
                 )
                 return self._job(db, row["id"]), False
             job_id = uuid.uuid4().hex
             db.execute(
                 "INSERT INTO jobs (id, kind, state, priority, key, request, project_id, task_id,"
-                " posts_prediction, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " posts_prediction, is_awaited, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id, spec.kind, JobState.QUEUED, int(spec.priority), spec.key,
                     _packed(spec.request), spec.project_id, spec.task_id,
-                    spec.posts_prediction, self._clock(),
+                    spec.posts_prediction, is_awaited, self._clock(),
                 ),
             )
             return self._job(db, job_id), True
@@ -203,14 +226,34 @@ class JobStore:
         with self._transaction() as db:
             db.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ?", (done, total, job_id))
 
-    def set_background(self, job_id: str, *, priority: Priority, posts_prediction: bool) -> None:
-        """Nobody waits for it any more."""
+    def leave(
+        self, job_id: str, *, priority: Priority, posts_prediction: bool, is_awaited: bool
+    ) -> bool:
+        """One who waited for it waits no more; whether it was still unfinished.
+
+        Args:
+            priority: what it is worth to those who are left.
+            is_awaited: whether others wait.
+        """
         with self._transaction() as db:
-            db.execute(
-                f"UPDATE jobs SET priority = ?, posts_prediction = MAX(posts_prediction, ?) "
-                f"WHERE id = ? "
-                f"AND state IN {_UNFINISHED_SQL}",
-                (int(priority), posts_prediction, job_id),
+            return bool(
+                db.execute(
+                    "UPDATE jobs SET priority = ?, is_awaited = ?, "
+                    "posts_prediction = MAX(posts_prediction, ?) "
+                    f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
+                    (int(priority), is_awaited, posts_prediction, job_id),
+                ).rowcount
+            )
+
+    def want_post(self, job_id: str) -> bool:
+        """Let an unfinished job post its result; False when it has ended."""
+        with self._transaction() as db:
+            return bool(
+                db.execute(
+                    "UPDATE jobs SET posts_prediction = 1 "
+                    f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
+                    (job_id,),
+                ).rowcount
             )
 
     def finish(
@@ -230,23 +273,36 @@ class JobStore:
             changed = db.execute(
                 f"UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ? "
                 f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
-                (state, error, result_key, self._clock(), job_id),
+                (state, _text(error), result_key, self._clock(), job_id),
             ).rowcount
             job = self._job(db, job_id)
             if not changed or job is None:
                 return None
-            if prediction is not None and job.posts_prediction and job.task_id is not None:
-                db.execute(
-                    "INSERT OR IGNORE INTO posts (job_id, task_id, prediction, state, "
-                    "next_attempt_at) VALUES (?, ?, ?, ?, ?)",
-                    (job_id, job.task_id, _packed(prediction), PostState.WAITING, self._clock()),
-                )
+            if prediction is not None and job.posts_prediction:
+                self._add_post(db, job, prediction)
             return job
 
-    def requeue_interrupted(self, max_attempts: int) -> int:
+    def add_post(self, job_id: str, prediction: Mapping[str, Any]) -> None:
+        """Keep a prediction of an ended job, if there is none yet."""
+        with self._transaction() as db:
+            job = self._job(db, job_id)
+            if job is not None:
+                self._add_post(db, job, prediction)
+
+    def _add_post(self, db: sqlite3.Connection, job: Job, prediction: Mapping[str, Any]) -> None:
+        if job.task_id is None:
+            return
+        db.execute(
+            "INSERT OR IGNORE INTO posts (job_id, task_id, prediction, state, "
+            "next_attempt_at) VALUES (?, ?, ?, ?, ?)",
+            (job.id, job.task_id, _packed(prediction), PostState.WAITING, self._clock()),
+        )
+
+    def requeue_interrupted(self, max_attempts: int, *, posts_predictions: bool) -> int:
         """Queue jobs again that ran when the process was killed; how many.
 
         One that was begun too often has failed: it may be what kills the process.
+        Those who waited for an answer got none; it is posted if `posts_predictions`.
         """
         with self._transaction() as db:
             db.execute(
@@ -261,13 +317,22 @@ class JobStore:
             count = db.execute(
                 "UPDATE jobs SET state = ? WHERE state = ?", (JobState.QUEUED, JobState.RUNNING)
             ).rowcount
-            # Those who waited for an answer got none: it goes to Label Studio instead.
             db.execute(
-                "UPDATE jobs SET priority = ?, posts_prediction = 1 "
-                "WHERE state = ? AND priority = ?",
-                (int(Priority.WEBHOOK), JobState.QUEUED, int(Priority.INTERACTIVE)),
+                "UPDATE jobs SET priority = MAX(priority, ?), is_awaited = 0, "
+                "posts_prediction = MAX(posts_prediction, ?) WHERE state = ? AND is_awaited",
+                (int(Priority.WEBHOOK), posts_predictions, JobState.QUEUED),
             )
         return count
+
+    def put_back(self, job_id: str | None = None) -> None:
+        """Queue a running job, or all of them, as if they had not begun."""
+        which, values = ("", ()) if job_id is None else (" AND id = ?", (job_id,))
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE jobs SET state = ?, attempts = MAX(attempts - 1, 0) "
+                f"WHERE state = ?{which}",
+                (JobState.QUEUED, JobState.RUNNING, *values),
+            )
 
     def delete_old(self, before: float) -> int:
         """Forget jobs that ended before then, but none with a prediction still to post."""
@@ -314,23 +379,21 @@ class JobStore:
         now = self._clock()
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-                (result.key, body, len(body), now, now),
+                "INSERT OR REPLACE INTO results (key, byte_count, created_at, used_at, body) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (result.key, len(body) + len(media_stamp), now, now, body),
             )
             for reference in result.media:
                 db.execute(
                     "INSERT OR IGNORE INTO result_media VALUES (?, ?)", (reference, result.key)
                 )
-            db.execute(
-                "INSERT OR REPLACE INTO request_results VALUES (?, ?, ?)",
-                (request_key, result.key, media_stamp),
-            )
+            self._link(db, request_key, result.key, media_stamp)
             self._drop_unused(db, max_bytes)
 
     @staticmethod
     def _drop_unused(db: sqlite3.Connection, max_bytes: int) -> None:
         total = db.execute("SELECT COALESCE(SUM(byte_count), 0) FROM results").fetchone()[0]
-        rows = db.execute("SELECT key, byte_count FROM results ORDER BY used_at").fetchall()
+        rows = db.execute("SELECT key, byte_count FROM results ORDER BY used_at, rowid").fetchall()
         for row in rows[:-1]:
             if total <= max_bytes:
                 return
@@ -348,10 +411,21 @@ class JobStore:
     def link_request(self, request_key: str, result_key: str, media_stamp: str) -> None:
         """Let another request find a result that answers it too."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO request_results VALUES (?, ?, ?)",
-                (request_key, result_key, media_stamp),
-            )
+            self._link(db, request_key, result_key, media_stamp)
+
+    @staticmethod
+    def _link(
+        db: sqlite3.Connection, request_key: str, result_key: str, media_stamp: str
+    ) -> None:
+        db.execute(
+            "INSERT OR REPLACE INTO request_results VALUES (?, ?, ?)",
+            (request_key, result_key, media_stamp),
+        )
+        db.execute(
+            "DELETE FROM request_results WHERE result_key = ? AND rowid NOT IN (SELECT rowid "
+            "FROM request_results WHERE result_key = ? ORDER BY rowid DESC LIMIT ?)",
+            (result_key, result_key, _MAX_REQUESTS_OF_RESULT),
+        )
 
     def result_of_request(
         self, request_key: str, is_current: Callable[[str], bool]
@@ -414,14 +488,14 @@ class JobStore:
         with self._transaction() as db:
             db.execute(
                 "UPDATE posts SET state = ?, error = ? WHERE id = ?",
-                (PostState.REFUSED, error, post_id),
+                (PostState.REFUSED, _text(error), post_id),
             )
 
     def retry_post(self, post_id: int, error: str, after_seconds: float) -> None:
         with self._transaction() as db:
             db.execute(
                 "UPDATE posts SET error = ?, next_attempt_at = ? WHERE id = ?",
-                (error, self._clock() + after_seconds, post_id),
+                (_text(error), self._clock() + after_seconds, post_id),
             )
 
     def post_of_job(self, job_id: str) -> Post | None:
@@ -437,6 +511,25 @@ class JobStore:
 
 
 _UNFINISHED_SQL = "({})".format(", ".join(f"'{state}'" for state in _UNFINISHED))
+
+
+def _put_aside_other_version(path: Path) -> None:
+    """Nobody may want its jobs any more, but that is for people to say."""
+    if not path.exists():
+        return
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+        version = old.execute("PRAGMA user_version").fetchone()[0]
+        if version == _VERSION or not old.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    kept = path.with_name(f"{path.name}.version-{version}")
+    path.rename(kept)
+    logger.warning("%s is of another version: it is kept as %s, without being used", path, kept)
+
+
+def _text(text: str | None) -> str | None:
+    """As SQLite takes it: other people's text may have halves of characters."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _packed(value: Any) -> bytes:
@@ -455,6 +548,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         priority=Priority(row["priority"]),
         request=_unpacked(row["request"]),
         posts_prediction=bool(row["posts_prediction"]),
+        is_awaited=bool(row["is_awaited"]),
     )
     return Job(**values)
 

@@ -68,6 +68,8 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    is_awaited: bool = False
+    """Whether someone waits for its answer, so that nothing need be posted."""
 
 
 class PostState(enum.StrEnum):

@@ -106,7 +106,7 @@ def frame_requests(
     marks = [
         (kind, _read_mark(region, kind, config, info))
         for region in results
-        if (kind := image_kind_of(region)) is not None and not _is_answer(region, kind)
+        if (kind := image_kind_of(region)) is not None and not is_answer(region, kind)
     ]
     # Rectangles come first: they say to which object a key point belongs.
     marks.sort(key=lambda item: item[0] is ImageControlKind.KEY_POINT)
@@ -125,7 +125,7 @@ def frame_requests(
     )
 
 
-def _is_answer(region: Result, kind: ImageControlKind) -> bool:
+def is_answer(region: Result, kind: ImageControlKind) -> bool:
     """A mask or rectangle of ours that no one has changed since."""
     meta = region.get("meta")
     has_track = isinstance(meta, Mapping) and meta.get("track") is not None

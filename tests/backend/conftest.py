@@ -15,6 +15,8 @@ from backend.model import load_model
 from backend.settings import Settings
 from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
+from tests.backend.label_studio_site import KEY, serving_label_studio
+from tests.backend.quick_model import QuickModel
 from tests.video_files import write_video
 
 FRAME_COUNT = 8
@@ -120,3 +122,40 @@ def make_client(settings, model):
 @pytest.fixture
 def client(make_client):
     return make_client()
+
+
+# --- the service around a quick model ----------------------------------------
+
+
+@pytest.fixture
+def quick() -> QuickModel:
+    return QuickModel()
+
+
+@pytest.fixture
+def studio():
+    """A Label Studio that takes predictions."""
+    with serving_label_studio() as site:
+        yield site
+
+
+@pytest.fixture
+def make_quick_client(quick, studio, media_root, tmp_path):
+    """A client of the app with the quick model; keywords change the settings."""
+    services = []
+
+    def make(load=None, **changes):
+        settings = Settings(
+            label_studio_url=studio.url,
+            label_studio_api_key=KEY,
+            label_studio_local_files_root=media_root,
+            media_cache=tmp_path / "cache",
+            data_folder=tmp_path / "service",
+        )
+        app = create_app(dataclasses.replace(settings, **changes), load=load or quick.load)
+        services.append(app.extensions["sam2"])
+        return app.test_client()
+
+    yield make
+    for service in services:
+        service.stop()

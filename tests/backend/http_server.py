@@ -33,6 +33,8 @@ class Site:
 
     def __init__(self) -> None:
         self.replies: dict[str, Reply | Callable[[Asked], Reply]] = {}
+        self.otherwise: Callable[[Asked], Reply] = lambda asked: Reply(status=404)
+        """For paths without a reply."""
         self.asked: list[Asked] = []
         self.url = ""
 
@@ -53,7 +55,7 @@ def serving_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
             length = int(self.headers.get("Content-Length") or 0)
             asked = Asked(self.command, self.path, dict(self.headers), self.rfile.read(length))
             site.asked.append(asked)
-            reply = site.replies.get(self.path, Reply(status=404))
+            reply = site.replies.get(self.path, site.otherwise)
             reply = reply(asked) if callable(reply) else reply
             self.send_response(reply.status)
             for name, value in reply.headers.items():

@@ -534,14 +534,17 @@ def test_the_log_formatter_hides_secrets_in_tracebacks_too():
     assert "secret-key" not in text and "ValueError: *** is bad" in text
 
 
-def test_settings_default_to_the_environments(monkeypatch, model):
+def test_settings_default_to_the_environments(monkeypatch, model, tmp_path):
+    monkeypatch.setenv("SAM2_DATA_FOLDER", str(tmp_path / "service"))
     monkeypatch.setenv("SAM2_MODEL", "sam2.1_hiera_tiny")
     app = create_app(load=lambda _: model)
     assert app.test_client().get("/versions").json == {"versions": ["sam2:sam2.1_hiera_tiny"]}
 
 
 def test_settings_are_not_shared_between_apps(settings, model):
-    other = dataclasses.replace(settings, model="other")
+    other = dataclasses.replace(
+        settings, model="other", data_folder=settings.data_folder / "other"
+    )
     apps = [create_app(item, load=lambda _: model) for item in (settings, other)]
     versions = [app.test_client().get("/versions").json["versions"] for app in apps]
     assert versions == [["sam2:demo"], ["sam2:other"]]

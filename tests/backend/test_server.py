@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.server import Server
+from backend import server
+from backend.server import Server, sole_use
 from backend.settings import Settings
 from tests.backend.conftest import payload
 
@@ -27,8 +28,8 @@ def ask(url, body=None):
         return json.load(answer)
 
 
-def wait_until_ready(url, process):
-    end = time.monotonic() + 60
+def wait_until_ready(url, process, seconds=60):
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         assert process.poll() is None, "the server has ended"
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
@@ -54,6 +55,7 @@ def test_a_server_of_its_own_answers_health_while_it_tracks(kind, checkpoint, me
     environment = os.environ | {
         "SAM2_CHECKPOINT": str(checkpoint),
         "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
+        "SAM2_DATA_FOLDER": str(tmp_path / "service"),
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
     }
     with open(tmp_path / "log", "wb") as log:
@@ -83,3 +85,15 @@ def test_a_server_of_its_own_answers_health_while_it_tracks(kind, checkpoint, me
 def test_threads_that_predictions_could_use_up_are_refused():
     with pytest.raises(ValueError, match="threads=8 must be above max_waiting_requests=8"):
         Server(Settings(), host="127.0.0.1", port=9090, threads=8)
+
+
+def test_two_servers_do_not_share_a_folder_of_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(server, "_LAST_ONE_SECONDS", 0.0)
+    with sole_use(tmp_path / "service"):
+        other = Server(Settings(data_folder=tmp_path / "service"), host="127.0.0.1", port=0)
+        with pytest.raises(ValueError, match="in use by another server.*SAM2_DATA_FOLDER"):
+            other.run()
+        with sole_use(tmp_path / "elsewhere"):
+            pass
+    with sole_use(tmp_path / "service"):
+        pass

@@ -1,0 +1,285 @@
+"""Jobs begin by priority and place, end for all who wait, and are never lost."""
+
+import logging
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.errors import TooManyJobs, UnusableTask
+from backend.jobs.queue import JobQueue, Outcome
+from backend.jobs.types import JobKind, JobState
+from backend.scheduler import Priority
+from tests.backend.calls import wait_until
+from tests.backend.jobs.conftest import spec
+from tests.backend.quick_model import SECONDS
+
+INTERACTIVE, WEBHOOK, BATCH = Priority.INTERACTIVE, Priority.WEBHOOK, Priority.BATCH
+
+
+class Works:
+    """Makes works that wait until the test lets them end; notes the order of beginning."""
+
+    def __init__(self):
+        self.began, self.gates, self.end_alone = [], {}, False
+        self.error = None
+
+    def gate(self, key):
+        return self.gates.setdefault(key, threading.Event())
+
+    def __call__(self, job):
+        works = self
+
+        class Work:
+            steps = 0
+
+            def run(self, handle):
+                works.began.append(job.key)
+                while not (works.end_alone or works.gate(job.key).wait(0.01)):
+                    if handle.is_cancelled():
+                        return Outcome()
+                if works.error:
+                    raise works.error
+                self.steps = 1
+                handle.report(1, 1)
+                return Outcome("result", {"result": [], "score": 0, "model_version": "v"})
+
+        return Work()
+
+
+@pytest.fixture
+def works():
+    return Works()
+
+
+@pytest.fixture
+def make_queue(open_store, works):
+    queues = []
+
+    def make(store=None, **options):
+        options = {"interactive_places": 2, "max_queued_per_project": 100, "background_places": 1} | options
+        makers = {JobKind.TRACK: works, JobKind.FINETUNE: works}
+        queues.append(JobQueue(store or open_store(), makers, **options))
+        return queues[-1]
+
+    yield make
+    for queue in queues:
+        queue.stop()
+    works.end_alone = True
+    wait_until(lambda: not any(queue._handles and any(
+        handle.lane for handle in queue._handles.values()) for queue in queues))
+
+
+@pytest.fixture
+def queue(make_queue):
+    queue = make_queue()
+    queue.recover()
+    queue.start()
+    return queue
+
+
+def states(queue):
+    return {job.key: job.state for job in reversed(queue.store.list())}  # the newest counts
+
+
+def test_background_jobs_begin_by_priority_and_projects_in_turn(make_queue, works, clock):
+    queue = make_queue()
+    for key, priority, project in (
+        ("a1", BATCH, 1), ("a2", BATCH, 1), ("a3", BATCH, 1), ("b1", BATCH, 2), ("w", WEBHOOK, 1),
+    ):
+        clock.now += 1
+        queue.submit(spec(key, priority, project_id=project))
+    assert works.began == []  # not before it is started
+    works.end_alone = True
+    queue.start()
+    wait_until(lambda: set(states(queue).values()) == {JobState.DONE})
+    assert works.began == ["w", "b1", "a1", "a2", "a3"]
+
+
+def test_people_do_not_wait_for_background_places(queue, works):
+    queue.submit(spec("background"))
+    handle = queue.submit(spec("person", INTERACTIVE), is_awaited=True)
+    works.gate("person").set()
+    handle.wait(SECONDS)
+    assert handle.has_ended and handle.work.steps == 1
+    assert states(queue)["background"] is JobState.RUNNING
+
+
+def test_those_who_wait_for_one_job_get_one_work(queue, works):
+    handles = [queue.submit(spec("k", INTERACTIVE), is_awaited=True) for _ in range(3)]
+    assert handles[0] is handles[1] is handles[2]
+    works.gate("k").set()
+    for handle in handles:
+        handle.wait(SECONDS)
+        assert not queue.leave(handle, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
+    assert works.began == ["k"]
+    assert queue.store.post_of_job(handles[0].job_id) is None
+
+
+def test_a_job_is_worth_what_those_who_are_left_want(queue):
+    person = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    other = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    batch = queue.submit(spec("k", BATCH), is_awaited=True)
+    job_id = person.job_id
+    assert queue.leave(batch, BATCH, goes_on_with=BATCH, posts_prediction=False)
+    assert person.priority is INTERACTIVE
+    queue.leave(person, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
+    assert other.priority is INTERACTIVE and queue.store.get(job_id).is_awaited
+    queue.leave(other, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=False)
+    assert other.priority is WEBHOOK
+    job = queue.store.get(job_id)
+    assert job.priority is WEBHOOK and job.posts_prediction and not job.is_awaited
+
+
+def test_a_place_is_given_back_when_nobody_waits(queue, works):
+    for key in ("a", "b", "c"):  # two places for people
+        handle = queue.submit(spec(key, INTERACTIVE), is_awaited=True)
+        wait_until(lambda: states(queue)[key] is JobState.RUNNING)
+        queue.leave(handle, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
+    for key in ("a", "b", "c"):
+        works.gate(key).set()
+    wait_until(lambda: set(states(queue).values()) == {JobState.DONE})
+    assert works.began == ["a", "b", "c"]
+    wait_until(lambda: set(queue._taken.values()) == {0})
+
+
+def test_with_too_many_in_the_background_one_is_put_back_and_ends_later(queue, works):
+    keys = [f"k{number}" for number in range(5)]
+    for key in keys:
+        handle = queue.submit(spec(key, INTERACTIVE), is_awaited=True)
+        wait_until(lambda: key in works.began)
+        queue.leave(handle, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
+    wait_until(lambda: list(states(queue).values()).count(JobState.QUEUED) == 2)
+    works.end_alone = True
+    wait_until(lambda: set(states(queue).values()) == {JobState.DONE})
+    assert sorted(works.began) == sorted([*keys, "k3", "k4"])
+    assert {job.attempts for job in queue.store.list()} == {1}
+    wait_until(lambda: set(queue._taken.values()) == {0})
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "level"),
+    [
+        (UnusableTask("the video is too long"), "the video is too long", logging.WARNING),
+        (ValueError("x must be 1"), "x must be 1", logging.WARNING),
+        (KeyError("secret detail"), "KeyError; the server's log has the traceback", logging.ERROR),
+    ],
+)
+def test_a_failed_job_says_why_and_leaves_its_place(queue, works, caplog, error, said, level):
+    works.end_alone, works.error = True, error
+    handle = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    handle.wait(SECONDS)
+    assert handle.error is error
+    (job,) = queue.store.list()
+    assert (job.state, job.error) == (JobState.FAILED, said)
+    assert max(record.levelno for record in caplog.records) == level
+    works.error = None
+    second = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    second.wait(SECONDS)
+    assert second is not handle and states(queue)["k"] is JobState.DONE
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_cancelled_job_ends_for_those_who_wait(make_queue, works, has_begun):
+    queue, ended = make_queue(), []
+    queue.on_finished = ended.append
+    if has_begun:
+        queue.start()
+    handle = queue.submit(spec("k", BATCH), is_awaited=True)
+    if has_begun:
+        wait_until(lambda: works.began == ["k"])
+    assert queue.cancel(handle.job_id)
+    handle.wait(SECONDS)
+    assert handle.has_ended and handle.error is None
+    assert states(queue)["k"] is JobState.CANCELLED
+    assert not queue.cancel(handle.job_id)
+    assert [job.state for job in ended] == [JobState.CANCELLED]
+    again = queue.submit(spec("k", BATCH))
+    assert again.job_id != handle.job_id
+
+
+def test_a_job_that_ends_as_its_last_waiter_leaves_is_answered_or_posted(queue, works):
+    """Never neither: the one who left either learns that it has ended, or it is posted."""
+    works.end_alone = True
+    for number in range(60):
+        handle = queue.submit(spec(f"k{number}", INTERACTIVE), is_awaited=True)
+        handle.wait(0.0005 * (number % 10))
+        goes_on = queue.leave(handle, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
+        if goes_on:
+            wait_until(lambda: queue.store.get(handle.job_id).state is JobState.DONE)
+            assert queue.store.post_of_job(handle.job_id) is not None
+        else:
+            assert handle.has_ended and queue.store.post_of_job(handle.job_id) is None
+
+
+def test_too_many_waiting_jobs_of_one_project_are_refused_but_no_persons(make_queue):
+    queue = make_queue(max_queued_per_project=2)
+    for key in "ab":
+        queue.submit(spec(key))
+    with pytest.raises(TooManyJobs, match="project 1 has 2 jobs waiting, may have 2"):
+        queue.submit(spec("c"))
+    queue.submit(spec("d", project_id=2))
+    queue.submit(spec("e", INTERACTIVE))
+
+
+def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
+    queue = make_queue(store)
+    queue.start()
+    running = queue.submit(spec("running"))
+    waiting = queue.submit(spec("waiting"), is_awaited=True)
+    wait_until(lambda: works.began == ["running"])
+    queue.stop()
+    for handle in (running, waiting):
+        handle.wait(SECONDS)
+        assert handle.has_ended
+    assert set(states(queue).values()) == {JobState.QUEUED}
+    works.end_alone = True
+    again = make_queue(store, posts_unanswered=True)
+    again.recover()
+    again.start()
+    wait_until(lambda: set(states(again).values()) == {JobState.DONE})
+    assert {job.attempts for job in store.list()} == {1}
+
+
+def test_a_job_whose_end_could_not_be_kept_does_not_stay_for_ever(queue, works, monkeypatch):
+    finish = queue.store.finish
+
+    def full(*_, **__):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(queue.store, "finish", full)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    works.end_alone = True
+    handle = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    handle.wait(SECONDS)
+    assert handle.has_ended and "full" in str(handle.error)
+    wait_until(lambda: queue._taken["interactive"] == 0)
+    monkeypatch.setattr(queue.store, "finish", finish)
+    again = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    again.wait(SECONDS)
+    assert again.has_ended and states(queue)["k"] is JobState.DONE
+
+
+def test_fine_tuning_has_a_place_of_its_own(queue, works):
+    queue.submit(spec("track"))
+    for key in ("tune 1", "tune 2"):
+        queue.submit(spec(key, Priority.TRAINING, kind=JobKind.FINETUNE))
+    wait_until(lambda: set(works.began) == {"track", "tune 1"})
+    assert states(queue)["tune 2"] is JobState.QUEUED
+
+
+def test_many_threads_submit_leave_and_cancel_without_a_loss(queue, works):
+    works.end_alone = True
+
+    def work(number):
+        handle = queue.submit(spec(f"k{number % 7}", INTERACTIVE), is_awaited=True)
+        handle.wait(0.002 * (number % 3))
+        if number % 5 == 0:
+            queue.cancel(handle.job_id)
+        queue.leave(handle, INTERACTIVE, goes_on_with=BATCH, posts_prediction=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(120)))
+    wait_until(lambda: all(job.state.has_ended for job in queue.store.list(limit=1000)))
+    wait_until(lambda: set(queue._taken.values()) == {0} and not queue._handles)
