@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import re
 import ssl
 import threading
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _TRANSFER_SECONDS = 600.0
 """For uploads and exports, which Label Studio answers when it is done."""
 _PAGE_SIZE = 100
 _SHOWN_CHARACTERS = 300
+_BYTES = "application/octet-stream"
+_NO_PROJECT = 0
+_TAG = re.compile(r"</?[a-zA-Z][^>]*>")
 
 
 class LabelStudioFailure(enum.StrEnum):
@@ -42,6 +46,7 @@ class LabelStudioFailure(enum.StrEnum):
     CONTENT_REFUSED = "content refused"
     UNREACHABLE = "unreachable"
     BUSY = "busy or broken"
+    ADDRESS_BLOCKED = "address blocked"
     NOT_LABEL_STUDIO = "not Label Studio"
 
 
@@ -219,22 +224,33 @@ class LabelStudioClient:
         Relative to Label Studio: "/data/upload/1/9e5fd2-clip.mp4". Raises
         OSError when it cannot be read.
         """
-        with path.open("rb") as file, self._asking(
-            f"to upload {path.name} to project {project_id}"
-        ) as sdk:
+        return self.upload_files(project_id, [path])[0]
+
+    def upload_files(self, project_id: int, paths: Sequence[Path]) -> list[str]:
+        """`upload_file` of several in one request, in their order.
+
+        Label Studio holds all of a request in memory: few large ones at a time.
+        """
+        what = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        with contextlib.ExitStack() as stack:
+            files = [
+                (f"file{number}", (path.name, stack.enter_context(path.open("rb")), _BYTES))
+                for number, path in enumerate(paths)
+            ]
+            sdk = stack.enter_context(self._asking(f"to upload {what} to project {project_id}"))
             # The SDK has no call for uploads; its client has the headers and timeouts.
             response = sdk._client_wrapper.httpx_client.request(
                 f"api/projects/{project_id}/import",
                 method="POST",
                 params={"commit_to_project": "false"},
-                files={"file": (path.name, file, "application/octet-stream")},
+                files=dict(files),
                 request_options={"timeout": _TRANSFER_SECONDS},
             )
             upload_ids = _field(_checked(response), "file_upload_ids", list)
-            if len(upload_ids) != 1:
+            if len(upload_ids) != len(paths):
                 raise _Unexpected
-            upload = _body(sdk.files.with_raw_response.get(upload_ids[0]))
-            return f"/data/{_field(upload, 'file', str)}"
+            uploads = [_body(sdk.files.with_raw_response.get(item)) for item in upload_ids]
+            return [f"/data/{_field(upload, 'file', str)}" for upload in uploads]
 
     # --- predictions and annotations -----------------------------------------
 
@@ -328,6 +344,20 @@ class LabelStudioClient:
                     **fields,
                 )
             )
+
+    def blocks_address(self, url: str) -> bool:
+        """Whether Label Studio refuses to connect a model at this URL, because it is private.
+
+        Nothing is connected: the project that is named does not exist, and the
+        address is looked at first.
+        """
+        try:
+            self.connect_backend(_NO_PROJECT, url, "address check")
+        except LabelStudioError as error:
+            if error.http_status not in (400, 403):
+                raise
+            return error.failure is LabelStudioFailure.ADDRESS_BLOCKED
+        return False
 
     def webhooks(self, project_id: int) -> list[Json]:
         """The project's webhooks."""
@@ -483,7 +513,7 @@ def _meaning(
     """What an answer means, and what to do about it."""
     said = _said(body).lower()
     if status == 403 and "reserved network" in said:
-        return LabelStudioFailure.CONTENT_REFUSED, (
+        return LabelStudioFailure.ADDRESS_BLOCKED, (
             "Label Studio blocks this address: start it with ML_BLOCK_LOCAL_IP=false (models) "
             "and SSRF_PROTECTION_ENABLED=false (webhooks)"
         )
@@ -496,6 +526,14 @@ def _meaning(
         return LabelStudioFailure.TOKEN_REFUSED, (
             "LABEL_STUDIO_API_KEY is not valid there, or its user may not do this: make a new "
             "key in Account & Settings"
+        )
+    if status == 404 and not isinstance(body, Mapping):
+        return LabelStudioFailure.NOT_LABEL_STUDIO, (
+            "there is no Label Studio at this address: check LABEL_STUDIO_URL, its path included"
+        )
+    if status == 400 and "can't connect to ml backend" in said:
+        return LabelStudioFailure.CONTENT_REFUSED, (
+            "start the service, and give its address as Label Studio's machine sees it"
         )
     if status in (404, 410):
         return LabelStudioFailure.NOT_FOUND, "it does not exist, or the key's user may not see it"
@@ -516,11 +554,18 @@ def _meaning(
 def _said(body: object) -> str:
     """The reasons that a body gives, in a line."""
     if isinstance(body, Mapping):
-        reasons = body.get("validation_errors") or body.get("detail") or body
-        body = reasons if isinstance(reasons, str) else json.dumps(reasons, default=str)
-    text = body if isinstance(body, str) else "" if body is None else json.dumps(body, default=str)
+        body = body.get("validation_errors") or body.get("detail") or body
+    if isinstance(body, Mapping):
+        parts = (
+            (_said(reason) if name == "non_field_errors" else f"{name}: {_said(reason)}")
+            for name, reason in body.items()
+        )
+        return "; ".join(parts)
+    if isinstance(body, (list, tuple)):
+        return "; ".join(map(_said, body))
+    text = "" if body is None else str(body)
     # A page tells a person with a browser something, a log nothing.
-    return "" if text.lstrip().startswith("<") else " ".join(text.split())
+    return "" if text.lstrip().startswith("<") else " ".join(_TAG.sub("", text).split())
 
 
 def _retry_after_seconds(text: str | None) -> float | None:
