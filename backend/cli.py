@@ -7,7 +7,13 @@ import sys
 from typing import Sequence
 
 from backend.commands.convert import add_convert
+from backend.commands.annotate import add_annotate
+from backend.commands.doctor import add_doctor
+from backend.commands.export import add_export
+from backend.commands.imports import add_import
+from backend.commands.models import add_models
 from backend.commands.preview import add_preview_parser
+from backend.commands.project import add_project
 from backend.commands.serve import add_serve
 from backend.commands.track import add_track
 from backend.commands.training import add_evaluate, add_finetune
@@ -34,10 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         add_serve,
         add_track,
+        add_project,
+        add_import,
+        add_annotate,
+        add_export,
         add_convert,
         add_preview_parser,
         add_finetune,
         add_evaluate,
+        add_models,
+        add_doctor,
     ):
         add(commands)
     return parser

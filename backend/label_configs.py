@@ -7,11 +7,12 @@ every export of the project is an error 500 (PROTOCOL section 13).
 from __future__ import annotations
 
 import enum
+import re
 from typing import Sequence
 from xml.sax.saxutils import quoteattr
 
 from backend.preview.colours import PALETTE
-from converters.label_studio.config import LabelConfig, parse_label_config
+from converters.label_studio.config import ImageControlKind, LabelConfig, VideoTag
 
 VIDEO_FIELD = "video"
 FRAMES_FIELD = "frames"
@@ -23,6 +24,7 @@ MENU_NAME = "sam2_menu"
 
 _MENU_CHOICES = ("forward", "backward", "both")
 _MAX_LABELS = 200
+_FIELD = re.compile(r"\$\w+")
 
 
 class ConfigKind(enum.StrEnum):
@@ -97,12 +99,17 @@ def kind_of(config: LabelConfig) -> ConfigKind:
     return ConfigKind.BOTH if config.images else ConfigKind.VIDEO
 
 
-def has_export_trap(xml: str) -> bool:
+def media_videos(config: LabelConfig) -> tuple[VideoTag, ...]:
+    """The `<Video>` tags that show a field of the task, and not a video of ours made from it."""
+    return tuple(tag for tag in config.videos if _FIELD.fullmatch(tag.value))
+
+
+def has_export_trap(config: LabelConfig) -> bool:
     """Whether every export that Label Studio makes of such a project fails (error 500)."""
-    config = parse_label_config(xml)
-    kinds = {control.kind.name for control in config.image_controls}
+    kinds = {control.kind for control in config.image_controls}
     is_list = any(image.value_list for image in config.images)
-    return is_list and "KEY_POINT" in kinds and "RECTANGLE" not in kinds
+    points, rectangles = ImageControlKind.KEY_POINT, ImageControlKind.RECTANGLE
+    return is_list and points in kinds and rectangles not in kinds
 
 
 def _check_labels(labels: Sequence[str]) -> None:

@@ -192,20 +192,20 @@ class LabelStudioClient:
             f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
         )
 
+    def task_ids(self, project_id: int) -> Iterator[int]:
+        """Those of all tasks of the project, without what is in them, page by page."""
+        parameters = {"project": project_id, "fields": "task_only", "include": "id"}
+        for task in self._pages(
+            f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
+        ):
+            yield task["id"]
+
     def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
         """What a person changed last on the task; None: nobody has begun.
 
         Cancelled (skipped) annotations do not count.
         """
-        task = self.task(task_id)
-        found = [_newest_work(draft, is_draft=True) for draft in task.get("drafts") or ()]
-        found += [
-            _newest_work(annotation, is_draft=False)
-            for annotation in task.get("annotations") or ()
-            if not annotation.get("was_cancelled")
-        ]
-        # ISO times of one server compare as text.
-        return max(found, key=lambda work: (work.updated_at, work.is_draft), default=None)
+        return newest_work(self.task(task_id))
 
     def import_tasks(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         """Create tasks ({"data": ..., "predictions": ...}); their ids, in order."""
@@ -344,6 +344,11 @@ class LabelStudioClient:
                     **fields,
                 )
             )
+
+    def update_backend(self, backend_id: int, **fields: Any) -> Json:
+        """The model connection after the change."""
+        with self._asking(f"to change model connection {backend_id}") as sdk:
+            return _body(sdk.ml.with_raw_response.update(backend_id, **fields))
 
     def blocks_address(self, url: str) -> bool:
         """Whether Label Studio refuses to connect a model at this URL, because it is private.
@@ -502,7 +507,19 @@ def _checked(response: Any) -> Any:
     return body
 
 
-def _newest_work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
+def newest_work(task: Mapping[str, Any]) -> NewestWork | None:
+    """`LabelStudioClient.newest_draft_or_annotation` of a task that is here already."""
+    found = [_work(draft, is_draft=True) for draft in task.get("drafts") or ()]
+    found += [
+        _work(annotation, is_draft=False)
+        for annotation in task.get("annotations") or ()
+        if not annotation.get("was_cancelled")
+    ]
+    # ISO times of one server compare as text.
+    return max(found, key=lambda work: (work.updated_at, work.is_draft), default=None)
+
+
+def _work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
     updated_at = work.get("updated_at") or work.get("created_at") or ""
     return NewestWork(is_draft, work["id"], list(work.get("result") or ()), str(updated_at))
 

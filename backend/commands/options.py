@@ -20,6 +20,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1")
 
 
+def add_label_studio_options(parser: argparse.ArgumentParser) -> None:
+    """--label-studio-url; the key comes from the environment, where nobody else sees it."""
+    parser.add_argument(
+        "--label-studio-url", metavar="URL", help="default LABEL_STUDIO_URL; the key is "
+        "LABEL_STUDIO_API_KEY",
+    )
+
+
 def with_options(settings: Settings, options: argparse.Namespace) -> Settings:
     """The settings, changed by those of the options that name one. Raises ValueError."""
     given = {
