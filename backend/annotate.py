@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence, TypeVar
 
 from backend.errors import ServiceError
-from backend.label_studio_client import (
-    LabelStudioClient,
-    LabelStudioError,
-    LabelStudioFailure,
-    newest_work,
-)
+from backend.label_studio_client import LabelStudioClient, LabelStudioError, LabelStudioFailure
 from converters.label_studio.config import LabelConfig, UnsupportedConfigError
 from converters.label_studio.results import image_kind_of
 
@@ -89,10 +84,10 @@ def annotate_project(
         LabelStudioError: the tasks cannot be listed, or the key is refused.
         UnsupportedConfigError: no task of the project can be answered.
     """
-    # All ids first: a run takes hours, and pages shift when tasks come or go.
-    for task_id in list(client.task_ids(project_id)):
+    # All of them first: a run takes hours, and pages shift when tasks come or go.
+    for task in list(client.task_heads(project_id)):
+        task_id = task["id"]
         try:
-            task = _with_retries(functools.partial(client.task, task_id), wait)
             yield _annotate_task(
                 client, task, answer, config, model_version, again, dry_run, wait
             )
@@ -121,12 +116,13 @@ def _annotate_task(
     task_id = task["id"]
     earlier = [
         item["id"]
-        for item in task.get("predictions") or ()
-        if isinstance(item, Mapping) and item.get("model_version") == model_version
+        for item in _with_retries(functools.partial(client.predictions, task_id), wait)
+        if item.get("model_version") == model_version
     ]
     if earlier and not again:
         return TaskReport(task_id, Outcome.HAS_PREDICTION)
-    work = newest_work(task)
+    # Not the task itself: Label Studio would have the service predict it first.
+    work = _with_retries(functools.partial(client.newest_draft_or_annotation, task_id), wait)
     results = work.result if work is not None else []
     marked = sum(_may_be_prompt(region) for region in results)
     if not marked:

@@ -149,7 +149,7 @@ class LabelStudioClient:
             return _body(sdk.projects.with_raw_response.get(project_id))
 
     def projects(self) -> Iterator[Json]:
-        """All projects that the key may see, page by page."""
+        """All projects that the key may see."""
         return self._pages("for the projects", "api/projects/", {}, "results")
 
     def create_project(self, title: str, label_config: str, **fields: Any) -> Json:
@@ -181,31 +181,49 @@ class LabelStudioClient:
     # --- tasks ---------------------------------------------------------------
 
     def task(self, task_id: int) -> Json:
-        """The task with its data, annotations, predictions and drafts."""
+        """The task with its data, annotations, predictions and drafts.
+
+        Where it has no prediction, Label Studio first asks the connected model
+        for one, and waits: not to be called by what answers such requests.
+        """
         with self._asking(f"for task {task_id}") as sdk:
             return _body(sdk.tasks.with_raw_response.get(str(task_id)))
 
-    def tasks(self, project_id: int) -> Iterator[Json]:
-        """All tasks of the project, with annotations, predictions and drafts, page by page."""
-        parameters = {"project": project_id, "fields": "all"}
+    def task_heads(self, project_id: int) -> Iterator[Json]:
+        """Id and data of all tasks of the project, by id; asks no model for anything."""
+        # Without `review` Label Studio has the model predict a page's tasks before it answers.
+        parameters = {"project": project_id, "review": "true"}
         return self._pages(
             f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
         )
 
-    def task_ids(self, project_id: int) -> Iterator[int]:
-        """Those of all tasks of the project, without what is in them, page by page."""
-        parameters = {"project": project_id, "fields": "task_only", "include": "id"}
-        for task in self._pages(
-            f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
-        ):
-            yield task["id"]
+    def tasks(self, project_id: int) -> Iterator[Json]:
+        """All tasks with data, annotations and predictions, the last changed first.
+
+        Asks no model for anything. Drafts: see `drafts`.
+        """
+        self.project(project_id)  # "not found" below may also mean that it has no task
+        yield from self._pages(
+            f"for the tasks of project {project_id}", f"api/projects/{project_id}/tasks/", {}, None
+        )
+
+    def drafts(self, task_id: int) -> list[Json]:
+        """The task's drafts, in full: of new annotations and of stored ones."""
+        with self._asking(f"for the drafts of task {task_id}") as sdk:
+            # The SDK has no call for drafts.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/tasks/{task_id}/drafts", method="GET"
+            )
+            return _checked(response, list)
 
     def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
         """What a person changed last on the task; None: nobody has begun.
 
-        Cancelled (skipped) annotations do not count.
+        Cancelled (skipped) annotations do not count. Asks no model for anything.
         """
-        return newest_work(self.task(task_id))
+        return newest_work(
+            {"drafts": self.drafts(task_id), "annotations": self.annotations(task_id)}
+        )
 
     def import_tasks(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         """Create tasks ({"data": ..., "predictions": ...}); their ids, in order."""
@@ -246,11 +264,20 @@ class LabelStudioClient:
                 files=dict(files),
                 request_options={"timeout": _TRANSFER_SECONDS},
             )
-            upload_ids = _field(_checked(response), "file_upload_ids", list)
-            if len(upload_ids) != len(paths):
+            upload_ids = _field(_checked(response, dict), "file_upload_ids", list)
+            # The SDK sends the ids in a form that the server fails on.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/projects/{project_id}/file-uploads",
+                method="GET",
+                params={"ids": json.dumps(upload_ids)},
+            )
+            uploads = {
+                _field(upload, "id", int): _field(upload, "file", str)
+                for upload in _checked(response, list)
+            }
+            if len(upload_ids) != len(paths) or not uploads.keys() >= set(upload_ids):
                 raise _Unexpected
-            uploads = [_body(sdk.files.with_raw_response.get(item)) for item in upload_ids]
-            return [f"/data/{_field(upload, 'file', str)}" for upload in uploads]
+            return [f"/data/{uploads[upload_id]}" for upload_id in upload_ids]
 
     # --- predictions and annotations -----------------------------------------
 
@@ -405,8 +432,9 @@ class LabelStudioClient:
         )
 
     def _pages(
-        self, asked: str, path: str, parameters: Mapping[str, Any], key: str
+        self, asked: str, path: str, parameters: Mapping[str, Any], key: str | None
     ) -> Iterator[Json]:
+        """The items under `key` of each page, or the page's own where it is a list."""
         page = 1
         while True:
             with self._asking(asked) as sdk:
@@ -416,9 +444,10 @@ class LabelStudioClient:
                     params={**parameters, "page": page, "page_size": _PAGE_SIZE},
                     request_options={"timeout": _TRANSFER_SECONDS},
                 )
-                if response.status_code == 404 and page > 1:
-                    return
-                items = _field(_checked(response), key, list)
+                if response.status_code == 404 and (page > 1 or key is None):
+                    return  # past the end
+                body = _checked(response, list if key is None else dict)
+                items = body if key is None else _field(body, key, list)
             yield from items
             if len(items) < _PAGE_SIZE:
                 return
@@ -490,7 +519,7 @@ def _body(answer: Any) -> Any:
     return answer.response.json()
 
 
-def _checked(response: Any) -> Any:
+def _checked(response: Any, kind: type) -> Any:
     """The JSON of an answer that the SDK did not look at."""
     from label_studio_sdk.core.api_error import ApiError
 
@@ -504,6 +533,8 @@ def _checked(response: Any) -> Any:
         raise ApiError(
             status_code=response.status_code, headers=dict(response.headers), body=body
         )
+    if not isinstance(body, kind):
+        raise _Unexpected
     return body
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Callable, Mapping
@@ -86,18 +87,23 @@ def _say(write: Callable[..., None], report: TaskReport) -> None:
 
 
 def answers(settings: Settings) -> Callable[..., Any]:
-    """Tracks a task's results in this process; the model loads at once."""
+    """Tracks a task's results in this process; the model loads with the first."""
     from backend.deadlines import Deadline
     from backend.media import MediaStore
     from backend.model import ModelService
     from backend.propagation import answer_task
 
-    media, model = MediaStore(settings), ModelService(settings)
-    model.start()
+    media = MediaStore(settings)
+
+    @functools.cache
+    def model() -> ModelService:
+        service = ModelService(settings)
+        service.start()
+        return service
 
     def answer(task: Any, results: Any, config: Any) -> Any:
         return answer_task(
-            task, results, config=config, media=media, model=model, settings=settings,
+            task, results, config=config, media=media, model=model(), settings=settings,
             deadline=Deadline(_NO_LIMIT_SECONDS),
         )
 
