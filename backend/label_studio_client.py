@@ -12,11 +12,13 @@ import json
 import re
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 
+from backend.deadlines import Deadline
 from backend.errors import ServiceError
 from backend.settings import Settings
 from converters.label_studio.config import LabelConfig
@@ -33,6 +35,8 @@ _TRANSFER_SECONDS = 600.0
 """For uploads and exports, which Label Studio answers when it is done."""
 _PAGE_SIZE = 100
 _SHOWN_CHARACTERS = 300
+_POLL_SECONDS = 1.0
+_SNAPSHOT = "sam2-label-studio"
 _BYTES = "application/octet-stream"
 _NO_PROJECT = 0
 _TAG = re.compile(r"</?[a-zA-Z][^>]*>")
@@ -166,17 +170,56 @@ class LabelStudioClient:
         with self._asking(f"to change project {project_id}") as sdk:
             return _body(sdk.projects.with_raw_response.update(project_id, **fields))
 
-    def export_json(self, project_id: int, file: BinaryIO) -> None:
-        """Write Label Studio's JSON export of all tasks into the file."""
+    def export_json(
+        self,
+        project_id: int,
+        file: BinaryIO,
+        *,
+        in_full: bool = False,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Write Label Studio's JSON export of all tasks into the file.
+
+        Through a snapshot, which is removed afterwards: the one way that holds
+        for large projects and for Enterprise.
+
+        Args:
+            in_full: predictions and drafts too; else their ids alone.
+            wait: is called with the seconds to wait while it is being made.
+        """
+        only_id = {"only_id": not in_full}
+        fields = {"predictions": only_id, "drafts": only_id, "interpolate_key_frames": False}
+        limits: Any = {"timeout": _TRANSFER_SECONDS}
         with self._asking(f"to export project {project_id}") as sdk:
-            chunks = sdk.projects.exports.download_sync(
-                project_id,
-                export_type="JSON",
-                download_all_tasks=True,
-                request_options={"timeout": _TRANSFER_SECONDS},
+            exports = sdk.projects.exports
+            snapshot = _body(
+                exports.with_raw_response.create(
+                    project_id, title=_SNAPSHOT, serialization_options=fields,
+                    request_options=limits,
+                )
             )
-            for chunk in chunks:
-                file.write(chunk)
+            snapshot_id = _field(snapshot, "id", int)
+            try:
+                deadline = Deadline(_TRANSFER_SECONDS)
+                while snapshot.get("status") != "completed":
+                    if snapshot.get("status") == "failed" or deadline.has_passed():
+                        raise self._not_exported(project_id, snapshot.get("status"))
+                    wait(_POLL_SECONDS)
+                    snapshot = _body(exports.with_raw_response.get(project_id, snapshot_id))
+                chunks = exports.download(
+                    project_id, snapshot_id, export_type="JSON", request_options=limits
+                )
+                for chunk in chunks:
+                    file.write(chunk)
+            finally:
+                exports.delete(project_id, snapshot_id)
+
+    def _not_exported(self, project_id: int, state: object) -> LabelStudioError:
+        return LabelStudioError(
+            LabelStudioFailure.BUSY,
+            f"{self.url} was asked to export project {project_id}, and the export is {state!r}: "
+            "see the project's export page, and Label Studio's log",
+        )
 
     # --- tasks ---------------------------------------------------------------
 

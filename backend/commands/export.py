@@ -52,7 +52,8 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
     label_config = client.project(options.project)["label_config"]
     options.out.mkdir(parents=True, exist_ok=True)
     export = options.out / "label_studio.json"
-    _write_export(client, options.project, export)
+    is_all = options.format == "label-studio" or options.results != ("annotations",)
+    _write_export(client, options.project, export, in_full=is_all)
     print(export)
     if options.with_media:
         options.media_root = _fetch_media(export, label_config, settings, options.out / _MEDIA)
@@ -60,19 +61,24 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
         return 0
     name = _FILE_NAMES.get(options.format)
     out = options.out / (name or options.format)
-    status = run_conversion(
-        options, source=export, to=options.format, out=out, label_config=label_config
-    )
+    try:
+        status = run_conversion(
+            options, source=export, to=options.format, out=out, label_config=label_config
+        )
+    except ValueError as error:
+        if options.media_root is None:
+            raise ValueError(f"{error} (--with-media fetches the media, which say it)") from None
+        raise
     print(out)
     return status
 
 
-def _write_export(client: Any, project_id: int, path: Path) -> None:
+def _write_export(client: Any, project_id: int, path: Path, *, in_full: bool) -> None:
     """Whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
-            client.export_json(project_id, file)
+            client.export_json(project_id, file, in_full=in_full)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
