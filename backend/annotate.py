@@ -7,12 +7,15 @@ import functools
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from backend.errors import ServiceError
 from backend.label_studio_client import LabelStudioClient, LabelStudioError, LabelStudioFailure
 from converters.label_studio.config import LabelConfig, UnsupportedConfigError
 from converters.label_studio.results import image_kind_of
+
+if TYPE_CHECKING:
+    from backend.propagation import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +28,6 @@ _LONGEST_WAIT_SECONDS = 60.0
 _VIDEO_TYPES = ("videorectangle", "videovector", "videovectorlabels")
 
 
-class AnswerLike(Protocol):
-    """What of `propagation.Answer` is needed here."""
-
-    @property
-    def regions(self) -> Sequence[dict[str, Any]]: ...
-    @property
-    def is_complete(self) -> bool: ...
-    @property
-    def score(self) -> float: ...
-
-
 class Outcome(enum.StrEnum):
     """What became of a task."""
 
@@ -43,7 +35,7 @@ class Outcome(enum.StrEnum):
     WOULD_TRACK = "would be tracked"
     HAS_PREDICTION = "has a prediction of this model already"
     NO_PROMPT = "has no prompt"
-    NOTHING_FOUND = "prompts ask for nothing"
+    NOTHING_FOUND = "prompts ask for nothing new"
     FAILED = "failed"
 
 
@@ -60,7 +52,7 @@ class TaskReport:
 def annotate_project(
     client: LabelStudioClient,
     project_id: int,
-    answer: Callable[[Json, Sequence[Json], LabelConfig], AnswerLike],
+    answer: Callable[[Json, Sequence[Json]], Answer],
     *,
     config: LabelConfig,
     model_version: str,
@@ -77,7 +69,7 @@ def annotate_project(
     the new one is stored.
 
     Args:
-        answer: tracks a task's results; as `propagation.answer_task` gives it.
+        answer: tracks a task's results; nothing where no prompt is new.
         wait: is called between tries with the seconds to wait.
 
     Raises:
@@ -106,7 +98,7 @@ def annotate_project(
 def _annotate_task(
     client: LabelStudioClient,
     task: Json,
-    answer: Callable[[Json, Sequence[Json], LabelConfig], AnswerLike],
+    answer: Callable[[Json, Sequence[Json]], Answer],
     config: LabelConfig,
     model_version: str,
     again: bool,
@@ -130,7 +122,7 @@ def _annotate_task(
     if dry_run:
         plural = "" if marked == 1 else "s"
         return TaskReport(task_id, Outcome.WOULD_TRACK, f"{marked} marked region{plural}")
-    found = answer(task, results, config)
+    found = answer(task, results)
     if not found.is_complete:
         return TaskReport(task_id, Outcome.FAILED, "tracking ended before the last frame")
     if not found.regions:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from backend.commands.options import (
     add_label_studio_options,
@@ -19,8 +20,7 @@ from converters.types import Direction
 if TYPE_CHECKING:
     from backend.annotate import TaskReport
     from backend.label_studio_client import LabelStudioClient
-
-_NO_LIMIT_SECONDS = 7 * 24 * 3600.0
+    from backend.propagation import Answer
 
 
 def add_annotate(commands: Any) -> None:
@@ -49,19 +49,22 @@ def _annotate(options: argparse.Namespace, settings: Settings) -> int:
     settings = with_options(settings, options)
     client = LabelStudioClient.from_settings(settings)
     project = client.project(options.project)
-    reports = annotate_project(
-        client,
-        options.project,
-        _no_answer if options.dry_run else answers(settings),
-        config=parse_label_config(project["label_config"]),
-        model_version=settings.model_version,
-        again=options.again,
-        dry_run=options.dry_run,
-    )
+    label_config = project["label_config"]
     outcomes: Counter[Outcome] = Counter()
     try:
-        with tqdm(total=project.get("task_number"), unit="task", disable=None) as bar:
-            for report in reports:
+        with (
+            answering(settings, label_config) as answer,
+            tqdm(total=project.get("task_number"), unit="task", disable=None) as bar,
+        ):
+            for report in annotate_project(
+                client,
+                options.project,
+                answer,
+                config=parse_label_config(label_config),
+                model_version=settings.model_version,
+                again=options.again,
+                dry_run=options.dry_run,
+            ):
                 outcomes[report.outcome] += 1
                 bar.update()
                 if report.outcome in (Outcome.FAILED, Outcome.STORED, Outcome.WOULD_TRACK):
@@ -86,12 +89,14 @@ def _say(write: Callable[..., None], report: TaskReport) -> None:
     )
 
 
-def answers(settings: Settings) -> Callable[..., Any]:
+@contextlib.contextmanager
+def answering(settings: Settings, label_config: str) -> Iterator[Callable[..., Answer]]:
     """Tracks a task's results in this process; the model loads with the first."""
-    from backend.deadlines import Deadline
     from backend.media import MediaStore
     from backend.model import ModelService
-    from backend.propagation import answer_task
+    from backend.propagation import NOTHING, Answer, TaskPropagation
+    from backend.requests import TaskRequest
+    from backend.scheduler import Priority
 
     media = MediaStore(settings)
 
@@ -99,19 +104,24 @@ def answers(settings: Settings) -> Callable[..., Any]:
     def model() -> ModelService:
         service = ModelService(settings)
         service.start()
-        return service
+        return stack.enter_context(contextlib.closing(service))
 
-    def answer(task: Any, results: Any, config: Any) -> Any:
-        return answer_task(
-            task, results, config=config, media=media, model=model(), settings=settings,
-            deadline=Deadline(_NO_LIMIT_SECONDS),
-        )
+    def answer(task: Any, results: Any) -> Answer:
+        request = TaskRequest.of(task, results, label_config)
+        work = TaskPropagation(request, media=media, settings=settings)
+        if not work.has_work:
+            return NOTHING
+        with media.in_use() as held:
+            work.fetch_media(held)
+            work.run(model(), priority=lambda: Priority.BATCH)
+        if not work.has_tracked:
+            return NOTHING  # every prompt was answered before
+        found = work.answer(is_limited=False)
+        regions = tuple(r for r in found.regions if r.get("type") != "textarea")
+        return Answer(regions, found.is_complete, found.score)
 
-    return answer
-
-
-def _no_answer(*_: object) -> Any:
-    raise AssertionError("a dry run tracks nothing")
+    with contextlib.ExitStack() as stack:
+        yield answer
 
 
 def _show_predictions(
