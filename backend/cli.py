@@ -20,6 +20,7 @@ from backend.commands.training import add_evaluate, add_finetune
 from backend.errors import ServiceError
 from backend.logs import configure_logging
 from backend.settings import Settings
+from sam2_model.checkpoints import CheckpointError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = Settings.from_environment()
         configure_logging(settings.secrets)
         return options.run(options, settings)
-    except (ValueError, OSError, ServiceError) as error:
+    except (ValueError, OSError, CheckpointError, ServiceError) as error:
         print(f"sam2-label-studio: {error}", file=sys.stderr)
         return 2
 

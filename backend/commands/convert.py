@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Callable
 
+from backend.commands.options import add_model_options, with_options
 from backend.commands.preview import results_option
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from backend.convert import ConvertOptions
 
 FORMATS = ("coco", "youtube-vis", "sav", "davis", "label-studio", "tracks")
 
@@ -21,11 +29,32 @@ def add_convert(commands: Any) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", type=Path, help="file or folder; its format is told by its content")
-    add("--to", required=True, choices=FORMATS)
+    add("--to", required=True, choices=FORMATS, help="the format to write")
     add("--out", required=True, type=Path, help="file; for sav and davis a folder")
     add("--label-config", type=Path, metavar="FILE", help="the project's XML")
     add("--media-url", metavar="URL", help="label-studio: of {name}, or of each {file_name}")
+    _add_label_studio_options(parser)
     add_content_options(parser)
+
+
+def _add_label_studio_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("to label-studio").add_argument
+    add(
+        "--keyframes", choices=["thin", "all"], default="thin",
+        help="on video: as few keyframes as keep the box right (default), or all",
+    )
+    add(
+        "--keyframe-min-iou", type=float, default=0.9, metavar="IOU",
+        help="how close thin keyframes keep the box, above 0 to 1; default 0.9",
+    )
+    add(
+        "--image-control", metavar="NAME",
+        help="on images: the control that takes the masks; default the most exact",
+    )
+    add(
+        "--polygon-tolerance", type=float, default=1.0, metavar="PIXELS",
+        help="how far polygons may leave the mask's edge; default 1, 0 is exact",
+    )
 
 
 def add_content_options(parser: argparse.ArgumentParser) -> None:
@@ -49,28 +78,43 @@ def add_content_options(parser: argparse.ArgumentParser) -> None:
         help="objects with several labels: first is the category and all are attributes "
         "(default), the first alone, one object each, joined to one category, or an error",
     )
-    add("--min-score", type=float, default=0.0, metavar="P", help="probability, 0 to 1")
-    add("--min-area", type=int, default=0, metavar="PIXELS")
+    add(
+        "--min-score", type=float, default=0.0, metavar="P",
+        help="leave out masks of a lower score: a probability, 0 to 1",
+    )
+    add(
+        "--min-area", type=int, default=0, metavar="PIXELS",
+        help="leave out masks of fewer pixels",
+    )
     add("--val", type=float, metavar="PART", help="write about this part as a validation set")
-    add("--seed", type=int, default=0, help="of the choice of validation videos")
+    add("--seed", type=int, default=0, help="of the choice of validation videos; default 0")
     add("--polygons", action="store_true", help="coco: polygons where they hold the mask")
     add("--compressed", action="store_true", help="youtube-vis: compressed masks")
-    add("--sav-layout", choices=["json", "folders"], default="json")
+    add(
+        "--sav-layout", choices=["json", "folders"], default="json",
+        help="sav: a JSON file a video, as its training set (default), or a folder of PNGs an "
+        "object, as its validation set",
+    )
 
     media = parser.add_argument_group("videos, images and Label Studio")
     add = media.add_argument
     add("--images", action="store_true", help="write the frame images too")
-    add("--jpeg-quality", type=int, default=95)
-    add("--media-root", type=Path, metavar="DIR", help="where the videos and images are")
     add(
-        "--stale", choices=["rectangle", "leave-out"], default="rectangle",
-        help="masks that a later edit made out of date: their box, or nothing",
+        "--jpeg-quality", type=int, default=95, metavar="Q",
+        help="of images taken out of videos, 1 to 100; default 95",
     )
+    add("--media-root", type=Path, metavar="DIR", help="where the videos and images are")
     add(
         "--results", type=results_option, default=("annotations",), metavar="KIND,...",
         help="what of a Label Studio task is read: the first that it has of these kinds, of "
         "annotations (default), drafts, predictions",
     )
+    add(
+        "--stale", choices=["rectangle", "resegment", "leave-out"], default="rectangle",
+        help="Label Studio masks that a later edit made out of date: their box (default), "
+        "tracked again from the edit with the model below, or nothing",
+    )
+    add_model_options(parser.add_argument_group("the model of --stale resegment"))
 
 
 def _renamed(text: str) -> tuple[str, str | None]:
@@ -82,30 +126,29 @@ def _renamed(text: str) -> tuple[str, str | None]:
 
 def _convert(options: argparse.Namespace, settings: Settings) -> int:
     config = options.label_config
-    return run_conversion(
+    conversion = conversion_of(
         options,
         source=options.source,
         to=options.to,
         out=options.out,
         label_config=None if config is None else config.read_text("utf-8"),
-        media_url=options.media_url,
     )
+    conversion = dataclasses.replace(
+        conversion,
+        media_url=options.media_url,
+        keyframes=options.keyframes,
+        keyframe_min_iou=options.keyframe_min_iou,
+        image_control=options.image_control,
+        polygon_tolerance_pixels=options.polygon_tolerance,
+    )
+    return run_conversion(conversion, options, settings)
 
 
-def run_conversion(
-    options: argparse.Namespace,
-    *,
-    source: Path,
-    to: str,
-    out: Path,
-    label_config: str | None,
-    media_url: str | None = None,
-) -> int:
-    """Convert as the content options say, with a bar and a summary; the exit status."""
-    from tqdm import tqdm
-
-    from backend.convert import ConvertOptions, convert
-    from converters.report import Report
+def conversion_of(
+    options: argparse.Namespace, *, source: Path, to: str, out: Path, label_config: str | None
+) -> ConvertOptions:
+    """What the content options say. Raises ValueError."""
+    from backend.convert import ConvertOptions
     from converters.selection import Selection
 
     selection = Selection(
@@ -118,7 +161,7 @@ def run_conversion(
         min_area=options.min_area,
     )
     categories = options.categories
-    converted = ConvertOptions(
+    return ConvertOptions(
         source=source,
         to=to,
         out=out,
@@ -133,13 +176,56 @@ def run_conversion(
         compressed=options.compressed,
         sav_layout=options.sav_layout,
         label_config=label_config,
-        media_url=media_url,
         stale=options.stale,
         results=options.results,
     )
-    # None: no bar where nobody watches.
-    with tqdm(unit=" masks", disable=True if options.quiet else None) as bar:
-        report = convert(converted, Report(progress=bar.update))
+
+
+def run_conversion(
+    conversion: ConvertOptions, options: argparse.Namespace, settings: Settings
+) -> int:
+    """Convert, with bars and a summary unless `options.quiet`; the exit status."""
+    from tqdm import tqdm
+
+    from backend.convert import convert
+    from converters.report import Report
+
+    with contextlib.ExitStack() as bars:
+
+        def new_bar(unit: str) -> tqdm:
+            # None: no bar where nobody watches.
+            bar = tqdm(unit=unit, disable=True if options.quiet else None)
+            return bars.enter_context(bar)
+
+        conversion = _with_resegment(conversion, options, settings, new_bar)
+        report = convert(conversion, Report(progress=new_bar(" masks").update))
     if not options.quiet:
         print(report.summary())
     return 0
+
+
+def _with_resegment(
+    conversion: ConvertOptions,
+    options: argparse.Namespace,
+    settings: Settings,
+    new_bar: Callable[[str], tqdm],
+) -> ConvertOptions:
+    """With the model loaded, where `--stale resegment` asks for one."""
+    if conversion.stale != "resegment":
+        for name in ("model", "checkpoint", "device"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is for --stale resegment alone")
+        return conversion
+    if conversion.media_root is None:
+        raise ValueError("--stale resegment tracks in the videos: say where with --media-root")
+
+    from backend.convert import check_options
+    from backend.model import load_tracker
+    from backend.resegment import resegment_with
+
+    # Mistakes are said before the model is loaded.
+    check_options(conversion)
+    tracker = load_tracker(with_options(settings, options))
+    progress = new_bar(" frames tracked again").update
+    resegment = resegment_with(tracker, media_root=conversion.media_root, progress=progress)
+    return dataclasses.replace(conversion, resegment=resegment)

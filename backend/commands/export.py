@@ -10,7 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from backend.commands.convert import FORMATS, add_content_options, run_conversion
+from backend.commands.convert import (
+    FORMATS,
+    add_content_options,
+    conversion_of,
+    run_conversion,
+)
 from backend.commands.options import add_label_studio_options, with_options
 from backend.settings import Settings
 
@@ -62,9 +67,10 @@ def _export(options: argparse.Namespace, settings: Settings) -> int:
     name = _FILE_NAMES.get(options.format)
     out = options.out / (name or options.format)
     try:
-        status = run_conversion(
+        conversion = conversion_of(
             options, source=export, to=options.format, out=out, label_config=label_config
         )
+        status = run_conversion(conversion, options, settings)
     except ValueError as error:
         if options.media_root is None:
             raise ValueError(f"{error} (--with-media fetches the media, which say it)") from None

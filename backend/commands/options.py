@@ -13,7 +13,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse._ActionsContainer) -> None:
     """--model, --checkpoint, --device; what is left out stays as the settings say."""
     parser.add_argument("--model", help="e.g. demo, sam2.1_hiera_tiny")
     parser.add_argument("--checkpoint", help="file, checkpoint name or hub id")

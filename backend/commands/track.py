@@ -42,7 +42,10 @@ def add_track(commands: Any) -> None:
     add("--label", default="object", help="of objects without one")
     add("--start", type=int, metavar="FRAME", help="first frame, 0-based")
     add("--stop", type=int, metavar="FRAME", help="frame to stop before")
-    add("--direction", choices=[str(item) for item in Direction])
+    add(
+        "--direction", choices=[str(item) for item in Direction],
+        help="which way to track from the prompts; default by the settings",
+    )
     add("--out", type=Path, required=True, metavar="FILE", help="tracks.json to write")
     add("--preview", type=Path, metavar="FILE", help="also draw it: .mp4, .gif or .png")
     add_model_options(parser)
