@@ -185,8 +185,9 @@ def model_findings(settings: Settings) -> Findings:
     elif (cache_folder() / remote.file_name).is_file():
         yield _ok(f"{settings.model_version}: {cache_folder() / remote.file_name}")
     else:
+        size_mib = (remote.size_bytes or 0) // 2**20
         yield _note(
-            f"{settings.model_version} is not downloaded yet ({(remote.size_bytes or 0) // 2**20} MiB)",
+            f"{settings.model_version} is not downloaded yet ({size_mib} MiB)",
             f"it comes at the first use; without internet put {remote.file_name} from another "
             f"machine into {cache_folder()}",
         )

@@ -41,7 +41,8 @@ def _models(options: argparse.Namespace, settings: Settings) -> int:
     for entry in entries:
         size = "" if entry.size_bytes is None else f"{entry.size_bytes / _MIB:.0f} MiB"
         mark = "*" if entry.name == settings.model else " "
-        print(f"{mark} {entry.name:{width}}  {entry.kind:10} {size:>8}  {entry.path or 'not here yet'}")
+        where = entry.path or "not here yet"
+        print(f"{mark} {entry.name:{width}}  {entry.kind:10} {size:>8}  {where}")
     print("* is the one of the settings (SAM2_MODEL)")
     return 0
 

@@ -144,7 +144,8 @@ def _connect_model(client: LabelStudioClient, project_id: int, url: str) -> None
         )
     # Label Studio makes one by itself when it connects a model, for all actions.
     webhook_url = f"{url}/webhook"
-    if any(_same(hook, webhook_url) and hook.get("is_active") for hook in client.webhooks(project_id)):
+    webhooks = client.webhooks(project_id)
+    if any(_same(hook, webhook_url) and hook.get("is_active") for hook in webhooks):
         print(f"webhook {webhook_url}: there")
     else:
         client.create_webhook(project_id, webhook_url)

@@ -75,7 +75,9 @@ def _track(options: argparse.Namespace, settings: Settings) -> int:
 
     settings = with_options(settings, options)
     _check_output(options)
-    specs = [*options.prompts, *(read_prompt_file(options.prompt_file) if options.prompt_file else ())]
+    specs = list(options.prompts)
+    if options.prompt_file is not None:
+        specs += read_prompt_file(options.prompt_file)
     if not specs:
         raise ValueError("nothing to follow: give --box, --point, --mask or --prompts")
     with open_frame_source(options.video) as source:
