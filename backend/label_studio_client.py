@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import re
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 
+from backend.deadlines import Deadline
 from backend.errors import ServiceError
 from backend.settings import Settings
 from converters.label_studio.config import LabelConfig
@@ -32,6 +35,11 @@ _TRANSFER_SECONDS = 600.0
 """For uploads and exports, which Label Studio answers when it is done."""
 _PAGE_SIZE = 100
 _SHOWN_CHARACTERS = 300
+_POLL_SECONDS = 1.0
+_SNAPSHOT = "sam2-label-studio"
+_BYTES = "application/octet-stream"
+_NO_PROJECT = 0
+_TAG = re.compile(r"</?[a-zA-Z][^>]*>")
 
 
 class LabelStudioFailure(enum.StrEnum):
@@ -42,6 +50,7 @@ class LabelStudioFailure(enum.StrEnum):
     CONTENT_REFUSED = "content refused"
     UNREACHABLE = "unreachable"
     BUSY = "busy or broken"
+    ADDRESS_BLOCKED = "address blocked"
     NOT_LABEL_STUDIO = "not Label Studio"
 
 
@@ -144,7 +153,7 @@ class LabelStudioClient:
             return _body(sdk.projects.with_raw_response.get(project_id))
 
     def projects(self) -> Iterator[Json]:
-        """All projects that the key may see, page by page."""
+        """All projects that the key may see."""
         return self._pages("for the projects", "api/projects/", {}, "results")
 
     def create_project(self, title: str, label_config: str, **fields: Any) -> Json:
@@ -161,46 +170,103 @@ class LabelStudioClient:
         with self._asking(f"to change project {project_id}") as sdk:
             return _body(sdk.projects.with_raw_response.update(project_id, **fields))
 
-    def export_json(self, project_id: int, file: BinaryIO) -> None:
-        """Write Label Studio's JSON export of all tasks into the file."""
+    def export_json(
+        self,
+        project_id: int,
+        file: BinaryIO,
+        *,
+        in_full: bool = False,
+        wait: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Write Label Studio's JSON export of all tasks into the file.
+
+        Through a snapshot, which is removed afterwards: the one way that holds
+        for large projects and for Enterprise.
+
+        Args:
+            in_full: predictions and drafts too; else their ids alone.
+            wait: is called with the seconds to wait while it is being made.
+        """
+        only_id = {"only_id": not in_full}
+        fields = {"predictions": only_id, "drafts": only_id, "interpolate_key_frames": False}
+        limits: Any = {"timeout": _TRANSFER_SECONDS}
         with self._asking(f"to export project {project_id}") as sdk:
-            chunks = sdk.projects.exports.download_sync(
-                project_id,
-                export_type="JSON",
-                download_all_tasks=True,
-                request_options={"timeout": _TRANSFER_SECONDS},
+            exports = sdk.projects.exports
+            snapshot = _body(
+                exports.with_raw_response.create(
+                    project_id, title=_SNAPSHOT, serialization_options=fields,
+                    request_options=limits,
+                )
             )
-            for chunk in chunks:
-                file.write(chunk)
+            snapshot_id = _field(snapshot, "id", int)
+            try:
+                deadline = Deadline(_TRANSFER_SECONDS)
+                while snapshot.get("status") != "completed":
+                    if snapshot.get("status") == "failed" or deadline.has_passed():
+                        raise self._not_exported(project_id, snapshot.get("status"))
+                    wait(_POLL_SECONDS)
+                    snapshot = _body(exports.with_raw_response.get(project_id, snapshot_id))
+                chunks = exports.download(
+                    project_id, snapshot_id, export_type="JSON", request_options=limits
+                )
+                for chunk in chunks:
+                    file.write(chunk)
+            finally:
+                exports.delete(project_id, snapshot_id)
+
+    def _not_exported(self, project_id: int, state: object) -> LabelStudioError:
+        return LabelStudioError(
+            LabelStudioFailure.BUSY,
+            f"{self.url} was asked to export project {project_id}, and the export is {state!r}: "
+            "see the project's export page, and Label Studio's log",
+        )
 
     # --- tasks ---------------------------------------------------------------
 
     def task(self, task_id: int) -> Json:
-        """The task with its data, annotations, predictions and drafts."""
+        """The task with its data, annotations, predictions and drafts.
+
+        Where it has no prediction, Label Studio first asks the connected model
+        for one, and waits: not to be called by what answers such requests.
+        """
         with self._asking(f"for task {task_id}") as sdk:
             return _body(sdk.tasks.with_raw_response.get(str(task_id)))
 
-    def tasks(self, project_id: int) -> Iterator[Json]:
-        """All tasks of the project, with annotations, predictions and drafts, page by page."""
-        parameters = {"project": project_id, "fields": "all"}
+    def task_heads(self, project_id: int) -> Iterator[Json]:
+        """Id and data of all tasks of the project, by id; asks no model for anything."""
+        # Without `review` Label Studio has the model predict a page's tasks before it answers.
+        parameters = {"project": project_id, "review": "true"}
         return self._pages(
             f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
         )
 
+    def tasks(self, project_id: int) -> Iterator[Json]:
+        """All tasks with data, annotations and predictions, the last changed first.
+
+        Asks no model for anything. Drafts: see `drafts`.
+        """
+        self.project(project_id)  # "not found" below may also mean that it has no task
+        yield from self._pages(
+            f"for the tasks of project {project_id}", f"api/projects/{project_id}/tasks/", {}, None
+        )
+
+    def drafts(self, task_id: int) -> list[Json]:
+        """The task's drafts, in full: of new annotations and of stored ones."""
+        with self._asking(f"for the drafts of task {task_id}") as sdk:
+            # The SDK has no call for drafts.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/tasks/{task_id}/drafts", method="GET"
+            )
+            return _checked(response, list)
+
     def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
         """What a person changed last on the task; None: nobody has begun.
 
-        Cancelled (skipped) annotations do not count.
+        Cancelled (skipped) annotations do not count. Asks no model for anything.
         """
-        task = self.task(task_id)
-        found = [_newest_work(draft, is_draft=True) for draft in task.get("drafts") or ()]
-        found += [
-            _newest_work(annotation, is_draft=False)
-            for annotation in task.get("annotations") or ()
-            if not annotation.get("was_cancelled")
-        ]
-        # ISO times of one server compare as text.
-        return max(found, key=lambda work: (work.updated_at, work.is_draft), default=None)
+        return newest_work(
+            {"drafts": self.drafts(task_id), "annotations": self.annotations(task_id)}
+        )
 
     def import_tasks(self, project_id: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         """Create tasks ({"data": ..., "predictions": ...}); their ids, in order."""
@@ -219,22 +285,42 @@ class LabelStudioClient:
         Relative to Label Studio: "/data/upload/1/9e5fd2-clip.mp4". Raises
         OSError when it cannot be read.
         """
-        with path.open("rb") as file, self._asking(
-            f"to upload {path.name} to project {project_id}"
-        ) as sdk:
+        return self.upload_files(project_id, [path])[0]
+
+    def upload_files(self, project_id: int, paths: Sequence[Path]) -> list[str]:
+        """`upload_file` of several in one request, in their order.
+
+        Label Studio holds all of a request in memory: few large ones at a time.
+        """
+        what = paths[0].name if len(paths) == 1 else f"{len(paths)} files"
+        with contextlib.ExitStack() as stack:
+            files = [
+                (f"file{number}", (path.name, stack.enter_context(path.open("rb")), _BYTES))
+                for number, path in enumerate(paths)
+            ]
+            sdk = stack.enter_context(self._asking(f"to upload {what} to project {project_id}"))
             # The SDK has no call for uploads; its client has the headers and timeouts.
             response = sdk._client_wrapper.httpx_client.request(
                 f"api/projects/{project_id}/import",
                 method="POST",
                 params={"commit_to_project": "false"},
-                files={"file": (path.name, file, "application/octet-stream")},
+                files=dict(files),
                 request_options={"timeout": _TRANSFER_SECONDS},
             )
-            upload_ids = _field(_checked(response), "file_upload_ids", list)
-            if len(upload_ids) != 1:
+            upload_ids = _field(_checked(response, dict), "file_upload_ids", list)
+            # The SDK sends the ids in a form that the server fails on.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/projects/{project_id}/file-uploads",
+                method="GET",
+                params={"ids": json.dumps(upload_ids)},
+            )
+            uploads = {
+                _field(upload, "id", int): _field(upload, "file", str)
+                for upload in _checked(response, list)
+            }
+            if len(upload_ids) != len(paths) or not uploads.keys() >= set(upload_ids):
                 raise _Unexpected
-            upload = _body(sdk.files.with_raw_response.get(upload_ids[0]))
-            return f"/data/{_field(upload, 'file', str)}"
+            return [f"/data/{uploads[upload_id]}" for upload_id in upload_ids]
 
     # --- predictions and annotations -----------------------------------------
 
@@ -329,6 +415,25 @@ class LabelStudioClient:
                 )
             )
 
+    def update_backend(self, backend_id: int, **fields: Any) -> Json:
+        """The model connection after the change."""
+        with self._asking(f"to change model connection {backend_id}") as sdk:
+            return _body(sdk.ml.with_raw_response.update(backend_id, **fields))
+
+    def blocks_address(self, url: str) -> bool:
+        """Whether Label Studio refuses to connect a model at this URL, because it is private.
+
+        Nothing is connected: the project that is named does not exist, and the
+        address is looked at first.
+        """
+        try:
+            self.connect_backend(_NO_PROJECT, url, "address check")
+        except LabelStudioError as error:
+            if error.http_status not in (400, 403):
+                raise
+            return error.failure is LabelStudioFailure.ADDRESS_BLOCKED
+        return False
+
     def webhooks(self, project_id: int) -> list[Json]:
         """The project's webhooks."""
         with self._asking(f"for the webhooks of project {project_id}") as sdk:
@@ -370,8 +475,9 @@ class LabelStudioClient:
         )
 
     def _pages(
-        self, asked: str, path: str, parameters: Mapping[str, Any], key: str
+        self, asked: str, path: str, parameters: Mapping[str, Any], key: str | None
     ) -> Iterator[Json]:
+        """The items under `key` of each page, or the page's own where it is a list."""
         page = 1
         while True:
             with self._asking(asked) as sdk:
@@ -381,9 +487,10 @@ class LabelStudioClient:
                     params={**parameters, "page": page, "page_size": _PAGE_SIZE},
                     request_options={"timeout": _TRANSFER_SECONDS},
                 )
-                if response.status_code == 404 and page > 1:
-                    return
-                items = _field(_checked(response), key, list)
+                if response.status_code == 404 and (page > 1 or key is None):
+                    return  # past the end
+                body = _checked(response, list if key is None else dict)
+                items = body if key is None else _field(body, key, list)
             yield from items
             if len(items) < _PAGE_SIZE:
                 return
@@ -457,7 +564,7 @@ def _body(answer: Any) -> Any:
     return answer.response.json()
 
 
-def _checked(response: Any) -> Any:
+def _checked(response: Any, kind: type) -> Any:
     """The JSON of an answer that the SDK did not look at."""
     from label_studio_sdk.core.api_error import ApiError
 
@@ -471,10 +578,24 @@ def _checked(response: Any) -> Any:
         raise ApiError(
             status_code=response.status_code, headers=dict(response.headers), body=body
         )
+    if not isinstance(body, kind):
+        raise _Unexpected
     return body
 
 
-def _newest_work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
+def newest_work(task: Mapping[str, Any]) -> NewestWork | None:
+    """`LabelStudioClient.newest_draft_or_annotation` of a task that is here already."""
+    found = [_work(draft, is_draft=True) for draft in task.get("drafts") or ()]
+    found += [
+        _work(annotation, is_draft=False)
+        for annotation in task.get("annotations") or ()
+        if not annotation.get("was_cancelled")
+    ]
+    # ISO times of one server compare as text.
+    return max(found, key=lambda work: (work.updated_at, work.is_draft), default=None)
+
+
+def _work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
     updated_at = work.get("updated_at") or work.get("created_at") or ""
     return NewestWork(is_draft, work["id"], list(work.get("result") or ()), str(updated_at))
 
@@ -485,7 +606,7 @@ def _meaning(
     """What an answer means, and what to do about it."""
     said = _said(body).lower()
     if status == 403 and "reserved network" in said:
-        return LabelStudioFailure.CONTENT_REFUSED, (
+        return LabelStudioFailure.ADDRESS_BLOCKED, (
             "Label Studio blocks this address: start it with ML_BLOCK_LOCAL_IP=false (models) "
             "and SSRF_PROTECTION_ENABLED=false (webhooks)"
         )
@@ -498,6 +619,14 @@ def _meaning(
         return LabelStudioFailure.TOKEN_REFUSED, (
             "LABEL_STUDIO_API_KEY is not valid there, or its user may not do this: make a new "
             "key in Account & Settings"
+        )
+    if status == 404 and not isinstance(body, Mapping):
+        return LabelStudioFailure.NOT_LABEL_STUDIO, (
+            "there is no Label Studio at this address: check LABEL_STUDIO_URL, its path included"
+        )
+    if status == 400 and "can't connect to ml backend" in said:
+        return LabelStudioFailure.CONTENT_REFUSED, (
+            "start the service, and give its address as Label Studio's machine sees it"
         )
     if status in (404, 410):
         return LabelStudioFailure.NOT_FOUND, "it does not exist, or the key's user may not see it"
@@ -518,11 +647,18 @@ def _meaning(
 def _said(body: object) -> str:
     """The reasons that a body gives, in a line."""
     if isinstance(body, Mapping):
-        reasons = body.get("validation_errors") or body.get("detail") or body
-        body = reasons if isinstance(reasons, str) else json.dumps(reasons, default=str)
-    text = body if isinstance(body, str) else "" if body is None else json.dumps(body, default=str)
+        body = body.get("validation_errors") or body.get("detail") or body
+    if isinstance(body, Mapping):
+        parts = (
+            (_said(reason) if name == "non_field_errors" else f"{name}: {_said(reason)}")
+            for name, reason in body.items()
+        )
+        return "; ".join(parts)
+    if isinstance(body, (list, tuple)):
+        return "; ".join(map(_said, body))
+    text = "" if body is None else str(body)
     # A page tells a person with a browser something, a log nothing.
-    return "" if text.lstrip().startswith("<") else " ".join(text.split())
+    return "" if text.lstrip().startswith("<") else " ".join(_TAG.sub("", text).split())
 
 
 def _retry_after_seconds(text: str | None) -> float | None:

@@ -35,6 +35,11 @@ def add_preview_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "preview", help="draw annotations over their video: mp4, GIF, contact sheet or plot"
     )
+    _add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="SOURCE",
         help="annotations in any format of convert, told by their content"
@@ -78,7 +83,22 @@ def add_preview_parser(commands: Any) -> None:
     )
     parser.add_argument("--font", type=Path, help="font file, for labels that look like ???")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.set_defaults(run=run)
+
+
+def draw(source: Path, video: Path, out: Path) -> int:
+    """`preview SOURCE --video VIDEO --out OUT`, for other commands; raises as `run` does."""
+    parser = argparse.ArgumentParser()
+    _add_options(parser)
+    # One argument each, or a name with a dash in front would be an option.
+    return run(parser.parse_args([f"--video={video}", f"--out={out}", "--", str(source)]))
+
+
+def output_kind(out: Path) -> str:
+    """What `preview` draws into a file of this name. Raises ValueError for none."""
+    kind = _KIND_BY_SUFFIX.get(out.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{out}: must end in .mp4, .gif or .png")
+    return kind
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend import preview_command
+from backend.commands import preview as preview_command
 from backend.cli import main
 from converters.coco import save_coco
 from converters.label_studio.tasks import to_tasks

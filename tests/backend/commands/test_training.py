@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from backend.cli import main
-from backend.training_commands import _register
+from backend.commands.training import _register
 from converters.coco import save_coco
 from converters.label_studio.tasks import to_tasks
 from converters.masks import encode_mask

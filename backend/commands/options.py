@@ -1,0 +1,47 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from backend.settings import Settings
+
+_SETTINGS = (
+    "model", "checkpoint", "device", "dtype", "direction", "label_studio_url",
+    "label_studio_local_files_root",
+)  # fmt: skip
+
+
+def add_model_options(parser: argparse._ActionsContainer) -> None:
+    """--model, --checkpoint, --device; what is left out stays as the settings say."""
+    parser.add_argument("--model", help="e.g. demo, sam2.1_hiera_tiny")
+    parser.add_argument("--checkpoint", help="file, checkpoint name or hub id")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1")
+
+
+def add_label_studio_options(parser: argparse.ArgumentParser) -> None:
+    """--label-studio-url; the key comes from the environment, where nobody else sees it."""
+    parser.add_argument(
+        "--label-studio-url", metavar="URL", help="default LABEL_STUDIO_URL; the key is "
+        "LABEL_STUDIO_API_KEY",
+    )
+
+
+def with_options(settings: Settings, options: argparse.Namespace) -> Settings:
+    """The settings, changed by those of the options that name one. Raises ValueError."""
+    given = {
+        name: value for name in _SETTINGS if (value := getattr(options, name, None)) is not None
+    }
+    return dataclasses.replace(settings, **given)
+
+
+def at_least_one(text: str) -> int:
+    """For argparse: a whole number above 0."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number above 0")
+    return number

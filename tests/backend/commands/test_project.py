@@ -1,0 +1,85 @@
+"""`project create` and `connect`: what Label Studio has afterwards."""
+
+import pytest
+
+from converters.label_studio.config import parse_label_config
+
+BACKEND = "http://backend:9090"
+
+
+@pytest.mark.parametrize("kind", ["video", "frames", "both", "video-preview"])
+def test_a_project_is_made_connected_and_told(run, studio, kind):
+    status, out, _ = run(
+        "project", "create", "My clips", "--config", kind, "--labels", "Car, Dog",
+        "--backend-url", BACKEND + "/",
+    )
+    (project,) = studio.projects.values()
+    assert status == 0 and f"{studio.url}/projects/{project['id']}/data" in out
+    assert (project["title"], project["evaluate_predictions_automatically"]) == ("My clips", True)
+    parse_label_config(project["label_config"])
+    (backend,) = studio.backends
+    assert (backend["url"], backend["is_interactive"]) == (BACKEND, True)
+    assert [hook["url"] for hook in studio.webhooks] == [f"{BACKEND}/webhook"]
+    if kind == "video-preview":
+        assert f"{BACKEND}/preview.mp4?src=$video" in project["label_config"]
+
+
+def test_a_service_that_is_not_up_leaves_the_project_and_says_how_to_go_on(run, studio):
+    studio.backend_is_up = False
+    status, out, err = run("project", "create", "P", "--config", "video", "--labels", "A")
+    (number,) = studio.projects
+    assert status == 1 and "health check failed" in err
+    assert f"project connect {number} --backend-url http://localhost:9090" in err
+    assert f"/projects/{number}/data" in out
+
+
+def test_without_a_backend_nothing_is_connected(run, studio):
+    arguments = ["project", "create", "P", "--config", "frames", "--labels", "A", "--no-backend"]
+    assert run(*arguments)[0] == 0
+    assert len(studio.projects) == 1 and studio.backends == [] and studio.webhooks == []
+
+
+def test_connecting_twice_changes_nothing_more(run, studio, project):
+    number = project()
+    assert run("project", "connect", number, "--backend-url", BACKEND)[0] == 0
+    status, out, _ = run("project", "connect", number, "--backend-url", BACKEND)
+    assert status == 0 and "was connected already" in out
+    assert len(studio.backends) == len(studio.webhooks) == 1
+    assert studio.projects[number]["evaluate_predictions_automatically"] is True
+
+
+def test_a_connection_that_is_there_is_mended(run, studio, project):
+    number = project()
+    studio.backends.append(
+        {"id": 900, "project": number, "url": BACKEND + "/", "is_interactive": False}
+    )
+    studio.backends.append({"id": 901, "project": number, "url": "http://x", "is_interactive": True})
+    status, out, err = run("project", "connect", number, "--backend-url", BACKEND)
+    assert status == 0 and studio.backends[0]["is_interactive"] is True
+    assert "is now interactive" in out and "http://x is interactive too" in err
+    assert studio.webhooks[0]["url"] == f"{BACKEND}/webhook"
+
+
+def test_a_project_that_cannot_be_served_is_not_connected(run, studio):
+    number = studio.add_project('<View><Text name="t" value="$t"/></View>')
+    status, _, err = run("project", "connect", number)
+    assert status == 2 and "VideoRectangle" in err and studio.backends == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "frames", "--labels", "A", "--menu"], "has_menu"),
+        (["--config", "video", "--labels", "A,A"], "more than once"),
+        (["--config", "video", "--labels", ","], "1 to 200 names"),
+        (["--config", "video", "--labels", "A", "--preview-url", "http://p"], "video-preview"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(run, studio, options, message):
+    status, _, err = run("project", "create", "P", *options)
+    assert status == 2 and message in err and studio.calls == []
+
+
+def test_without_a_key_it_says_what_to_set(run):
+    status, _, err = run("project", "create", "P", "--config", "video", "--labels", "A")
+    assert status == 2 and "set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY" in err
