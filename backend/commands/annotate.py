@@ -30,10 +30,13 @@ def add_annotate(commands: Any) -> None:
         "as predictions. A run that was stopped goes on with the same command.",
     )
     add = parser.add_argument
-    add("--project", type=int, required=True, metavar="N")
+    add("--project", type=int, required=True, metavar="N", help="the project's number")
     add("--again", action="store_true", help="also tasks with a prediction of this model")
     add("--dry-run", action="store_true", help="only say what would be done")
-    add("--direction", choices=[str(item) for item in Direction])
+    add(
+        "--direction", choices=[str(item) for item in Direction],
+        help="which way to track from the prompts; default by the settings",
+    )
     add_model_options(parser)
     add_label_studio_options(parser)
     parser.set_defaults(run=_annotate)

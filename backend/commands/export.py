@@ -34,9 +34,9 @@ def add_export(commands: Any) -> None:
         "stays beside it as label_studio.json.",
     )
     add = parser.add_argument
-    add("--project", type=int, required=True, metavar="N")
-    add("--format", required=True, choices=FORMATS)
-    add("--out", required=True, type=Path, metavar="DIR")
+    add("--project", type=int, required=True, metavar="N", help="the project's number")
+    add("--format", required=True, choices=FORMATS, help="what is written")
+    add("--out", required=True, type=Path, metavar="DIR", help="folder for it")
     add(
         "--with-media", action="store_true",
         help="fetch the videos and frames into DIR/media first: exact sizes and times, and what "

@@ -19,7 +19,7 @@ def add_import(commands: Any) -> None:
     )
     add = parser.add_argument
     add("videos", type=Path, nargs="+", metavar="VIDEO", help="video files")
-    add("--project", type=int, required=True, metavar="N")
+    add("--project", type=int, required=True, metavar="N", help="the project's number")
     add(
         "--frames", type=_every, metavar="every=N", dest="every",
         help="images of frames 0, N, 2N, ...; default all, of a video that is not long",
@@ -28,7 +28,10 @@ def add_import(commands: Any) -> None:
         "--reference", metavar="URL",
         help="where Label Studio finds the video, in place of an upload; {name} is the file's",
     )
-    add("--jpeg-quality", type=int, default=95, choices=range(1, 101), metavar="1-100")
+    add(
+        "--jpeg-quality", type=int, default=95, choices=range(1, 101), metavar="Q",
+        help="of cut frames, 1 to 100; default 95",
+    )
     add_label_studio_options(parser)
     parser.set_defaults(run=_import)
 

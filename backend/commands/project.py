@@ -35,7 +35,9 @@ def add_project(commands: Any) -> None:
         help="what a task shows: the video, its frames as images, both, or the video beside one "
         "with the masks drawn over it",
     )
-    create.add_argument("--labels", required=True, type=_labels, metavar="A,B,...")
+    create.add_argument(
+        "--labels", required=True, type=_labels, metavar="A,B,...", help="what objects may be"
+    )
     create.add_argument(
         "--masks", default="BrushLabels", choices=["BrushLabels", "BitmaskLabels"],
         help="what masks on frames are kept in; bitmasks carry more frames an answer",
@@ -50,7 +52,7 @@ def add_project(commands: Any) -> None:
     create.set_defaults(run=_create)
 
     connect = actions.add_parser("connect", help="connect this service to an existing project")
-    connect.add_argument("project", type=int, metavar="N")
+    connect.add_argument("project", type=int, metavar="N", help="the project's number")
     _add_backend_options(connect)
     connect.set_defaults(run=_connect)
 
