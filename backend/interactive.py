@@ -9,7 +9,7 @@ from typing import Any, Mapping, Sequence
 from backend.deadlines import Deadline
 from backend.errors import ServiceError, UnusableTask
 from backend.propagation import NOTHING, Answer
-from backend.protocol import PredictRequest, is_text_alone, saved_results
+from backend.protocol import PredictRequest, is_text_alone, markable_results, saved_results
 from backend.requests import Result, TaskRequest
 from backend.service import TrackingService
 from backend.text_commands import HELP, Command, UnknownCommand, command_of, text_of
@@ -127,12 +127,16 @@ def _answer_text(
 def _saved_in_label_studio(
     task: Mapping[str, Any], service: TrackingService
 ) -> tuple[Result, ...]:
-    """The draft or annotation that the call did not bring: drafts lag by some seconds."""
+    """The draft or annotation that the call did not bring: drafts lag by some seconds.
+
+    Not the task itself: before Label Studio answers that, it asks us for a prediction.
+    """
     task_id = task.get("id")
     if not service.can_post or not isinstance(task_id, int):
         return ()
     try:
-        return saved_results(service.label_studio().task(task_id))
+        newest = service.label_studio().newest_draft_or_annotation(task_id)
+        return () if newest is None else markable_results(newest.result)
     except (ServiceError, ValueError) as error:
         raise UnusableTask(
             f"the call for task {task_id} holds no boxes, and Label Studio could not be "

@@ -30,7 +30,10 @@ class LabelStudioSite:
         parts = urlsplit(asked.path)
         if parts.path.startswith("/api/tasks/"):
             task = self.tasks.get(int(parts.path.split("/")[3]))
-            return Reply(status=404) if task is None else _json(task)
+            if task is None:
+                return Reply(status=404)
+            part = parts.path.strip("/").split("/")[3:]
+            return _json(task.get(part[0], []) if part else task)
         if parts.path.rstrip("/") == "/api/predictions":
             if asked.method == "GET":
                 wanted = int(parse_qs(parts.query)["task"][0])
