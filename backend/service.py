@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _MINUTE_SECONDS, _HOUR_SECONDS, _DAY_SECONDS = 60.0, 3600.0, 86400.0
-_JOBS_LOOKED_AT = 50
+_JOBS_LOOKED_AT = 10
 """How many of a task's ended jobs are looked through for one that answers already."""
 
 
@@ -130,24 +130,26 @@ class TrackingService:
         try:
             self.model.wait(deadline)
             handle.wait(deadline.remaining_seconds, lambda work: work.has_enough)
-            return self._answer_of(handle)
+            answer, is_all = _answer_so_far(handle)
         except BaseException:
             self._leave(handle, posts_prediction=self.can_post)
             raise
-
-    def _answer_of(self, handle: JobHandle) -> Answer:
-        """What a person gets who waited long enough; they wait no more."""
-        answer = NOTHING if handle.work is None else handle.work.answer()
-        is_all = answer.is_complete and handle.work is not None and not handle.work.has_more
         goes_on = self._leave(handle, posts_prediction=self.can_post and not is_all)
+        if goes_on and (answer.regions or answer.is_complete):
+            return answer
+        return self._last_answer_of(handle, goes_on)
+
+    def _last_answer_of(self, handle: JobHandle, goes_on: bool) -> Answer:
+        """What a person gets when the job has ended, or has found nothing in time."""
         if handle.error is not None:
             raise handle.error
-        if not goes_on and handle.work is not None:
-            answer = handle.work.answer()
-            if self.can_post and handle.work.has_more:
-                self._post_all(handle)
-        if goes_on and not answer.regions and not answer.is_complete:
+        if goes_on:
             raise NotReady("the time for an answer ran out before the first frame was tracked")
+        if handle.work is None:
+            return NOTHING
+        answer = handle.work.answer()
+        if self.can_post and answer.is_complete and handle.work.has_more:
+            self._post_all(handle)
         return answer
 
     def _leave(self, handle: JobHandle, *, posts_prediction: bool) -> bool:
@@ -205,7 +207,11 @@ class TrackingService:
         )
         if goes_on or handle.error is not None or handle.work is None:
             return NOTHING
-        answer = handle.work.answer(is_limited=False)
+        try:
+            answer = handle.work.answer(is_limited=False)
+        except Exception:  # the boundary of one task: the others of the batch are answered
+            logger.exception("the answer of job %s cannot be given", handle.job_id)
+            return NOTHING
         return answer if answer.is_complete and handle.work.has_tracked else NOTHING
 
     def track_in_background(self, request: TaskRequest, priority: Priority) -> str | None:
@@ -234,8 +240,7 @@ class TrackingService:
                 if not self.can_post or self.store.want_post(job.id):
                     return job.id
         for job in self._done(asked.request.task_id):
-            post = self.store.post_of_job(job.id)
-            is_posted = post is not None and post.state is not PostState.REFUSED
+            is_posted = self.store.post_state(job.id) in (PostState.WAITING, PostState.POSTED)
             if is_posted and wanted <= self._propagation_of(job).open_prompts.items():
                 return job.id
         return None
@@ -420,6 +425,14 @@ class TrackWork:
         if self._stored is not None:
             return _answer_in(self._stored, is_limited=is_limited)
         return self._propagation.answer(is_limited=is_limited, is_final=is_final)
+
+
+def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:
+    """What there is, and whether that is all there will be."""
+    if handle.work is None:
+        return NOTHING, False
+    answer = handle.work.answer()
+    return answer, answer.is_complete and not handle.work.has_more
 
 
 def _answer_in(result: StoredResult, *, is_limited: bool = True) -> Answer:

@@ -503,6 +503,12 @@ class JobStore:
             row = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else _post_of(row)
 
+    def post_state(self, job_id: str) -> PostState | None:
+        """How far a job's prediction is; None without one."""
+        with self._transaction() as db:
+            row = db.execute("SELECT state FROM posts WHERE job_id = ?", (job_id,)).fetchone()
+        return None if row is None else PostState(row["state"])
+
     def post_counts(self) -> dict[PostState, int]:
         with self._transaction() as db:
             rows = db.execute("SELECT state, COUNT(*) AS n FROM posts GROUP BY state").fetchall()

@@ -253,6 +253,50 @@ def test_a_job_is_hurried_while_a_person_waits_for_it_too(make_quick_client, qui
     assert len(quick.runs) == 1
 
 
+def test_a_job_that_one_waited_for_in_vain_is_hurried_for_the_next(make_quick_client, quick):
+    gate = threading.Event()
+    quick.before_open = lambda files: gate.wait(SECONDS)
+    client = make_quick_client(answer_seconds=2)
+    assert client.post("/predict", json=call(task(), box())).status_code == 503
+    (job,) = jobs_of(client)
+    handle = service_of(client).jobs.handle(job.id)
+    assert handle.priority is Priority.WEBHOOK and not handle.is_awaited
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(client.application.test_client().post, "/predict",
+                             json=call(task(), box()))
+        wait_until(lambda: handle.is_awaited or asking.done())
+        assert handle.priority is Priority.INTERACTIVE
+        gate.set()
+        asking.result()
+    assert [job.state for job in wait_for_jobs(client)] == [JobState.DONE]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("a bad box")])
+def test_all_who_wait_for_a_job_that_fails_are_told_and_its_place_is_free(
+    make_quick_client, quick, error
+):
+    hold = Hold(2)
+
+    def broken(object_ids, frame_index):
+        hold(object_ids, frame_index)
+        if frame_index == 2:
+            raise error
+
+    quick.before_frame = broken
+    client = make_quick_client()
+    with ThreadPoolExecutor(2) as pool:
+        asking = [
+            pool.submit(client.application.test_client().post, "/predict", json=call(task(), box()))
+            for _ in range(2)
+        ]
+        hold.wait()
+        hold.release()
+        statuses = {item.result().status_code for item in asking}
+    assert statuses == {500 if isinstance(error, KeyError) else 400}
+    quick.before_frame = lambda *_: None
+    assert result_of(client, call(task(), box()))
+
+
 # --- batches -----------------------------------------------------------------
 
 
