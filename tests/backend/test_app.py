@@ -219,19 +219,6 @@ def test_ghost_calls_are_answered_without_media_or_model(make_client, label_stud
     assert label_studio.asked == []
 
 
-def test_when_time_runs_out_the_frames_so_far_are_answered(make_client, tracker, media_root):
-    def slow(*arguments, **options):
-        for frame_masks in tracker(*arguments, **options):
-            time.sleep(0.3)
-            yield frame_masks
-
-    client = make_client(track=slow, answer_seconds=1.2)
-    (prediction,) = predict(client, payload(VIDEO_CALL))
-    with open_frame_source(media_root / "n25.mp4") as source:
-        track = region_to_track(prediction["result"][0], source.info, 25)
-    assert 1 <= len(track.masks) < FRAME_COUNT
-
-
 # --- batches -----------------------------------------------------------------
 
 
