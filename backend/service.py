@@ -430,7 +430,7 @@ class TrackWork:
 def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:
     """What there is, and whether that is all there will be."""
     if handle.work is None:
-        return NOTHING, False
+        return Answer((), is_complete=False), False
     answer = handle.work.answer()
     return answer, answer.is_complete and not handle.work.has_more
 
