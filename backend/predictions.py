@@ -1,0 +1,57 @@
+"""A checked /predict call -> the `results` of its answer, whoever the web server is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Mapping
+
+from backend.deadlines import Deadline
+from backend.errors import BadRequest
+from backend.interactive import answer_call
+from backend.propagation import NOTHING, Answer
+from backend.protocol import PredictRequest, batch_results
+from backend.requests import TaskRequest
+from backend.service import TrackingService
+from converters.label_studio.config import parse_label_config
+
+logger = logging.getLogger(__name__)
+
+
+def is_ghost(call: PredictRequest) -> bool:
+    """Whether the editor calls without asking, as after Submit."""
+    return call.is_interactive and not call.context_results
+
+
+def answer_predict(
+    call: PredictRequest, service: TrackingService, deadline: Deadline
+) -> list[Any]:
+    """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say.
+
+    Raises as `TrackingService.answer`; UnsupportedConfigError.
+    """
+    if is_ghost(call):
+        return [_prediction(NOTHING, service)]
+    if call.is_interactive:
+        return [_prediction(answer_call(call, service, deadline), service)]
+    parse_label_config(call.label_config)  # it is the same for all of them
+    # A task that fails is left out and asked for again later, not the whole batch.
+    requests = [_batch_request(task, call) for task in call.tasks]
+    answers = service.answer_many(requests, deadline)
+    return [_prediction(answer, service) if answer.regions else [] for answer in answers]
+
+
+def _batch_request(task: Mapping[str, Any], call: PredictRequest) -> TaskRequest | None:
+    try:
+        results = batch_results(task)
+        return TaskRequest.of(task, results, call.label_config) if results else None
+    except (ValueError, BadRequest) as error:
+        logger.warning("task %r of a batch cannot be answered: %s", task.get("id"), error)
+        return None
+
+
+def _prediction(answer: Answer, service: TrackingService) -> dict[str, Any]:
+    return {
+        "result": list(answer.regions),
+        "model_version": service.settings.model_version,
+        "score": answer.score,
+    }
