@@ -1,0 +1,31 @@
+"""`python -m backend.child COMMAND ...`: a command that gives way to others and ends with its parent.
+
+The parent holds the other end of standard input: when it is killed, that end
+closes, and nothing is left running that nobody watches.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+_NICE = 10
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+
+
+def main() -> int:
+    from backend.cli import main as command_line
+
+    os.nice(_NICE)
+    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    return command_line(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
