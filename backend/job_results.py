@@ -16,9 +16,10 @@ from backend.requests import TaskRequest
 from backend.task_videos import TaskVideo, task_videos
 from converters.label_studio.regions import probability_of
 from converters.tracks_json import save_tracks
-from converters.types import Track
+from converters.types import AnnotatedVideo, Track
 
 if TYPE_CHECKING:
+    from backend.preview import Style
     from backend.service import TrackingService
 
 _PICTURES, _COLUMNS, _PICTURE_WIDTH = 4, 2, 240
@@ -46,9 +47,7 @@ class JobResults:
         return self._made(
             "scores", result,
             lambda: [
-                _object_scores(track, item.video.name)
-                for item in self._videos(job, result)
-                for track in item.video.tracks
+                scores for item in self._videos(job, result) for scores in _scores(item.video)
             ],
         )
 
@@ -88,14 +87,27 @@ class JobResults:
             self._places.release()
 
 
-def _object_scores(track: Track, video_name: str) -> dict[str, Any]:
+def _scores(video: AnnotatedVideo) -> Iterator[dict[str, Any]]:
+    from backend.preview import object_styles
+
+    styles = object_styles(track.object_id for track in video.tracks)
+    for track in video.tracks:
+        yield {"video": video.name, **_style(styles[track.object_id]), **_object_scores(track)}
+
+
+def _style(style: Style) -> dict[str, Any]:
+    """As the preview draws the object."""
+    red, green, blue = style.colour
+    return {"colour": f"#{red:02x}{green:02x}{blue:02x}", "dashed": style.dashed}
+
+
+def _object_scores(track: Track) -> dict[str, Any]:
     from backend.preview import doubtful_stretches, track_curve
 
     curve = track_curve(track)
     return {
         "id": str(track.object_id),
         "labels": list(track.labels),
-        "video": video_name,
         "frames": curve.frame_indices.tolist(),
         "probabilities": [
             None if np.isnan(score) else round(probability_of(score), 4)

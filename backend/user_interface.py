@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from flask import Blueprint, Response, abort
+from flask import Blueprint, Response, abort, request
 
 _CONTENT_TYPES = {
     "index.html": "text/html; charset=utf-8",
@@ -23,9 +23,14 @@ def user_interface() -> Blueprint:
     """The page and its files."""
     routes = Blueprint("ui", __name__, url_prefix="/ui")
 
-    @routes.get("", strict_slashes=False)
+    @routes.get("")
     def page() -> Response:
         return _file("index.html")
+
+    @routes.get("/")
+    def folder() -> Response:
+        # Relative, as the page's own links are: a proxy may put all under a path.
+        return Response(status=308, headers={"Location": "../ui"})
 
     @routes.get("/<name>")
     def part(name: str) -> Response:
@@ -41,5 +46,5 @@ def _file(name: str) -> Response:
     answer = Response(content, content_type=_CONTENT_TYPES[name])
     answer.headers["Content-Security-Policy"] = _POLICY
     answer.headers["Cache-Control"] = "no-cache"
-    answer.add_etags()
-    return answer
+    answer.add_etag()
+    return answer.make_conditional(request)

@@ -9,7 +9,9 @@ import threading
 import pytest
 from PIL import Image
 
+from backend.app import create_app
 from backend.jobs.types import JobState, PostState
+from backend.settings import Settings
 from converters.tracks_json import load_tracks
 from tests.backend.conftest import FRAME_COUNT, SIZE, payload
 from tests.backend.http_server import Reply
@@ -44,12 +46,20 @@ def submitted(client, name=VIDEO_CALL, **fields):
     return answer.json["id"]
 
 
-@pytest.fixture
-def finished(client):
-    """A client and the id of its finished job on the video."""
-    job_id = submitted(client)
+@pytest.fixture(scope="module")
+def finished(model, media_root, tmp_path_factory):
+    """A client and the id of its finished job on the video, for all that only look at it."""
+    folder = tmp_path_factory.mktemp("finished")
+    app = create_app(
+        Settings(media_roots=(media_root,), data_folder=folder, device="cpu", dtype="float32"),
+        load=lambda _: model,
+    )
+    client = app.test_client()
+    task = order()["task"] | {"data": {"video": str(media_root / "n25.mp4")}}
+    job_id = submitted(client, task=task)
     assert ended(client, job_id)["state"] == "done"
-    return client, job_id
+    yield client, job_id
+    app.extensions["sam2"].stop()
 
 
 @pytest.fixture
@@ -70,14 +80,18 @@ def held_client(make_client, tracker):
 # --- asking for work ---------------------------------------------------------
 
 
-def test_a_submitted_task_is_tracked(client):
-    answer = client.post("/api/jobs", json=order())
+def test_an_order_is_answered_with_its_job(held_client):
+    answer = held_client.post("/api/jobs", json=order())
     assert answer.status_code == 202
     job = answer.json
     assert answer.headers["Location"] == f"/api/jobs/{job['id']}"
     assert (job["kind"], job["task"]) == ("track", order()["task"]["id"])
     assert job["posts_prediction"] is False and job["prediction"] is None
-    job = ended(client, job["id"])
+
+
+def test_a_finished_job_tells_how_far_it_came_and_when(finished):
+    client, job_id = finished
+    job = client.get(f"/api/jobs/{job_id}").json
     assert job["state"] == "done" and job["has_result"] and job["attempts"] == 1
     assert job["progress"] == {"done": FRAME_COUNT, "total": FRAME_COUNT}
     assert job["created_at"] <= job["started_at"] <= job["finished_at"]
@@ -92,14 +106,14 @@ def test_a_command_says_how_far(client):
     assert ended(client, job_id)["progress"]["total"] == 4
 
 
-def test_a_task_of_label_studio_goes_by_its_number(client, label_studio):
+def test_a_task_of_label_studio_goes_by_its_number(held_client, label_studio):
     call = payload("webhook_annotation_created")
     task = call["task"] | {"annotations": [call["annotation"]], "project": 1}
     label_studio.replies["/api/tasks/7/"] = json_reply(task | {"id": 7})
     label_studio.replies["/api/projects/1/"] = json_reply(call["project"])
-    answer = client.post("/api/jobs", json={"task_id": 7})
+    answer = held_client.post("/api/jobs", json={"task_id": 7})
     assert answer.status_code == 202, answer.json
-    assert ended(client, answer.json["id"])["task"] == 7
+    assert (answer.json["task"], answer.json["project"]) == (7, 1)
 
 
 def json_reply(value, status=200):
@@ -281,12 +295,20 @@ def test_scores_have_a_value_for_each_frame(finished):
     assert len(entry["probabilities"]) == len(entry["areas"]) == FRAME_COUNT
     assert all(0 <= p <= 1 for p in entry["probabilities"] if p is not None)
     assert all(area > 0 for area in entry["areas"])
+    assert entry["colour"].startswith("#") and len(entry["colour"]) == 7
 
 
-@pytest.mark.parametrize("name", [VIDEO_CALL, CLICKS_CALL])
-def test_the_preview_shows_the_masks(client, name):
-    job_id = submitted(client, name=name)
+def test_the_preview_shows_the_masks_on_a_video(finished):
+    check_preview(*finished)
+
+
+def test_the_preview_shows_the_masks_on_images(client):
+    job_id = submitted(client, name=CLICKS_CALL)
     assert ended(client, job_id)["state"] == "done"
+    check_preview(client, job_id)
+
+
+def check_preview(client, job_id):
     answer = client.get(f"/api/jobs/{job_id}/preview.png")
     assert answer.status_code == 200, answer.json
     assert answer.content_type == "image/png"
