@@ -1,4 +1,4 @@
-"""`python -m backend.child COMMAND ...`: a command that gives way to others and ends with its parent.
+"""`python -m backend.child COMMAND ...`: a command that ends with its parent.
 
 The parent holds the other end of standard input: when it is killed, that end
 closes, and nothing is left running that nobody watches.
@@ -11,8 +11,6 @@ import signal
 import sys
 import threading
 
-_NICE = 10
-
 
 def _end_with_parent() -> None:
     sys.stdin.buffer.read()
@@ -22,7 +20,6 @@ def _end_with_parent() -> None:
 def main() -> int:
     from backend.cli import main as command_line
 
-    os.nice(_NICE)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
     return command_line(sys.argv[1:])
 

@@ -40,6 +40,10 @@ _LOOK_SECONDS = 0.5
 _BAR = re.compile(r"fine-tuning:.*?\b(\d{1,9})/(\d{1,9}) \[")
 _MISTAKE = "sam2-label-studio: "
 _TAIL_LINES = 40
+_NICE = 10
+"""A fine-tuning on the CPU gives way to those who wait for an answer."""
+_OPTIONS: tuple[str, ...] = ()
+"""More of `finetune`'s own."""
 
 
 def model_name(job: Job) -> str:
@@ -165,6 +169,7 @@ class TrainingWork:
             "--name", self._name,
             "--steps", str(settings.training_steps),
             "--evaluate-every", str(max(1, settings.training_steps // 8)),
+            *_OPTIONS,
             *_model_arguments(settings),
         ]
 
@@ -225,6 +230,8 @@ def run_finetune(arguments: list[str], handle: JobHandle) -> None:
         start_new_session=True,
         env=environment_without_secrets(),
     ) as process:
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         reader = threading.Thread(
             target=output.read, args=(process.stdout.fileno(),), name="finetune-output"
         )
