@@ -11,6 +11,7 @@ _CONTENT_TYPES = {
     "style.css": "text/css; charset=utf-8",
     "jobs.js": "text/javascript; charset=utf-8",
     "plot.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
 }
 """The files there are."""
 _POLICY = (

@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 560;
 const HEIGHT = 190;
-const LEFT = 44;
+const LEFT = 62;
 const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 24;
@@ -44,8 +44,10 @@ export function scorePlot(objects) {
   plot.append(shape("text", { class: "label", x: LEFT, y: below }, `frame ${first}`));
   plot.append(shape("text", { class: "label", x: WIDTH - RIGHT, y: below, "text-anchor": "end" }, `${last}`));
   for (const object of objects) {
+    const path = curve(object, x, y);
+    plot.append(shape("path", { class: "casing", d: path })); // light colours need an edge
     plot.append(shape("path", {
-      class: "curve", stroke: object.colour, d: curve(object, x, y),
+      class: "curve", stroke: object.colour, d: path,
       "stroke-dasharray": object.dashed ? "6 4" : "none",
     }));
   }
@@ -87,7 +89,7 @@ export function legend(objects) {
     const swatch = shape("svg", { viewBox: "0 0 10 10", "aria-hidden": "true" });
     swatch.append(shape("rect", { width: 10, height: 10, rx: 2, fill: object.colour }));
     const doubtful = object.doubtful.reduce((sum, { start, stop }) => sum + stop - start, 0);
-    const doubt = doubtful ? `, ${doubtful} of ${object.frames.length} frames doubtful` : "";
+    const doubt = doubtful ? `, ${doubtful} of ${object.frames.length} frames doubtful (shaded)` : "";
     item.append(swatch, `${nameOf(object)}${doubt}`);
     list.append(item);
   }
