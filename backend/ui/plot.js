@@ -5,7 +5,7 @@ const WIDTH = 560;
 const HEIGHT = 190;
 const LEFT = 62;
 const RIGHT = 8;
-const TOP = 8;
+const TOP = 16;
 const BOTTOM = 24;
 const MOST_POINTS = 1000;
 
