@@ -62,10 +62,10 @@ class JobResults:
             "data": request.data,
             "predictions": [{"id": job.id, "result": list(result.regions)}],
         }
-        return task_videos(
-            task, label_config=request.label_config, media=self._service.media,
-            source="predictions",
-        )
+        with self._service.media.in_use() as media:
+            yield from task_videos(
+                task, label_config=request.label_config, media=media, source="predictions"
+            )
 
     def _made(self, kind: str, result: StoredResult, make: Callable[[], Any]) -> Any:
         """That of an equal result, or a new one. Raises NotReady when others take too long."""

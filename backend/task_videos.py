@@ -38,15 +38,18 @@ def task_videos(
 
     Args:
         task: as Label Studio's API and exports give it.
+        media: in use (`MediaStore.in_use`) for as long as the files are.
         source: which of its results are read.
         stale: as for `ExportOptions`.
 
     Raises ValueError for malformed results, ServiceError when the media cannot
     be had, VideoDecodeError.
     """
+    if not isinstance(task, Mapping):
+        raise ValueError(f"task {task!r:.80} must be a JSON object")
     options = ExportOptions(
         label_config=parse_label_config(label_config),
-        video_infos=_infos(media),
+        video_infos=_infos(media, task.get("id")),
         stale=stale,
         sources=(source,),
     )
@@ -56,16 +59,16 @@ def task_videos(
         if any(track.masks for track in exported.video.tracks):
             is_video = len(exported.media) == 1 and not exported.video.file_names
             files = (
-                media.video_file(exported.media[0]) if is_video
-                else media.frame_files(list(exported.media))
+                media.video_file(exported.media[0], task_id=exported.task_id) if is_video
+                else media.frame_files(list(exported.media), task_id=exported.task_id)
             )
             yield TaskVideo(exported.video, files)
 
 
-def _infos(media: MediaStore) -> Callable[[str], VideoInfo | None]:
+def _infos(media: MediaStore, task_id: object) -> Callable[[str], VideoInfo | None]:
     @functools.cache
     def info(reference: str) -> VideoInfo:
-        path = media.video_file(reference)
+        path = media.video_file(reference, task_id=task_id)
         # Asked for the first of a list of images as well.
         is_image = path.suffix.lower() in _IMAGE_SUFFIXES
         with open_frame_source([path] if is_image else path) as source:

@@ -143,22 +143,22 @@ class TrainingWork:
             if handle.is_cancelled():
                 return
             task_id = task.get("id") if isinstance(task, Mapping) else None
+            videos = []
             try:
-                found = list(
-                    task_videos(
-                        task, label_config=label_config, media=self._service.media,
-                        source="annotations",
+                with self._service.media.in_use() as media:
+                    found = task_videos(
+                        task, label_config=label_config, media=media, source="annotations"
                     )
-                )
+                    for place, item in enumerate(found):
+                        name = f"{number}-{place}"
+                        _put_media(item, media_root / name)
+                        videos.append(dataclasses.replace(item.video, name=name, file_names=()))
             except (ServiceError, ValueError, VideoDecodeError) as error:
                 # One bad task of a project is no reason not to learn from the others.
                 logger.warning("job %s: task %s is left out: %s", self._job.id, task_id, error)
                 problems.append(f"task {task_id}: {error}")
                 continue
-            for place, item in enumerate(found):
-                name = f"{number}-{place}"
-                _put_media(item, media_root / name)
-                yield dataclasses.replace(item.video, name=name, file_names=())
+            yield from videos
 
     def _arguments(self, data: Path) -> list[str]:
         settings = self._service.settings
