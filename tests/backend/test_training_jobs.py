@@ -21,7 +21,7 @@ from converters.label_studio.tasks import to_tasks
 from sam2_model.checkpoints.finetuned import finetuned_names, finetuned_path, save_finetuned
 from tests.backend.conftest import payload
 from tests.backend.http_server import Reply
-from tests.backend.test_training_commands import CONFIG, FRAMES, SIZE_HW, annotated, picture
+from tests.backend.commands.test_training import CONFIG, FRAMES, SIZE_HW, annotated, picture
 from tests.video_files import write_video
 
 NAMES = ("one", "two", "three")
@@ -61,8 +61,10 @@ def project(label_studio, models_folder, tmp_path):
             pictures = [np.asarray(picture(name, frame)) for frame in range(FRAMES)]
             write_video(file, FRAMES, size=SIZE_HW[::-1], pictures=pictures)
             label_studio.replies[f"/data/upload/1/{name}.mp4"] = Reply(file.read_bytes())
-        exported = "/api/projects/1/export?download_all_tasks=true&export_type=JSON"
-        label_studio.replies[exported] = reply(tasks)
+        snapshot = "/api/projects/1/exports/"
+        label_studio.replies[snapshot] = reply({"id": 5, "status": "completed"})
+        label_studio.replies[f"{snapshot}5/download?exportType=JSON"] = reply(tasks)
+        label_studio.replies[f"{snapshot}5"] = Reply(status=204)
         label_studio.replies["/api/projects/1/"] = reply({"id": 1, "label_config": label_config})
 
     return serve
