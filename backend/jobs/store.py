@@ -67,7 +67,7 @@ _MAX_REQUESTS_OF_RESULT = 100
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _COLUMNS_WITHOUT_REQUEST = (
     "id, kind, state, priority, key, NULL AS request, project_id, task_id, posts_prediction, "
-    "done, total, attempts, error, result_key, created_at, started_at, finished_at"
+    "is_awaited, done, total, attempts, error, result_key, created_at, started_at, finished_at"
 )
 
 
