@@ -13,7 +13,9 @@ import threading
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here, would break the command's own exit.
+    while os.read(0, 4096):
+        pass
     os.killpg(0, signal.SIGKILL)
 
 
