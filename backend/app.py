@@ -12,9 +12,12 @@ from typing import Any, Callable, Mapping
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
+from backend.access import guard
 from backend.deadlines import Deadline
 from backend.errors import BadRequest, NotReady, ServiceError
 from backend.interactive import answer_call
+from backend.jobs_api import job_routes
+from backend.metrics import measure
 from backend.model import LoadedModel, load_model
 from backend.propagation import NOTHING, Answer
 from backend.protocol import PredictRequest, batch_results, parse_predict
@@ -22,7 +25,8 @@ from backend.requests import TaskRequest
 from backend.scheduler import Priority
 from backend.service import TrackingService
 from backend.settings import Settings
-from backend.webhooks import action_of, tracking_request
+from backend.user_interface import user_interface
+from backend.webhooks import action_of, tracking_request, training_project
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from sam2_model.video import VideoDecodeError
 
@@ -54,7 +58,11 @@ def create_app(
     app.add_url_rule("/predict", "predict", service.predict, methods=["POST"])
     app.add_url_rule("/webhook", "webhook", service.webhook, methods=["POST"])
     app.add_url_rule("/versions", "versions", service.versions, methods=["GET"])
+    app.register_blueprint(job_routes(service.tracking))
+    app.register_blueprint(user_interface())
     app.register_error_handler(Exception, _answer_error)
+    measure(app, service.tracking)  # first: what the guard refuses is counted too
+    guard(app, settings)
     service.tracking.start()
     return app
 
@@ -72,7 +80,7 @@ class _Service:
         answer = {
             "status": "UP",
             "model_class": _MODEL_CLASS,
-            "model_version": self.settings.model_version,
+            "model_version": self.tracking.settings.model_version,
             "model": str(self.tracking.model.state),
         }
         if self.tracking.model.failure:
@@ -80,7 +88,7 @@ class _Service:
         return answer
 
     def versions(self) -> dict[str, Any]:
-        return {"versions": [self.settings.model_version]}
+        return {"versions": self.tracking.versions}
 
     def setup(self) -> dict[str, Any]:
         """Only looks at the project's config; called often, so never waits for the model.
@@ -92,7 +100,7 @@ class _Service:
             raise BadRequest("the body of /setup must be a JSON object")
         if (authorization := self.tracking.media.authorization) is not None:
             authorization.offer(body.get("hostname"), body.get("access_token"))
-        answer: dict[str, Any] = {"model_version": self.settings.model_version}
+        answer: dict[str, Any] = {"model_version": self.tracking.settings.model_version}
         warnings = self._setup_warnings(body)
         for warning in warnings:
             logger.warning("project %r: %s", body.get("project"), warning)
@@ -123,9 +131,10 @@ class _Service:
         """
         body = _json_body()
         action = action_of(body)
-        request = tracking_request(body)
         job_id = None
-        if request is not None:
+        if (project_id := training_project(body)) is not None:
+            job_id = self.tracking.train_in_background(project_id)
+        elif (request := tracking_request(body)) is not None:
             job_id = self.tracking.track_in_background(request, Priority.WEBHOOK)
         logger.info("webhook %r: %s", action[:80], f"job {job_id}" if job_id else "ignored")
         if job_id is None:
@@ -166,7 +175,7 @@ class _Service:
     def _prediction(self, answer: Answer) -> dict[str, Any]:
         return {
             "result": list(answer.regions),
-            "model_version": self.settings.model_version,
+            "model_version": answer.model_version or self.tracking.settings.model_version,
             "score": answer.score,
         }
 

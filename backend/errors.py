@@ -24,6 +24,24 @@ class BadRequest(ServiceError):
     status, name = 400, "bad request"
 
 
+class Unauthorized(ServiceError):
+    """One who asks does not know the password."""
+
+    status, name = 401, "not authorized"
+
+
+class Forbidden(ServiceError):
+    """A request that is not taken from where it comes."""
+
+    status, name = 403, "forbidden"
+
+
+class Conflict(ServiceError):
+    """What is asked cannot be done in the state that things are in."""
+
+    status, name = 409, "conflict"
+
+
 class UnusableTask(ServiceError):
     """The request is well-formed, but this service cannot work on what it names."""
 

@@ -89,8 +89,13 @@ class ModelService:
     """Loads the model once and shares it: frame by frame, the most urgent first."""
 
     def __init__(
-        self, settings: Settings, load: Callable[[Settings], LoadedModel] = load_model
+        self,
+        settings: Settings,
+        load: Callable[[Settings], LoadedModel] = load_model,
+        *,
+        scheduler: DeviceScheduler | None = None,
     ) -> None:
+        """`scheduler`: that of another model on the same device."""
         self._settings = settings
         self._load = load
         self._finished = threading.Event()
@@ -98,7 +103,7 @@ class ModelService:
         self._states = StateCache(
             max_idle=settings.kept_states, idle_seconds=settings.kept_state_seconds
         )
-        self.scheduler = DeviceScheduler()
+        self.scheduler = DeviceScheduler() if scheduler is None else scheduler
         self.failure: str | None = None
         """Why the model could not be loaded; None otherwise."""
 
@@ -162,13 +167,23 @@ class ModelService:
 
             def track(source, prompts, frame_range=None, **options):
                 frames = model.track(state, prompts, frame_range, **options)
-                return in_turns(frames, lambda: self.scheduler.turn(priority()))
+                scheduler = self.scheduler
+                return in_turns(
+                    frames,
+                    lambda: scheduler.turn(priority()),
+                    lambda: scheduler.listener.frame_tracked(priority()),
+                )
 
             yield state.source, track
 
     def close_old(self) -> None:
         """Let go of videos that nobody has asked about for long."""
         self._states.close_old()
+
+    @property
+    def open_count(self) -> int:
+        """How many videos are kept open unused."""
+        return len(self._states)
 
     def close(self) -> None:
         """Let go of all videos, those still in use when they are given back."""

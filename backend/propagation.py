@@ -76,6 +76,8 @@ class Answer:
     score: float = 0.0
     """In [0, 1], low where tracking is doubtful: of the worst object, the tenth
     percentile of its probabilities."""
+    model_version: str | None = None
+    """Of the model that made it; None where nothing was asked of one."""
 
 
 NOTHING = Answer((), is_complete=True)
@@ -243,7 +245,10 @@ class TaskPropagation:
         scores = [score for part in self._parts for score in part.scores()]
         # Nothing new: as good as what came.
         scores = scores or [r["score"] for r in regions if isinstance(r.get("score"), float)]
-        return Answer(tuple(regions), is_complete, round(min(scores, default=0.0), 6))
+        return Answer(
+            tuple(regions), is_complete, round(min(scores, default=0.0), 6),
+            self._settings.model_version,
+        )
 
 
 class _Part:

@@ -7,6 +7,7 @@ import enum
 import heapq
 import itertools
 import threading
+import time
 from typing import Callable, ContextManager, Hashable, Iterator, TypeVar
 
 _LOOK_SECONDS = 0.5
@@ -27,6 +28,16 @@ class Priority(enum.IntEnum):
     TRAINING = 3
 
 
+class DeviceListener:
+    """Told what the device does; does nothing with it."""
+
+    def turn_ended(
+        self, priority: Priority, waited_seconds: float, held_seconds: float
+    ) -> None: ...
+
+    def frame_tracked(self, priority: Priority) -> None: ...
+
+
 class DeviceScheduler:
     """Turns on one device.
 
@@ -39,11 +50,13 @@ class DeviceScheduler:
         self._waiting: list[tuple[int, int]] = []
         self._tickets = itertools.count()
         self._is_taken = False
+        self.listener = DeviceListener()
 
     @contextlib.contextmanager
     def turn(self, priority: Priority) -> Iterator[None]:
         """Wait for the device, hold it inside the `with`."""
         ticket = (int(priority), next(self._tickets))
+        asked = time.perf_counter()
         with self._condition:
             heapq.heappush(self._waiting, ticket)
             try:
@@ -57,9 +70,11 @@ class DeviceScheduler:
                 raise
             heapq.heappop(self._waiting)
             self._is_taken = True
+        taken = time.perf_counter()
         try:
             yield
         finally:
+            self.listener.turn_ended(priority, taken - asked, time.perf_counter() - taken)
             with self._condition:
                 self._is_taken = False
                 self._condition.notify_all()
@@ -99,13 +114,19 @@ _END = object()
 
 
 def in_turns(
-    items: Iterator[_Item], turn: Callable[[], ContextManager[None]]
+    items: Iterator[_Item],
+    turn: Callable[[], ContextManager[None]],
+    made: Callable[[], None] = lambda: None,
 ) -> Iterator[_Item]:
-    """The items, each of them made within a turn of its own; closes `items` at the end."""
+    """The items, each of them made within a turn of its own; closes `items` at the end.
+
+    `made` is called after each of them.
+    """
     with contextlib.closing(items):
         while True:
             with turn():
                 item = next(items, _END)
             if item is _END:
                 return
+            made()
             yield item

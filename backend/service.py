@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 
 from backend.deadlines import Deadline
@@ -13,9 +14,11 @@ from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.queue import JobHandle, JobQueue, Outcome
 from backend.jobs.store import JobStore
+from backend.jobs.training import TrainingWork
 from backend.jobs.types import Job, JobKind, JobSpec, JobState, PostState, StoredResult
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService, ModelState, load_model
+from backend.model_choice import ModelChoice
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
 from backend.scheduler import OneAtATime, Priority
@@ -31,19 +34,29 @@ _JOBS_LOOKED_AT = 10
 """How many of a task's ended jobs are looked through for one that answers already."""
 
 
+@dataclass(frozen=True)
+class Serving:
+    """A model, and the settings that name it: they change together."""
+
+    settings: Settings
+    model: ModelService
+
+
 class TrackingService:
     """Owns the model, the media, the jobs and what goes to Label Studio."""
 
     def __init__(
         self, settings: Settings, load: Callable[[Settings], LoadedModel] = load_model
     ) -> None:
-        self.settings = settings
-        self.model = ModelService(settings, load)
+        self._load = load
+        self.choice = ModelChoice(settings)
+        self._serving = Serving(self.choice.settings, ModelService(self.choice.settings, load))
+        self._swap = threading.Lock()
         self.media = MediaStore(settings)
         self.store = JobStore(settings.data_folder / "jobs.sqlite3")
         self.jobs = JobQueue(
             self.store,
-            {JobKind.TRACK: self._track_work},
+            {JobKind.TRACK: self._track_work, JobKind.FINETUNE: self._training_work},
             interactive_places=settings.max_waiting_requests,
             max_queued_per_project=settings.max_queued_per_project,
             posts_unanswered=self.can_post,
@@ -53,7 +66,8 @@ class TrackingService:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self.outbox = Outbox(self.store, self.label_studio)
-        self.jobs.on_finished = lambda job: self.outbox.wake()
+        self.jobs.on_finished = self._on_finished
+        self.finished_listeners: list[Callable[[Job], None]] = []
 
     def start(self) -> None:
         """Load the model, then go on with the jobs that were left."""
@@ -89,6 +103,52 @@ class TrackingService:
         self.outbox.stop()
         self.model.close()
 
+    def _on_finished(self, job: Job) -> None:
+        self.outbox.wake()
+        for listener in self.finished_listeners:
+            listener(job)
+
+    # --- the model -----------------------------------------------------------
+
+    @property
+    def serving(self) -> Serving:
+        """What new work is done with; work that has begun goes on with what it took."""
+        return self._serving
+
+    @property
+    def settings(self) -> Settings:
+        """Those in force: with the model that serves."""
+        return self._serving.settings
+
+    @property
+    def model(self) -> ModelService:
+        """The model that serves."""
+        return self._serving.model
+
+    @property
+    def versions(self) -> list[str]:
+        """The version that serves, then those before it."""
+        return self.choice.versions
+
+    def use_model(self, name: str) -> None:
+        """Serve with a fine-tuned model from now on, and after a restart.
+
+        The one before serves until this one is loaded. Raises NotReady, and
+        changes nothing, when it cannot be loaded; OSError when the choice
+        cannot be kept.
+        """
+        with self._swap:
+            settings = self.choice.settings_for(name)
+            model = ModelService(settings, self._load, scheduler=self.model.scheduler)
+            model.start()
+            model.wait()
+            self.choice.choose(name)
+            before, self._serving = self._serving, Serving(settings, model)
+        before.model.close()
+        logger.info("%s serves from now on", settings.model_version)
+
+    # --- Label Studio and jobs -----------------------------------------------
+
     @property
     def can_post(self) -> bool:
         """Whether there is a Label Studio to post predictions to."""
@@ -106,6 +166,9 @@ class TrackingService:
 
     def _track_work(self, job: Job) -> TrackWork:
         return TrackWork(TaskRequest.from_json(job.request), self)
+
+    def _training_work(self, job: Job) -> TrainingWork:
+        return TrainingWork(job, self)
 
     # --- asking --------------------------------------------------------------
 
@@ -214,7 +277,9 @@ class TrackingService:
             return NOTHING
         return answer if answer.is_complete and handle.work.has_tracked else NOTHING
 
-    def track_in_background(self, request: TaskRequest, priority: Priority) -> str | None:
+    def track_in_background(
+        self, request: TaskRequest, priority: Priority, *, posts_prediction: bool = True
+    ) -> str | None:
         """Queue it, its result to be posted; the job's id, None when nothing is asked.
 
         For a saved annotation (WEBHOOK) a job that answers it already, unfinished or
@@ -229,7 +294,20 @@ class TrackingService:
             if (job_id := self._answering(asked)) is not None:
                 return job_id
             self._give_up_superseded(asked)
-        spec = self._spec(asked, priority, posts_prediction=self.can_post)
+        spec = self._spec(
+            asked, priority, posts_prediction=posts_prediction and self.can_post
+        )
+        return self.jobs.submit(spec).job_id
+
+    def train_in_background(self, project_id: int) -> str:
+        """Queue a fine-tuning on the project's annotations; the job's id. Raises TooManyJobs."""
+        spec = JobSpec(
+            kind=JobKind.FINETUNE,
+            request={"project_id": project_id},
+            key=f"finetune:{project_id}",
+            priority=Priority.TRAINING,
+            project_id=project_id,
+        )
         return self.jobs.submit(spec).job_id
 
     def _answering(self, asked: TaskPropagation) -> str | None:
@@ -343,7 +421,10 @@ class TrackWork:
     def __init__(self, request: TaskRequest, service: TrackingService) -> None:
         """Raises ValueError for a malformed request."""
         self._service = service
-        self._propagation = service._propagation(request)
+        self._serving = service.serving
+        self._propagation = TaskPropagation(
+            request, media=service.media, settings=self._serving.settings
+        )
         self._stored: StoredResult | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
@@ -363,7 +444,7 @@ class TrackWork:
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction())
         propagation.run(
-            service.model,
+            self._serving.model,
             priority=lambda: handle.priority,
             is_cancelled=handle.is_cancelled,
             progress=handle.report,
@@ -383,7 +464,7 @@ class TrackWork:
                 regions=full.regions,
                 answer=propagation.answer().regions,
                 score=full.score,
-                model_version=service.settings.model_version,
+                model_version=self._serving.settings.model_version,
                 media=propagation.references,
                 created_at=time.time(),
             ),
@@ -400,7 +481,7 @@ class TrackWork:
         return {
             "result": list(full.regions),
             "score": full.score,
-            "model_version": self._service.settings.model_version,
+            "model_version": self._serving.settings.model_version,
         }
 
     @property
@@ -437,4 +518,6 @@ def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:
 
 def _answer_in(result: StoredResult, *, is_limited: bool = True) -> Answer:
     regions = result.answer if is_limited else result.regions
-    return Answer(tuple(dict(region) for region in regions), True, result.score)
+    return Answer(
+        tuple(dict(region) for region in regions), True, result.score, result.model_version
+    )

@@ -15,7 +15,7 @@ from converters.types import Direction
 from sam2_model.checkpoints import cache_folder
 
 _MIB = 2**20
-_SECRETS = ("label_studio_api_key",)
+_SECRETS = ("label_studio_api_key", "basic_auth_password")
 _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
 _HOST = re.compile(r"[^\s/@?#]+")
@@ -64,6 +64,11 @@ class Settings:
     download_seconds: float = 600.0
     """For one download; it goes on when the request that began it has timed out."""
 
+    basic_auth_user: str | None = None
+    """Who may ask this service, with `basic_auth_password`; None: everyone who reaches it."""
+    basic_auth_password: str | None = None
+    """Label Studio sends it when the model's connection has it. Secret."""
+
     max_request_bytes: int = 250 * _MIB
     """Label Studio's own limit."""
     max_waiting_requests: int = 8
@@ -90,6 +95,9 @@ class Settings:
     """How long finished jobs are listed."""
     max_queued_per_project: int = 10_000
     """Background jobs of one project that may wait; more are refused."""
+
+    training_steps: int = 400
+    """Steps of a fine-tuning that Label Studio starts, at most."""
 
     direction: Direction = Direction.FORWARD
     """Forward to the end, backward to the start, or both, from each object's prompts."""
@@ -135,6 +143,7 @@ class Settings:
         object.__setattr__(self, "direction", _direction(self.direction))
         object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
         _check_key(self.label_studio_api_key)
+        _check_basic_auth(self.basic_auth_user, self.basic_auth_password)
         if self.label_studio_api_key and not self.label_studio_url:
             raise ValueError(
                 "label_studio_api_key is set but label_studio_url is not: the key is "
@@ -200,12 +209,20 @@ class Settings:
         return cls(**given)
 
 
+def environment_without_secrets() -> dict[str, str]:
+    """The process's own environment, for a program that needs no key of ours."""
+    secret = {name for name, (field_name, _) in _VARIABLES.items() if field_name in _SECRETS}
+    # A user without a password is none of the settings that may be.
+    secret.add("SAM2_BASIC_AUTH_USER")
+    return {name: value for name, value in os.environ.items() if name not in secret}
+
+
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
     "max_request_bytes", "max_waiting_requests",
     "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
-    "max_result_bytes", "job_days", "max_queued_per_project",
+    "max_result_bytes", "job_days", "max_queued_per_project", "training_steps",
 )
 
 
@@ -254,6 +271,9 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_ALLOW_PRIVATE_MEDIA_HOSTS": ("allow_private_media_hosts", _list),
     "SAM2_MAX_DOWNLOAD_MIB": ("max_download_bytes", _mebibytes),
     "SAM2_DOWNLOAD_SECONDS": ("download_seconds", _real),
+    "SAM2_BASIC_AUTH_USER": ("basic_auth_user", str),
+    "SAM2_BASIC_AUTH_PASSWORD": ("basic_auth_password", str),
+    "SAM2_TRAINING_STEPS": ("training_steps", _whole),
     "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
     "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
     "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
@@ -336,3 +356,12 @@ def _check_key(key: str | None) -> None:
         raise ValueError(
             "label_studio_api_key must be visible ASCII characters without spaces"
         )
+
+
+def _check_basic_auth(user: str | None, password: str | None) -> None:
+    if (user is None) != (password is None):
+        raise ValueError("basic_auth_user and basic_auth_password must both be set, or neither")
+    if user is not None and (not user or ":" in user):
+        raise ValueError(f"basic_auth_user={user!r} must not be empty or have a ':' in it")
+    if password is not None and not password:
+        raise ValueError("basic_auth_password must not be empty")

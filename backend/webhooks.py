@@ -12,6 +12,7 @@ from backend.requests import TaskRequest
 logger = logging.getLogger(__name__)
 
 _SAVED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
+_TRAIN = "START_TRAINING"
 
 
 def action_of(body: object) -> str:
@@ -43,6 +44,19 @@ def tracking_request(body: Mapping[str, Any]) -> TaskRequest | None:
     if not marks:
         return None
     return TaskRequest.of({"project": project.get("id"), **task}, marks, label_config)
+
+
+def training_project(body: Mapping[str, Any]) -> int | None:
+    """The project whose annotations are to be learned from; None for other events.
+
+    Raises BadRequest for one without a number.
+    """
+    if action_of(body) != _TRAIN:
+        return None
+    project_id = _part(body, "project").get("id")
+    if not isinstance(project_id, int) or isinstance(project_id, bool):
+        raise BadRequest(f"project.id {project_id!r:.80} must be a whole number")
+    return project_id
 
 
 def _part(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:

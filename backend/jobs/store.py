@@ -65,6 +65,10 @@ _VERSION = 1
 _MAX_REQUESTS_OF_RESULT = 100
 """Data with signed URLs makes a new request of an old one every hour."""
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
+_COLUMNS_WITHOUT_REQUEST = (
+    "id, kind, state, priority, key, NULL AS request, project_id, task_id, posts_prediction, "
+    "is_awaited, done, total, attempts, error, result_key, created_at, started_at, finished_at"
+)
 
 
 class Waiting(NamedTuple):
@@ -161,8 +165,12 @@ class JobStore:
         task_id: int | None = None,
         limit: int = 100,
         offset: int = 0,
+        with_requests: bool = True,
     ) -> list[Job]:
-        """The newest first; all states and projects unless told."""
+        """The newest first; all states and projects unless told.
+
+        `with_requests=False`: their requests, which may be large, are left empty.
+        """
         wheres, values = [], []
         if states:
             wheres.append(f"state IN ({', '.join('?' * len(states))})")
@@ -172,9 +180,10 @@ class JobStore:
                 wheres.append(f"{name} = ?")
                 values.append(value)
         where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
+        columns = "*" if with_requests else _COLUMNS_WITHOUT_REQUEST
         with self._transaction() as db:
             rows = db.execute(
-                f"SELECT * FROM jobs {where} ORDER BY created_at DESC, rowid DESC "
+                f"SELECT {columns} FROM jobs {where} ORDER BY created_at DESC, rowid DESC "
                 "LIMIT ? OFFSET ?",
                 (*values, limit, offset),
             ).fetchall()
@@ -211,6 +220,20 @@ class JobStore:
             rows = db.execute("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state").fetchall()
         found = {JobState(row["state"]): row["n"] for row in rows}
         return {state: found.get(state, 0) for state in JobState}
+
+    def counts_by_kind(self) -> dict[tuple[JobKind, JobState], int]:
+        """How many jobs there are of each kind and state, noughts included."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT kind, state, COUNT(*) AS n FROM jobs GROUP BY kind, state"
+            ).fetchall()
+        found = {(JobKind(row["kind"]), JobState(row["state"])): row["n"] for row in rows}
+        return {(k, s): found.get((k, s), 0) for k in JobKind for s in JobState}
+
+    def result_bytes(self) -> int:
+        """What all kept results take."""
+        with self._transaction() as db:
+            return db.execute("SELECT COALESCE(SUM(byte_count), 0) FROM results").fetchone()[0]
 
     def begin(self, job_id: str) -> Job | None:
         """Take a queued job to run it; None when it is no longer queued."""
@@ -509,6 +532,17 @@ class JobStore:
             row = db.execute("SELECT state FROM posts WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else PostState(row["state"])
 
+    def posts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, Post]:
+        """By job, for those that have one; the predictions themselves are left empty."""
+        with self._transaction() as db:
+            rows = db.execute(
+                "SELECT id, job_id, task_id, NULL AS prediction, state, attempts, "
+                "next_attempt_at, error, prediction_id FROM posts "
+                f"WHERE job_id IN ({', '.join('?' * len(job_ids))})",
+                list(job_ids),
+            ).fetchall()
+        return {row["job_id"]: _post_of(row) for row in rows}
+
     def post_counts(self) -> dict[PostState, int]:
         with self._transaction() as db:
             rows = db.execute("SELECT state, COUNT(*) AS n FROM posts GROUP BY state").fetchall()
@@ -552,7 +586,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         kind=JobKind(row["kind"]),
         state=JobState(row["state"]),
         priority=Priority(row["priority"]),
-        request=_unpacked(row["request"]),
+        request={} if row["request"] is None else _unpacked(row["request"]),
         posts_prediction=bool(row["posts_prediction"]),
         is_awaited=bool(row["is_awaited"]),
     )
@@ -561,7 +595,8 @@ def _job_of(row: sqlite3.Row) -> Job:
 
 def _post_of(row: sqlite3.Row) -> Post:
     values = dict(row)
-    values.update(state=PostState(row["state"]), prediction=_unpacked(row["prediction"]))
+    prediction = {} if row["prediction"] is None else _unpacked(row["prediction"])
+    values.update(state=PostState(row["state"]), prediction=prediction)
     return Post(**values)
 
 

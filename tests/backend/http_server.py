@@ -69,7 +69,7 @@ def serving_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
                 for part in [reply.body] if is_whole else reply.body:
                     self.wfile.write(part)
 
-        do_GET = do_POST = _answer
+        do_GET = do_POST = do_DELETE = _answer
 
         def log_message(self, *_: object) -> None:
             pass

@@ -109,7 +109,7 @@ def test_versions_lists_the_one_there_is(client):
 
 
 def test_a_webhook_without_marks_is_answered_and_ignored(client):
-    for name in ("webhook_start_training", "webhook_tasks_created", "webhook_tasks_deleted"):
+    for name in ("webhook_tasks_created", "webhook_tasks_deleted"):
         body = payload(name)
         answer = client.post("/webhook", json=body)
         assert answer.json == {"status": "ignored", "action": body["action"]}

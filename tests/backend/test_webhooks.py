@@ -161,7 +161,7 @@ def test_a_failed_job_is_tried_again_when_the_annotation_is_saved_again(client, 
 
 
 @pytest.mark.parametrize(
-    "name", ["webhook_start_training", "webhook_tasks_created", "webhook_tasks_deleted"]
+    "name", ["webhook_tasks_created", "webhook_tasks_deleted"]
 )
 def test_other_events_track_nothing(client, name, quick):
     assert client.post("/webhook", json=payload(name)).status_code == 200

@@ -1,0 +1,77 @@
+"""A task's results -> annotated videos, and the files that their pictures are in."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping
+
+from backend.media import MediaStore
+from converters.label_studio.config import parse_label_config
+from converters.label_studio.export import ExportOptions, SkippedTask, export_task
+from converters.label_studio.exported import Source, StaleChoice
+from converters.types import AnnotatedVideo, VideoInfo
+from sam2_model.video import open_frame_source
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskVideo:
+    """What the results on one `<Video>` or `<Image>` of a task show."""
+
+    video: AnnotatedVideo
+    files: Path | list[Path]
+    """As `open_frame_source` takes them."""
+
+
+def task_videos(
+    task: Mapping[str, Any],
+    *,
+    label_config: str,
+    media: MediaStore,
+    source: Source,
+    stale: StaleChoice = "leave-out",
+) -> Iterator[TaskVideo]:
+    """The videos of a task with masks, its media fetched where it is not yet there.
+
+    Args:
+        task: as Label Studio's API and exports give it.
+        media: in use (`MediaStore.in_use`) for as long as the files are.
+        source: which of its results are read.
+        stale: as for `ExportOptions`.
+
+    Raises ValueError for malformed results, ServiceError when the media cannot
+    be had, VideoDecodeError.
+    """
+    if not isinstance(task, Mapping):
+        raise ValueError(f"task {task!r:.80} must be a JSON object")
+    options = ExportOptions(
+        label_config=parse_label_config(label_config),
+        video_infos=_infos(media, task.get("id")),
+        stale=stale,
+        sources=(source,),
+    )
+    for exported in export_task(task, options):
+        if isinstance(exported, SkippedTask):
+            continue
+        if any(track.masks for track in exported.video.tracks):
+            is_video = len(exported.media) == 1 and not exported.video.file_names
+            files = (
+                media.video_file(exported.media[0], task_id=exported.task_id) if is_video
+                else media.frame_files(list(exported.media), task_id=exported.task_id)
+            )
+            yield TaskVideo(exported.video, files)
+
+
+def _infos(media: MediaStore, task_id: object) -> Callable[[str], VideoInfo | None]:
+    @functools.cache
+    def info(reference: str) -> VideoInfo:
+        path = media.video_file(reference, task_id=task_id)
+        # Asked for the first of a list of images as well.
+        is_image = path.suffix.lower() in _IMAGE_SUFFIXES
+        with open_frame_source([path] if is_image else path) as source:
+            return source.info
+
+    return info

@@ -1,0 +1,100 @@
+"""Who may ask, and what browsers are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.settings import Settings
+from tests.backend.conftest import payload
+
+LOGIN = ("annotator", "påss:word")
+OPEN = ("/", "/health")
+CLOSED = ("/versions", "/metrics", "/ui", "/api/jobs", "/nothing")
+
+
+@pytest.fixture
+def closed(make_client):
+    return make_client(basic_auth_user=LOGIN[0], basic_auth_password=LOGIN[1])
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_health_needs_no_password(closed, path):
+    assert closed.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize(
+    "login", [None, ("annotator", ""), ("", LOGIN[1]), ("annotator", "påss:wor"), ("x", LOGIN[1])]
+)
+def test_all_else_needs_the_password(closed, path, login):
+    answer = closed.get(path, auth=login)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+    assert set(answer.json) == {"error", "detail"}
+    assert LOGIN[1] not in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("path", ["/setup", "/predict", "/webhook", "/"])
+def test_label_studios_posts_need_it_too(closed, path):
+    assert closed.post(path, json=payload("setup")).status_code == 401
+
+
+@pytest.mark.parametrize("header", ["Bearer x", "Basic", "Basic !!!", "Basic eA==", "Digest a=b"])
+def test_other_credentials_are_refused(closed, header):
+    assert closed.get("/versions", headers={"Authorization": header}).status_code == 401
+
+
+def test_the_right_password_is_let_in(closed):
+    assert closed.get("/versions", auth=LOGIN).status_code == 200
+    assert closed.post("/setup", json=payload("setup"), auth=LOGIN).status_code == 200
+
+
+def test_without_a_password_in_the_settings_everyone_is_let_in(client):
+    assert client.get("/versions").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "message"),
+    [
+        ("a", None, "must both be set"), (None, "b", "must both be set"), ("a:b", "c", "':'"),
+        ("", "c", "must not be empty"), ("a", "", "must not be empty"),
+    ],
+)
+def test_half_a_login_is_a_mistake_in_the_settings(user, password, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(basic_auth_user=user, basic_auth_password=password)
+
+
+def test_the_password_comes_from_the_environment_and_is_shown_nowhere():
+    settings = Settings.from_environment(
+        {"SAM2_BASIC_AUTH_USER": "annotator", "SAM2_BASIC_AUTH_PASSWORD": "secret-word"}
+    )
+    assert settings.basic_auth_password == "secret-word"
+    assert "secret-word" not in repr(settings) and "secret-word" in settings.secrets
+
+
+@pytest.mark.parametrize("path", ["/health", "/ui", "/api/jobs", "/nothing", "/metrics"])
+def test_every_answer_has_the_security_headers(client, path):
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/webhook", "/predict", "/api/jobs"])
+def test_what_another_site_lets_a_browser_send_is_refused(client, path, site):
+    answer = client.post(path, json={}, headers={"Sec-Fetch-Site": site})
+    assert answer.status_code == 403 and "another site" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/x-www-form-urlencoded"]
+)
+def test_a_form_of_another_page_changes_no_job(client, content_type):
+    answer = client.post("/api/jobs/any/cancel", data="{}", content_type=content_type)
+    assert answer.status_code == 403 and "X-Requested-With" in answer.json["detail"]
+    assert client.delete("/api/jobs/any").status_code == 403
+    answer = client.delete("/api/jobs/any", headers={"X-Requested-With": "fetch"})
+    assert answer.status_code == 404
