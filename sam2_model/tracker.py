@@ -86,8 +86,8 @@ def track(
         else:
             state = stack.enter_context(predictor.init_state(source))
         frame_range = _check_range(frame_range, merged, state)
-        _apply_prompts(predictor, state, merged)
-        run = _Run(predictor, state, stop)
+        apply_prompts(predictor, state, merged)
+        run = Follower(predictor, state, stop)
         total, done = frame_range.stop - frame_range.start, 0
         for order in passes(frame_range, [prompt.frame_index for prompt in merged]):
             for frame_masks in run.follow(order, is_cancelled):
@@ -163,9 +163,10 @@ def _check_range(
     return frame_range
 
 
-def _apply_prompts(
-    predictor: SAM2VideoPredictor, state: InferenceState, prompts: list[Prompt]
+def apply_prompts(
+    predictor: SAM2VideoPredictor, state: InferenceState, prompts: Sequence[Prompt]
 ) -> None:
+    """Tell a state what people said. Raises ValueError as `track`."""
     for prompt in prompts:
         if prompt.mask is not None:
             predictor.add_new_mask(state, prompt.frame_index, prompt.object_id, prompt.mask)
@@ -188,7 +189,7 @@ def _apply_prompts(
 
 
 @dataclass
-class _Run:
+class Follower:
     """One tracking run: who is still followed, and since when each has been lost."""
 
     predictor: SAM2VideoPredictor
