@@ -19,6 +19,7 @@ from backend.model import LoadedModel, ModelService, ModelState, load_model
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
 from backend.scheduler import OneAtATime, Priority
+from backend.session_manager import SessionManager
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class TrackingService:
         self.settings = settings
         self.model = ModelService(settings, load)
         self.media = MediaStore(settings)
+        self.sessions = SessionManager(settings, self.model, self.media)
         self.store = JobStore(settings.data_folder / "jobs.sqlite3")
         self.jobs = JobQueue(
             self.store,
@@ -60,6 +62,7 @@ class TrackingService:
         self.jobs.recover()
         self.model.start(when_ready=self._begin_jobs)
         threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        self.sessions.start()
         if self.can_post:
             self.outbox.start()
 
@@ -87,6 +90,7 @@ class TrackingService:
         self._stopped.set()
         self.jobs.stop()
         self.outbox.stop()
+        self.sessions.stop()
         self.model.close()
 
     @property

@@ -19,7 +19,7 @@ import torch
 from converters.types import FrameMasks, ObjectId, Prompt, VideoInfo
 from sam2_model.masks import masks_at_size
 from sam2_model.session import FeatureCache, InferenceState, StateLimits
-from sam2_model.tracker import Follower, StopRules, apply_prompts
+from sam2_model.tracker import Follower, StopRules, apply_clicks, apply_prompts
 from sam2_model.video import FrameSource, open_frame_source
 from sam2_model.video_predictor import SAM2VideoPredictor
 
@@ -34,6 +34,20 @@ class FramePrompt:
     prompt: Prompt
     mask_before: np.ndarray | None = None
     """(H, W) bool: the tracked mask that the prompt's points correct."""
+
+    def adds_clicks_to(self, other: FramePrompt) -> bool:
+        """Whether it is the other one with more points after its own."""
+        old, new = other.prompt, self.prompt
+        count = len(old.points_xy)
+        return (
+            (old.object_id, old.frame_index, old.box) == (new.object_id, new.frame_index, new.box)
+            and old.mask is None
+            and new.mask is None
+            and 0 < count <= len(new.points_xy)
+            and np.array_equal(old.points_xy, new.points_xy[:count])
+            and np.array_equal(old.point_labels, new.point_labels[:count])
+            and _same_mask(self.mask_before, other.mask_before)
+        )
 
 
 class InteractiveVideo:
@@ -62,6 +76,8 @@ class InteractiveVideo:
         self._owns_source = owns_source
         # Looking at a frame must not disturb the frames that are being tracked.
         self._looking = self._new_state()
+        self._looked_at: FramePrompt | None = None
+        """What `_looking` has been told."""
         self._tracking = self._new_state()
         self._applied: dict[tuple[ObjectId, int], FramePrompt | None] = {}
         """What `_tracking` has been told; None for a mask of an earlier run."""
@@ -130,10 +146,15 @@ class InteractiveVideo:
         Raises:
             ValueError: as `sam2_model.tracker.track`.
         """
-        state = self._looking
-        state.reset()
-        self._tell(state, item)
-        prompt = item.prompt
+        state, prompt, last = self._looking, item.prompt, self._looked_at
+        self._looked_at = None
+        if last is not None and item.adds_clicks_to(last):
+            count = len(last.prompt.points_xy)
+            apply_clicks(self._predictor, state, prompt, known_count=count)
+        else:
+            state.reset()
+            self._tell(state, item)
+        self._looked_at = item
         output = state.objects[prompt.object_id].pending_conditioning[prompt.frame_index]
         size_hw = (self.info.height, self.info.width)
         mask = masks_at_size(output.mask_logits, size_hw)[0]
@@ -229,10 +250,17 @@ class InteractiveVideo:
                 self._applied[object_id, frame_before] = None
 
     def close(self) -> None:
-        """Let go of everything; of the source too, if this video opened it."""
+        """Let go of all; of the source too, if this video opened it."""
         for state in (self._looking, self._tracking):
             state.close()
+        self._looked_at = None
         self._applied.clear()
         if self._owns_source:
             self._features.clear()
             self.source.close()
+
+
+def _same_mask(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)

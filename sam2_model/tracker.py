@@ -177,14 +177,33 @@ def apply_prompts(
                 f"box {(box.x_min, box.y_min, box.x_max, box.y_max)} of object "
                 f"{prompt.object_id!r} on frame {prompt.frame_index} has no area"
             )
-        has_points = len(prompt.points_xy) > 0
+        apply_clicks(predictor, state, prompt)
+
+
+def apply_clicks(
+    predictor: SAM2VideoPredictor, state: InferenceState, prompt: Prompt, *, known_count: int = 0
+) -> None:
+    """Give a prompt's points one after another, after its box.
+
+    Each is seen with the mask that those before it gave, as people click and as
+    SAM 2 was trained; all at once they say less.
+
+    Args:
+        known_count: so many of the points, and the box, have been given already.
+    """
+    box = prompt.box
+    corners = None if box is None else (box.x_min, box.y_min, box.x_max, box.y_max)
+    counts = range(known_count + 1, len(prompt.points_xy) + 1)
+    if corners is not None and not known_count:
+        counts = range(0, len(prompt.points_xy) + 1)
+    for count in counts:
         predictor.add_new_points_or_box(
             state,
             prompt.frame_index,
             prompt.object_id,
-            points=prompt.points_xy if has_points else None,
-            labels=prompt.point_labels if has_points else None,
-            box=None if box is None else (box.x_min, box.y_min, box.x_max, box.y_max),
+            points=prompt.points_xy[:count] if count else None,
+            labels=prompt.point_labels[:count] if count else None,
+            box=corners,
         )
 
 
