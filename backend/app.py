@@ -13,6 +13,7 @@ from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.deadlines import Deadline
+from backend.enterprise import EnterpriseEvents, event_of
 from backend.errors import BadRequest, NotReady, ServiceError
 from backend.interactive import answer_call
 from backend.model import LoadedModel, load_model
@@ -21,6 +22,7 @@ from backend.protocol import PredictRequest, batch_results, parse_predict
 from backend.requests import TaskRequest
 from backend.scheduler import Priority
 from backend.service import TrackingService
+from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
 from backend.webhooks import action_of, tracking_request
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
@@ -54,6 +56,7 @@ def create_app(
     app.add_url_rule("/predict", "predict", service.predict, methods=["POST"])
     app.add_url_rule("/webhook", "webhook", service.webhook, methods=["POST"])
     app.add_url_rule("/versions", "versions", service.versions, methods=["GET"])
+    app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_error_handler(Exception, _answer_error)
     service.tracking.start()
     return app
@@ -65,6 +68,7 @@ class _Service:
     def __init__(self, settings: Settings, load: Callable[[Settings], LoadedModel]) -> None:
         self.settings = settings
         self.tracking = TrackingService(settings, load)
+        self._enterprise = EnterpriseEvents(self.tracking)
         self._places = threading.BoundedSemaphore(settings.max_waiting_requests)
 
     def health(self) -> dict[str, Any]:
@@ -135,7 +139,10 @@ class _Service:
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
-        call = parse_predict(_json_body())
+        body = _json_body()
+        if (event := event_of(body)) is not None:
+            return self._answer_event(event, body, deadline)
+        call = parse_predict(body)
         if call.is_interactive and not call.context_results:
             return self._results(self._prediction(NOTHING))  # the editor's ghost calls
         if not self._places.acquire(blocking=False):
@@ -146,6 +153,17 @@ class _Service:
             return self._results(*self._batch(call, deadline))
         finally:
             self._places.release()
+
+    def _answer_event(self, event: str, body: Any, deadline: Deadline) -> dict[str, Any]:
+        """Enterprise's; one that only asks how things stand is never turned away."""
+        has_place = self._places.acquire(blocking=False)
+        try:
+            if not has_place and event in ("predict", "track"):
+                raise NotReady(_BUSY)
+            return self._enterprise.answer(event, body, deadline, may_wait=has_place)
+        finally:
+            if has_place:
+                self._places.release()
 
     def _batch(self, call: PredictRequest, deadline: Deadline) -> list[Any]:
         """A task that fails is left out and asked for again later, not the whole batch."""

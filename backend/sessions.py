@@ -138,6 +138,26 @@ class Session:
         propagation = self.propagation
         return propagation is not None and propagation.is_running
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def state_revision(self) -> int:
+        """Changes with every change of prompts, objects or the propagation."""
+        with self._condition:
+            return self._revision
+
+    def summary(self) -> Json:
+        """What may change while somebody watches: `state` without objects and video."""
+        with self._condition:
+            return {
+                "revision": self._revision,
+                "propagation": None if self._propagation is None else self._propagation.to_json(),
+                "can_undo": bool(self._undo),
+                "can_redo": bool(self._redo),
+            }
+
     def state(self) -> Json:
         """All but the masks, as JSON."""
         info = self.info
@@ -162,11 +182,8 @@ class Session:
                     }
                     for object_id, item in self._objects.items()
                 ],
-                "propagation": None if self._propagation is None else self._propagation.to_json(),
-                "revision": self._revision,
                 "serial": self._serial,
-                "can_undo": bool(self._undo),
-                "can_redo": bool(self._redo),
+                **self.summary(),
             }
 
     def _scores(self, object_id: str) -> list[list[float]]:
@@ -215,10 +232,11 @@ class Session:
             found = self._changed_since(serial, limit)
             return [self._of_present_objects(frame) for frame in found]
 
-    def wait_for_change(self, revision: int, serial: int, timeout_seconds: float) -> None:
-        """Until prompts, frames or the propagation are no longer as they were known."""
+    def wait_for_change(self, revision: int, serial: int, timeout_seconds: float) -> bool:
+        """Until prompts, frames or the propagation are no longer as they were known;
+        False when the time is over before."""
         with self._condition:
-            self._condition.wait_for(
+            return self._condition.wait_for(
                 lambda: self._is_closed or (self._revision, self._serial) != (revision, serial),
                 timeout_seconds,
             )
