@@ -258,7 +258,7 @@ def test_other_bad_events_are_refused_by_name(client, event, context, message):
 
 def test_two_sessions_at_once_each_get_their_own_masks(client):
     one = track(client, frame=1, result=[CLICK])
-    two = track(client, frame=8, result=[point(166, 118)], direction="backward")
+    two = track(client, frame=8, result=[box(126, 78, 81, 81)], direction="backward")
     assert one["session_id"] != two["session_id"]
     first, second = (all_progress(client, s["session_id"])[0] for s in (one, two))
     assert [f["frame"] for f in first] == list(range(8))

@@ -12,7 +12,7 @@ from backend.media import MediaStore
 from backend.session_manager import SessionManager
 from backend.session_media import SessionOrigin
 from backend.session_values import PropagationRequest, PropagationState, Prompts
-from converters.masks import decode_mask, mask_area, mask_iou
+from converters.masks import decode_mask, encode_mask, mask_area, mask_iou
 from converters.types import Direction
 from tests.backend.conftest import FRAME_COUNT, SIZE, picture
 from tests.video_files import write_video
@@ -171,8 +171,6 @@ def test_a_correction_keeps_what_was_right_and_changes_what_follows(session):
     before = dict(masks(session))
     truth = disc(4)
     half = truth & (np.mgrid[: SIZE[1], : SIZE[0]][1] < 142)
-    from converters.masks import encode_mask
-
     said = encode_mask(half)
     prompts = Prompts.from_json(
         {"mask": {"size": [said.height, said.width], "counts": said.counts}}, session.info
@@ -281,7 +279,8 @@ def test_two_sessions_on_one_video_do_not_mix_but_share_features(make_manager, o
 def test_a_click_is_answered_while_the_session_propagates(session):
     click(session, 0, (110, 90, True))
     session.propagate(PropagationRequest())
-    click(session, 7, (166, 118, True), object_id="b")
+    session.set_object("b")
+    session.set_prompts("b", 7, Prompts.from_json({"box": [126, 78, 207, 159]}, session.info))
     assert iou(session.preview_mask("b", 7).mask, disc(7)) > 0.8
     assert session.wait_until_still(SECONDS)
     assert len(masks(session)) == FRAME_COUNT
