@@ -9,14 +9,13 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator
 
 from backend.deadlines import Deadline
 from backend.errors import Conflict, NotFound, TooManySessions, UnusableTask
 from backend.fingerprints import content_fingerprint
 from backend.media import MediaStore
-from backend.model import ModelService
+from backend.model import LoadedModel, ModelService
 from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore
 from backend.sessions import Session
@@ -92,15 +91,12 @@ class SessionManager:
         Raises TooManySessions, NotReady, VideoDecodeError, and ServiceError for media
         that cannot be had.
         """
-        files = origin.files(self._media)
         session_id = uuid.uuid4().hex
         store = self._store if is_stored else None
-        content = content_fingerprint(files)
         entry = self._made(
-            content,
-            files,
+            origin,
             deadline,
-            lambda video: Session(
+            lambda content, video: Session(
                 session_id, origin, video, self._model.scheduler,
                 content=content, max_objects=self._settings.max_objects, store=store,
             ),
@@ -114,23 +110,16 @@ class SessionManager:
 
     def _made(
         self,
-        content: str,
-        files: Path | Sequence[Path],
+        origin: SessionOrigin,
         deadline: Deadline | None,
-        make: Callable[[InteractiveVideo], Session],
+        make: Callable[[str, InteractiveVideo], Session],
     ) -> _Open:
         """A session in its place among the open ones, in use."""
         model = self._model.wait(deadline)
         place = f"opening-{uuid.uuid4().hex}"
         self._take_place(place)
         try:
-            video = self._videos.open(content, lambda: model.open_video(files))
-            try:
-                self._check_length(video)
-                session = make(video)
-            except BaseException:
-                self._videos.close(content, video)
-                raise
+            session, video = self._opened(origin, model, make)
         finally:
             with self._lock:
                 self._open.pop(place, None)
@@ -138,6 +127,23 @@ class SessionManager:
         with self._lock:
             self._open[session.id] = entry
         return entry
+
+    def _opened(
+        self,
+        origin: SessionOrigin,
+        model: LoadedModel,
+        make: Callable[[str, InteractiveVideo], Session],
+    ) -> tuple[Session, InteractiveVideo]:
+        with contextlib.ExitStack() as lease:
+            files = origin.files(lease.enter_context(self._media.in_use()))
+            content = content_fingerprint(files)
+            video = self._videos.open(content, lambda: model.open_video(files), lease)
+            try:
+                self._check_length(video)
+                return make(content, video), video
+            except BaseException:
+                self._videos.close(content, video)
+                raise
 
     def _take_place(self, place: str) -> None:
         self.close_idle()
@@ -206,22 +212,19 @@ class SessionManager:
         if stored is None:
             raise NotFound(f"session {session_id!r:.80}: there is none of this id")
         origin = SessionOrigin.from_json(stored.body["origin"])
-        files = origin.files(self._media)
-        content = content_fingerprint(files)
-        if content != stored.body["content"]:
-            raise Conflict(
-                f"the media of session {session_id} has changed since: its masks do not fit"
-            )
-        logger.info("session %s of task %s is opened again", session_id, origin.task_id)
-        return self._made(
-            content,
-            files,
-            None,
-            lambda video: Session.restored(
+
+        def restore(content: str, video: InteractiveVideo) -> Session:
+            if content != stored.body["content"]:
+                raise Conflict(
+                    f"the media of session {session_id} has changed since: its masks do not fit"
+                )
+            return Session.restored(
                 stored, origin, video, self._model.scheduler,
                 content=content, max_objects=self._settings.max_objects, store=self._store,
-            ),
-        )
+            )
+
+        logger.info("session %s of task %s is opened again", session_id, origin.task_id)
+        return self._made(origin, None, restore)
 
     # --- closing -------------------------------------------------------------
 
@@ -305,6 +308,8 @@ class _Open:
 class _Video:
     root: InteractiveVideo | None = None
     users: int = 0
+    lease: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Keeps the files on disk that `root` reads."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -315,7 +320,17 @@ class _Videos:
         self._lock = threading.Lock()
         self._videos: dict[str, _Video] = {}
 
-    def open(self, content: str, make: Callable[[], InteractiveVideo]) -> InteractiveVideo:
+    def open(
+        self,
+        content: str,
+        make: Callable[[], InteractiveVideo],
+        lease: contextlib.ExitStack,
+    ) -> InteractiveVideo:
+        """A video of one's own, over what is shared.
+
+        Args:
+            lease: of the files; taken over if `make` is called.
+        """
         with self._lock:
             entry = self._videos.setdefault(content, _Video())
             entry.users += 1
@@ -323,6 +338,7 @@ class _Videos:
             with entry.lock:
                 if entry.root is None:
                     entry.root = make()
+                    entry.lease = lease.pop_all()
                 return entry.root.sibling()
         except BaseException:
             self._leave(content, entry)
@@ -343,3 +359,4 @@ class _Videos:
             del self._videos[content]
         if entry.root is not None:
             entry.root.close()
+        entry.lease.close()

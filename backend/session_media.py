@@ -78,8 +78,8 @@ class SessionOrigin:
     def files(self, media: MediaStore) -> Path | Sequence[Path]:
         """Finds or downloads them. Raises ServiceError."""
         if isinstance(self.reference, str):
-            return media.video_file(self.reference)
-        return media.frame_files(list(self.reference))
+            return media.video_file(self.reference, task_id=self.task_id)
+        return media.frame_files(list(self.reference), task_id=self.task_id)
 
     def to_json(self) -> dict[str, Any]:
         """Reads back as `from_json`."""

@@ -152,9 +152,10 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
         references = resolve_value(tag.value_list or "", session.origin.data)
         if not isinstance(references, list) or len(references) != info.frame_count:
             return f"its list must have {info.frame_count} images, one a frame of the video"
-        (file,) = media.frame_files(references[:1])
-        with Image.open(file) as image:
-            size = image.size
+        with media.in_use() as kept:
+            (file,) = kept.frame_files(references[:1], task_id=session.origin.task_id)
+            with Image.open(file) as image:
+                size = image.size
     except (ServiceError, ValueError, OSError) as error:
         return str(error)
     if size != (info.width, info.height):

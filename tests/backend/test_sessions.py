@@ -420,6 +420,14 @@ def test_idle_sessions_are_closed_and_deleted_ones_are_gone(make_manager, origin
             act(session.id)
 
 
+def test_others_on_the_task_are_counted(make_manager, origin):
+    manager = make_manager()
+    mine = dataclasses.replace(origin, task_id=5)
+    with manager.created(mine) as one, manager.created(mine) as two, manager.created(origin):
+        with manager.created(mine, is_stored=False):
+            assert manager.others_on_task(one) == manager.others_on_task(two) == 1
+
+
 def test_a_failed_opening_leaves_no_place_taken(make_manager, tmp_path, media_root):
     manager = make_manager(max_sessions=1)
     with pytest.raises(MediaRefused):
