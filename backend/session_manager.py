@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterator
 
 from backend.deadlines import Deadline
-from backend.errors import Conflict, NotFound, TooManySessions, UnusableTask
+from backend.errors import Conflict, NotFound, NotReady, TooManySessions, UnusableTask
 from backend.fingerprints import content_fingerprint
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService
@@ -72,8 +72,8 @@ class SessionManager:
 
     def stop(self) -> None:
         """Close all; what is propagating can be resumed."""
-        self._is_ending.set()
         with self._lock:
+            self._is_ending.set()
             entries = list(self._open.values())
             self._open.clear()
         for entry in entries:
@@ -118,15 +118,16 @@ class SessionManager:
         model = self._model.wait(deadline)
         place = f"opening-{uuid.uuid4().hex}"
         self._take_place(place)
+        entry = None
         try:
             session, video = self._opened(origin, model, make)
+            entry = _Open(session, video, self._clock(), users=1)
+            return entry
         finally:
             with self._lock:
                 self._open.pop(place, None)
-        entry = _Open(session, video, self._clock(), users=1)
-        with self._lock:
-            self._open[session.id] = entry
-        return entry
+                if entry is not None:
+                    self._open[entry.session.id] = entry
 
     def _opened(
         self,
@@ -149,6 +150,8 @@ class SessionManager:
         self.close_idle()
         surplus = None
         with self._lock:
+            if self._is_ending.is_set():
+                raise NotReady("the service is stopping")
             if len(self._open) >= self._settings.max_sessions:
                 surplus = next((e for e in self._open.values() if e.is_idle), None)
                 if surplus is None:
@@ -224,7 +227,7 @@ class SessionManager:
             )
 
         logger.info("session %s of task %s is opened again", session_id, origin.task_id)
-        return self._made(origin, None, restore)
+        return self._made(origin, Deadline(self._settings.answer_seconds), restore)
 
     # --- closing -------------------------------------------------------------
 

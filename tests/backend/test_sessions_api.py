@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters.label_studio.regions import region_to_track
+from converters.label_studio.lifespan import region_to_track
 from converters.masks import decode_mask
 from converters.tracks_json import load_tracks
 from converters.types import MaskRLE
