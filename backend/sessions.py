@@ -237,7 +237,9 @@ class Session:
         False when the time is over before."""
         with self._condition:
             return self._condition.wait_for(
-                lambda: self._is_closed or (self._revision, self._serial) != (revision, serial),
+                lambda: self._is_closed
+                or self._revision != revision
+                or self._serial > serial,
                 timeout_seconds,
             )
 
