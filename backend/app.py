@@ -14,16 +14,16 @@ from werkzeug.exceptions import HTTPException
 
 from backend.access import guard
 from backend.deadlines import Deadline
+from backend.enterprise import EnterpriseEvents, event_of
 from backend.errors import BadRequest, NotReady, ServiceError
-from backend.interactive import answer_call
 from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
-from backend.propagation import NOTHING, Answer
-from backend.protocol import PredictRequest, batch_results, parse_predict
-from backend.requests import TaskRequest
+from backend.predictions import answer_predict, is_ghost
+from backend.protocol import parse_predict
 from backend.scheduler import Priority
 from backend.service import TrackingService
+from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
 from backend.user_interface import user_interface
 from backend.webhooks import action_of, tracking_request, training_project
@@ -59,6 +59,7 @@ def create_app(
     app.add_url_rule("/webhook", "webhook", service.webhook, methods=["POST"])
     app.add_url_rule("/versions", "versions", service.versions, methods=["GET"])
     app.register_blueprint(job_routes(service.tracking))
+    app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too
@@ -73,6 +74,7 @@ class _Service:
     def __init__(self, settings: Settings, load: Callable[[Settings], LoadedModel]) -> None:
         self.settings = settings
         self.tracking = TrackingService(settings, load)
+        self._enterprise = EnterpriseEvents(self.tracking)
         self._places = threading.BoundedSemaphore(settings.max_waiting_requests)
 
     def health(self) -> dict[str, Any]:
@@ -144,43 +146,29 @@ class _Service:
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
-        call = parse_predict(_json_body())
-        if call.is_interactive and not call.context_results:
-            return self._results(self._prediction(NOTHING))  # the editor's ghost calls
+        body = _json_body()
+        if (event := event_of(body)) is not None:
+            return self._answer_event(event, body, deadline)
+        call = parse_predict(body)
+        if is_ghost(call):
+            return {"results": answer_predict(call, self.tracking, deadline)}
         if not self._places.acquire(blocking=False):
             raise NotReady(_BUSY)
         try:
-            if call.is_interactive:
-                return self._results(self._prediction(answer_call(call, self.tracking, deadline)))
-            return self._results(*self._batch(call, deadline))
+            return {"results": answer_predict(call, self.tracking, deadline)}
         finally:
             self._places.release()
 
-    def _batch(self, call: PredictRequest, deadline: Deadline) -> list[Any]:
-        """A task that fails is left out and asked for again later, not the whole batch."""
-        parse_label_config(call.label_config)  # it is the same for all of them
-        requests = [self._batch_request(task, call) for task in call.tasks]
-        answers = self.tracking.answer_many(requests, deadline)
-        return [self._prediction(answer) if answer.regions else [] for answer in answers]
-
-    @staticmethod
-    def _batch_request(task: Mapping[str, Any], call: PredictRequest) -> TaskRequest | None:
+    def _answer_event(self, event: str, body: Any, deadline: Deadline) -> dict[str, Any]:
+        """Enterprise's; one that only asks how things stand is never turned away."""
+        has_place = self._places.acquire(blocking=False)
         try:
-            results = batch_results(task)
-            return TaskRequest.of(task, results, call.label_config) if results else None
-        except (ValueError, BadRequest) as error:
-            logger.warning("task %r of a batch cannot be answered: %s", task.get("id"), error)
-            return None
-
-    def _prediction(self, answer: Answer) -> dict[str, Any]:
-        return {
-            "result": list(answer.regions),
-            "model_version": answer.model_version or self.tracking.settings.model_version,
-            "score": answer.score,
-        }
-
-    def _results(self, *predictions: Any) -> dict[str, Any]:
-        return {"results": list(predictions)}
+            if not has_place and event in ("predict", "track"):
+                raise NotReady(_BUSY)
+            return self._enterprise.answer(event, body, deadline, may_wait=has_place)
+        finally:
+            if has_place:
+                self._places.release()
 
 
 def _json_body() -> Any:

@@ -96,3 +96,21 @@ class NotFound(ServiceError):
     """There is nothing of that name."""
 
     status, name = 404, "not found"
+
+
+class Conflict(ServiceError):
+    """What is there now does not go with the request."""
+
+    status, name = 409, "conflict"
+
+
+class TooManySessions(ServiceError):
+    """A limit on interactive sessions or their streams is passed."""
+
+    status, name = 429, "too many sessions"
+
+
+class NotJson(ServiceError):
+    """A change that is not said to be JSON: a form of another site could send it."""
+
+    status, name = 415, "unsupported media type"

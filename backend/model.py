@@ -43,6 +43,8 @@ class LoadedModel:
     init_state: Callable[[Path | Sequence[Path]], Any]
     """A video file or the images of its frames -> an inference state, which `track`
     takes as its source; closing it closes them."""
+    open_video: Callable[[Path | Sequence[Path]], Any]
+    """The same -> a `sam2_model.interactive.InteractiveVideo`."""
 
 
 class ModelState(enum.StrEnum):
@@ -61,8 +63,9 @@ def load_model(settings: Settings) -> LoadedModel:
 
     from sam2_model.build import DOWNLOAD, build_sam2_video_predictor
     from sam2_model.checkpoints import resolve_checkpoint
+    from sam2_model.interactive import InteractiveVideo
     from sam2_model.session import StateLimits
-    from sam2_model.tracker import track
+    from sam2_model.tracker import StopRules, track
 
     checkpoint = settings.checkpoint
     predictor = build_sam2_video_predictor(
@@ -74,9 +77,13 @@ def load_model(settings: Settings) -> LoadedModel:
     limits = StateLimits(
         feature_cache_bytes=settings.feature_cache_bytes // settings.kept_states
     )
+    stop = StopRules(
+        lost_frames=settings.stop_lost_frames, area_share=settings.stop_area_share
+    )
     return LoadedModel(
-        functools.partial(track, predictor=predictor),
+        functools.partial(track, predictor=predictor, stop=stop),
         functools.partial(predictor.init_state, limits=limits),
+        functools.partial(InteractiveVideo.open, predictor=predictor, limits=limits, stop=stop),
     )
 
 

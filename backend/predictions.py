@@ -52,6 +52,6 @@ def _batch_request(task: Mapping[str, Any], call: PredictRequest) -> TaskRequest
 def _prediction(answer: Answer, service: TrackingService) -> dict[str, Any]:
     return {
         "result": list(answer.regions),
-        "model_version": service.settings.model_version,
+        "model_version": answer.model_version or service.settings.model_version,
         "score": answer.score,
     }

@@ -25,7 +25,11 @@ class Server(BaseApplication):
     """`Server(settings, ...).run()` serves until it is told to stop."""
 
     def __init__(self, settings: Settings, *, host: str, port: int, threads: int | None = None):
-        enough = settings.max_waiting_requests + _SPARE_THREADS
+        enough = (
+            2 * settings.max_waiting_requests  # for /predict, and for sessions
+            + settings.max_session_streams
+            + _SPARE_THREADS
+        )
         threads = enough if threads is None else threads
         if threads <= settings.max_waiting_requests:
             raise ValueError(

@@ -22,6 +22,7 @@ from backend.model_choice import ModelChoice
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
 from backend.scheduler import OneAtATime, Priority
+from backend.session_manager import SessionManager
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TrackingService:
         self._serving = Serving(self.choice.settings, ModelService(self.choice.settings, load))
         self._swap = threading.Lock()
         self.media = MediaStore(settings)
+        self.sessions = SessionManager(settings, self.model, self.media)
         self.store = JobStore(settings.data_folder / "jobs.sqlite3")
         self.jobs = JobQueue(
             self.store,
@@ -74,6 +76,7 @@ class TrackingService:
         self.jobs.recover()
         self.model.start(when_ready=self._begin_jobs)
         threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
+        self.sessions.start()
         if self.can_post:
             self.outbox.start()
 
@@ -101,6 +104,7 @@ class TrackingService:
         self._stopped.set()
         self.jobs.stop()
         self.outbox.stop()
+        self.sessions.stop()
         self.model.close()
 
     def _on_finished(self, job: Job) -> None:

@@ -103,6 +103,10 @@ class Settings:
     """Forward to the end, backward to the start, or both, from each object's prompts."""
     frame_limit: int | None = None
     """So many frames before the first prompt and after the last; None: to the ends."""
+    stop_lost_frames: int | None = None
+    """An object that has been lost for so many frames is given up; None: never."""
+    stop_area_share: float | None = None
+    """So is one whose mask covers more than this share of the frame, in (0, 1]; None: never."""
     keyframes: str = "thin"
     """"thin": as few as keep the editor's box right; "all": one a frame."""
     keyframe_min_iou: float = 0.9
@@ -113,6 +117,15 @@ class Settings:
     """The same for all other regions on frames."""
     max_prediction_regions: int = 1000
     """Regions on frames in a prediction that is stored."""
+
+    max_sessions: int = 8
+    """Interactive sessions open at once, each with a video; more are refused."""
+    session_idle_seconds: float = 1800.0
+    """A session that nobody has used for so long is closed; asking for it opens it again."""
+    session_days: float = 30.0
+    """How long a closed session is kept."""
+    max_session_streams: int = 8
+    """Streams of results at once, each of which takes a thread."""
 
     def __post_init__(self) -> None:
         _check_name("model", self.model)
@@ -134,6 +147,14 @@ class Settings:
             raise ValueError(
                 f"max_download_bytes={self.max_download_bytes!r} must be at most "
                 f"media_cache_bytes={self.media_cache_bytes!r}"
+            )
+        if self.stop_lost_frames is not None and self.stop_lost_frames < 1:
+            raise ValueError(
+                f"stop_lost_frames={self.stop_lost_frames!r} must be at least 1, or None"
+            )
+        if self.stop_area_share is not None and not 0 < self.stop_area_share <= 1:
+            raise ValueError(
+                f"stop_area_share={self.stop_area_share!r} must be above 0 and at most 1, or None"
             )
         for host in self.allow_private_media_hosts:
             if not _HOST.fullmatch(host):
@@ -170,7 +191,7 @@ class Settings:
         """Changes with every setting that changes an answer."""
         names = (
             "model_version", "dtype", "direction", "frame_limit", "keyframes",
-            "keyframe_min_iou", "max_brush_regions", "max_bitmask_regions",
+            "stop_lost_frames", "stop_area_share", "keyframe_min_iou", "max_brush_regions", "max_bitmask_regions",
             "max_prediction_regions",
         )
         return repr([getattr(self, name) for name in names])
@@ -223,6 +244,7 @@ _POSITIVE = (
     "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "job_days", "max_queued_per_project", "training_steps",
+    "max_sessions", "session_idle_seconds", "session_days", "max_session_streams",
 )
 
 
@@ -289,6 +311,12 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
     "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
     "SAM2_MAX_PREDICTION_REGIONS": ("max_prediction_regions", _whole),
+    "SAM2_STOP_LOST_FRAMES": ("stop_lost_frames", _whole),
+    "SAM2_STOP_AREA_SHARE": ("stop_area_share", _real),
+    "SAM2_MAX_SESSIONS": ("max_sessions", _whole),
+    "SAM2_SESSION_IDLE_SECONDS": ("session_idle_seconds", _real),
+    "SAM2_SESSION_DAYS": ("session_days", _real),
+    "SAM2_MAX_SESSION_STREAMS": ("max_session_streams", _whole),
     "SAM2_KEYFRAMES": ("keyframes", str),
     "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
     "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),

@@ -205,7 +205,10 @@ class InferenceState:
         limits: StateLimits = StateLimits(),
         storage_device: torch.device | None = None,
         owns_source: bool = True,
+        features: FeatureCache | None = None,
     ) -> None:
+        """`features` may be shared with other states of the same video, as long as
+        only one of them is used at a time."""
         self.source = source
         self.network = network
         """Whose features and memories are kept here."""
@@ -214,7 +217,8 @@ class InferenceState:
         self.storage_device = storage_device or network.device
         self.objects: OrderedDict[ObjectId, ObjectState] = OrderedDict()
         self._reader = FrameReader(source, network.image_size)
-        self._features = FeatureCache(limits.feature_cache_bytes)
+        self._owns_features = features is None
+        self._features = FeatureCache(limits.feature_cache_bytes) if features is None else features
         self._ahead: Iterator[tuple[int, torch.Tensor]] | None = None
         self._coming = range(0)
         """Frames that the reading thread has not brought yet."""
@@ -323,7 +327,8 @@ class InferenceState:
     def close(self) -> None:
         """End threads and close the source if this state opened it."""
         self.stop_reading()
-        self._features.clear()
+        if self._owns_features:
+            self._features.clear()
         self.objects.clear()
         if self._owns_source:
             self.source.close()

@@ -86,8 +86,8 @@ def track(
         else:
             state = stack.enter_context(predictor.init_state(source))
         frame_range = _check_range(frame_range, merged, state)
-        _apply_prompts(predictor, state, merged)
-        run = _Run(predictor, state, stop)
+        apply_prompts(predictor, state, merged)
+        run = Follower(predictor, state, stop)
         total, done = frame_range.stop - frame_range.start, 0
         for order in passes(frame_range, [prompt.frame_index for prompt in merged]):
             for frame_masks in run.follow(order, is_cancelled):
@@ -163,9 +163,10 @@ def _check_range(
     return frame_range
 
 
-def _apply_prompts(
-    predictor: SAM2VideoPredictor, state: InferenceState, prompts: list[Prompt]
+def apply_prompts(
+    predictor: SAM2VideoPredictor, state: InferenceState, prompts: Sequence[Prompt]
 ) -> None:
+    """Tell a state what people said. Raises ValueError as `track`."""
     for prompt in prompts:
         if prompt.mask is not None:
             predictor.add_new_mask(state, prompt.frame_index, prompt.object_id, prompt.mask)
@@ -176,19 +177,38 @@ def _apply_prompts(
                 f"box {(box.x_min, box.y_min, box.x_max, box.y_max)} of object "
                 f"{prompt.object_id!r} on frame {prompt.frame_index} has no area"
             )
-        has_points = len(prompt.points_xy) > 0
+        apply_clicks(predictor, state, prompt)
+
+
+def apply_clicks(
+    predictor: SAM2VideoPredictor, state: InferenceState, prompt: Prompt, *, known_count: int = 0
+) -> None:
+    """Give a prompt's points one after another, after its box.
+
+    Each is seen with the mask that those before it gave, as people click and as
+    SAM 2 was trained; all at once they say less.
+
+    Args:
+        known_count: so many of the points, and the box, have been given already.
+    """
+    box = prompt.box
+    corners = None if box is None else (box.x_min, box.y_min, box.x_max, box.y_max)
+    counts = range(known_count + 1, len(prompt.points_xy) + 1)
+    if corners is not None and not known_count:
+        counts = range(0, len(prompt.points_xy) + 1)
+    for count in counts:
         predictor.add_new_points_or_box(
             state,
             prompt.frame_index,
             prompt.object_id,
-            points=prompt.points_xy if has_points else None,
-            labels=prompt.point_labels if has_points else None,
-            box=None if box is None else (box.x_min, box.y_min, box.x_max, box.y_max),
+            points=prompt.points_xy[:count] if count else None,
+            labels=prompt.point_labels[:count] if count else None,
+            box=corners,
         )
 
 
 @dataclass
-class _Run:
+class Follower:
     """One tracking run: who is still followed, and since when each has been lost."""
 
     predictor: SAM2VideoPredictor

@@ -9,6 +9,8 @@ mask is embedded beside it where tracking made it:
     "masks": {"<frame index>": {"size", "counts", "score"}}
              masks of the frames after this one that the editor never shows
     "score": probability in (0, 1) that the object is on this frame
+    "prompt": {"frame", "shape"}
+             a person's outline that tracking has answered; it stays a prompt
 
 Once a person moves a vertex, the digest no longer fits and the drawn outline
 counts. How that editor closes a stretch is not published: a keyframe without
@@ -24,9 +26,9 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 
 from converters.geometry import indices_of_ls_frames, ls_frames_count
-from converters.label_studio.config import VideoVectorControl
+from converters.label_studio.config import LabelConfig, VideoVectorControl
 from converters.label_studio.keyframes import is_number, read_ls_frame, sequence_of
-from converters.label_studio.paths import InputError, at
+from converters.label_studio.paths import InputError, at, named
 from converters.label_studio.polygons import outline_mask, read_vertices, vertices_of
 from converters.label_studio.regions import (
     check_track,
@@ -37,9 +39,19 @@ from converters.label_studio.regions import (
     riding_masks,
     stored_mask,
 )
-from converters.label_studio.results import last_ls_frame
+from converters.label_studio.results import (
+    ObjectRequest,
+    labels_beside_regions,
+    labels_of,
+    last_ls_frame,
+    region_id_of,
+    type_of,
+)
 from converters.masks import encode_mask, mask_area
-from converters.types import MaskRLE, Track, VideoInfo
+from converters.types import MaskRLE, Prompt, Track, VideoInfo
+
+VIDEO_VECTOR_TYPES = ("videovector", "videovectorlabels")
+"""Types of results that are vectors on a video."""
 
 _DIGEST_CHARACTERS = 16
 _DIGEST_DECIMALS = 4
@@ -51,9 +63,13 @@ def track_to_video_vector_region(
     control: VideoVectorControl,
     info: VideoInfo,
     framerate: float,
+    source_region: Mapping[str, Any] | None = None,
     polygon_tolerance_pixels: float = 1.0,
 ) -> dict[str, Any] | None:
     """The track as one VideoVector(Labels) result; None when the editor can show nothing.
+
+    With `source_region` the result has its id, meta and control names, and keeps a
+    person's outlines as drawn, stamped so that they stay prompts.
 
     One keyframe for each picture that shows the object, since outlines with
     other vertices cannot be interpolated. `framerate` is the label config's;
@@ -67,18 +83,23 @@ def track_to_video_vector_region(
     count = ls_frames_count(info.duration_seconds, framerate)
     indices = indices_of_ls_frames(np.arange(1, count + 1), framerate, info.frame_times_seconds)
     visible = {index for index, mask in track.masks.items() if mask_area(mask)}
+    source = source_region or {}
+    drawn = drawn_keyframes(source, info, framerate) if source else {}
     sequence: list[dict[str, Any]] = []
     carried: dict[int, dict[str, Any]] = {}
     was_visible = False
     for ls_frame, index in enumerate(indices.tolist(), start=1):
         if index in visible and index not in carried:
-            outline = outline_percent(track.masks[index], polygon_tolerance_pixels)
-            carried[index] = _keyframe(ls_frame, framerate, vertices_of(outline), True)
-            carried[index]["mask"] = {
-                "frame": ls_frame,
-                "shape": _digest(carried[index]["vertices"]),
-                **stored_mask(track.masks[index]),
-            }
+            if index in drawn:
+                vertices = drawn[index][0]["vertices"]
+            else:
+                outline = outline_percent(track.masks[index], polygon_tolerance_pixels)
+                vertices = vertices_of(outline)
+            carried[index] = _keyframe(ls_frame, framerate, vertices, True)
+            stamp = {"frame": ls_frame, "shape": _digest(vertices)}
+            carried[index]["mask"] = {**stamp, **stored_mask(track.masks[index])}
+            if index in drawn:
+                carried[index]["prompt"] = stamp
             if index in track.scores:
                 carried[index]["score"] = probability_of(track.scores[index])
             sequence.append(carried[index])
@@ -90,11 +111,12 @@ def track_to_video_vector_region(
     _add_riding_masks(track, sorted(visible - set(carried)), carried)
     scores = [probability_of(track.scores[i]) for i in sorted(visible) if i in track.scores]
     return {
-        "id": str(track.object_id),
-        "from_name": control.name,
-        "to_name": control.to_name,
+        "id": source.get("id", str(track.object_id)),
+        "from_name": source.get("from_name", control.name),
+        "to_name": source.get("to_name", control.to_name),
         "type": control.result_type,
         "origin": "prediction",
+        **({"meta": source["meta"]} if "meta" in source else {}),
         **({"score": round(sum(scores) / len(scores), 6)} if scores else {}),
         "value": {
             "framesCount": count,
@@ -103,6 +125,70 @@ def track_to_video_vector_region(
             **({"labels": list(track.labels)} if track.labels else {}),
         },
     }
+
+
+def video_vector_requests(
+    results: Sequence[Mapping[str, Any]],
+    *,
+    config: LabelConfig,
+    info: VideoInfo,
+    framerate: float,
+) -> tuple[ObjectRequest, ...]:
+    """One request a VideoVector(Labels) region, in the results' order.
+
+    Its prompts are the outlines that a person drew or moved, filled. Other types of
+    results are passed over. Raises ValueError naming the region and the rule for a
+    malformed result, an unknown control or label, or two regions of one id.
+    """
+    requests: dict[str, ObjectRequest] = {}
+    separate_labels = labels_beside_regions(results)
+    size_hw = (info.height, info.width)
+    for region in results:
+        if type_of(region) not in VIDEO_VECTOR_TYPES:
+            continue
+        with named(f"region {region.get('id')!r}"):
+            region_id = region_id_of(region)
+            if region_id in requests:
+                raise ValueError("there is more than one vector of this id")
+            labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
+            config.video_vector(region.get("from_name")).check_labels(labels)
+            masks = {
+                index: outline_mask(outline, size_hw)
+                for index, (_, outline) in drawn_keyframes(region, info, framerate).items()
+            }
+            prompts = tuple(
+                Prompt(region_id, index, mask=mask) for index, mask in masks.items() if mask.any()
+            )
+        requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
+    return tuple(requests.values())
+
+
+def drawn_keyframes(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> dict[int, tuple[Mapping[str, Any], np.ndarray]]:
+    """frame index -> (keyframe, outline in pixels) of those that a person drew or moved.
+
+    Sorted by frame. Raises InputError for a malformed sequence.
+    """
+    last = last_ls_frame(region, info, framerate)
+    drawn: dict[int, tuple[Mapping[str, Any], np.ndarray]] = {}
+    for ls_frame, (item, outline, _) in sorted(
+        _read_shapes(region, (info.height, info.width)).items()
+    ):
+        is_untouched = _is_as_written(item, "mask") and not _is_as_written(item, "prompt")
+        if outline is None or ls_frame > last or is_untouched:
+            continue
+        (index,) = indices_of_ls_frames([ls_frame], framerate, info.frame_times_seconds)
+        drawn[int(index)] = (item, outline)
+    return drawn
+
+
+def _is_as_written(item: Mapping[str, Any], name: str) -> bool:
+    """Whether the stamp of that name is of this keyframe and its outline."""
+    stamp = item.get(name)
+    if not isinstance(stamp, Mapping) or stamp.get("frame") != item["frame"]:
+        return False
+    return stamp.get("shape") == _digest(item.get("vertices") or [])
 
 
 def read_video_vector(
@@ -198,13 +284,10 @@ def _own_masks(
     item: Mapping[str, Any], info: VideoInfo, frame_index: int
 ) -> dict[int, tuple[MaskRLE, float | None]]:
     """frame index -> (mask, logit) of what we wrote, if no one has touched the outline."""
-    own = item.get("mask")
-    if not isinstance(own, Mapping) or own.get("frame") != item["frame"]:
-        return {}
-    if own.get("shape") != _digest(item.get("vertices") or []):
+    if not _is_as_written(item, "mask"):
         return {}
     with at("mask"):
-        found = {frame_index: (read_stored_mask(own, info), logit_of(item.get("score")))}
+        found = {frame_index: (read_stored_mask(item["mask"], info), logit_of(item.get("score")))}
     for index, entry in riding_masks(item, info):
         with at(f"masks.{index}"):
             found[index] = (read_stored_mask(entry, info), logit_of(entry.get("score")))

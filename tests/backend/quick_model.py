@@ -44,7 +44,10 @@ class QuickModel:
     states: list[_State] = field(default_factory=list)
 
     def load(self, settings=None) -> LoadedModel:
-        return LoadedModel(self.track, self.init_state)
+        return LoadedModel(self.track, self.init_state, self.open_video)
+
+    def open_video(self, files):
+        raise AssertionError("no session is opened on this model")
 
     def init_state(self, files) -> _State:
         self.before_open(files)

@@ -102,9 +102,10 @@ def test_objects_stand_in_the_order_of_their_first_prompt():
 def test_tracks_are_what_the_video_predictor_answers():
     predictor = small_predictor()
     state = predictor.init_state(moving_square(COUNT))
-    predictor.add_new_points_or_box(
-        state, 0, "a", [[40, 30], [5, 5]], [1, 0], box=[10, 10, 50, 50]
-    )
+    corners = [10, 10, 50, 50]
+    predictor.add_new_points_or_box(state, 0, "a", box=corners)
+    predictor.add_new_points_or_box(state, 0, "a", [[40, 30]], [1], box=corners)
+    predictor.add_new_points_or_box(state, 0, "a", [[40, 30], [5, 5]], [1, 0], box=corners)
     expected = [
         (logits[:, 0] > 0).numpy() for _, _, logits in predictor.propagate_in_video(state)
     ]

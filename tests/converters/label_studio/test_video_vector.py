@@ -9,6 +9,7 @@ from converters.label_studio.config import parse_label_config
 from converters.label_studio.video_vector import (
     read_video_vector,
     track_to_video_vector_region,
+    video_vector_requests,
 )
 from converters.masks import decode_mask, encode_mask, mask_iou
 from converters.types import Track, VideoInfo
@@ -150,3 +151,51 @@ def test_tracks_that_make_no_vector_are_refused(track, message):
 
 def test_an_object_that_is_never_shown_gives_no_region():
     assert to_region(Track("t", ("Car",), {})) is None
+
+
+# --- prompts -----------------------------------------------------------------
+
+CONFIG = parse_label_config(XML["d2_videovectorlabels"])
+TRIANGLE = [{"id": str(i), "x": x, "y": y} for i, (x, y) in enumerate([(10, 10), (60, 10), (10, 60)])]
+
+
+def drawn_region(**keyframe):
+    item = {"frame": 6, "enabled": True, "closed": True, "vertices": TRIANGLE, **keyframe}
+    return {
+        "id": "mine", "from_name": LABELS.name, "to_name": LABELS.to_name,
+        "type": "videovectorlabels", "meta": {"text": "x"},
+        "value": {"sequence": [item], "labels": list(LABELS.labels[:1])},
+    }
+
+
+def requests(*regions):
+    return video_vector_requests(regions, config=CONFIG, info=INFO, framerate=25.0)
+
+
+def test_a_drawn_outline_is_a_mask_prompt():
+    (request,) = requests(drawn_region(), {"type": "videorectangle"})
+    (prompt,) = request.prompts
+    assert (request.object_id, request.labels) == ("mine", LABELS.labels[:1])
+    assert prompt.frame_index == 5
+    assert prompt.mask[6, 8] and not prompt.mask[40, 50] and prompt.mask.any()
+
+
+def test_a_drawn_outline_stays_as_drawn_and_a_prompt_and_a_moved_one_becomes_one():
+    source = drawn_region()
+    track = Track("mine", LABELS.labels[:1], dict(moving_track(INFO, range(5, 20)).masks))
+    region = to_region(track, source_region=source)
+    assert (region["id"], region["meta"]) == ("mine", {"text": "x"})
+    sequence = region["value"]["sequence"]
+    assert sequence[0]["frame"] == 6 and sequence[0]["vertices"] == TRIANGLE
+    assert read_video_vector(region, INFO, 25.0)[0] == track.masks
+    (request,) = requests(region)
+    assert [prompt.frame_index for prompt in request.prompts] == [5]
+    sequence[4] = copy.deepcopy(sequence[4])
+    sequence[4]["vertices"][0]["x"] += 5
+    (request,) = requests(region)
+    assert [prompt.frame_index for prompt in request.prompts] == [5, 9]
+
+
+def test_two_vectors_of_one_id_are_refused():
+    with pytest.raises(ValueError, match="more than one vector of this id"):
+        requests(drawn_region(), drawn_region())

@@ -1,0 +1,365 @@
+"""The sessions there are: opened, kept within limits, closed when idle, opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Iterator
+
+from backend.deadlines import Deadline
+from backend.errors import Conflict, NotFound, NotReady, TooManySessions, UnusableTask
+from backend.fingerprints import content_fingerprint
+from backend.media import MediaStore
+from backend.model import LoadedModel, ModelService
+from backend.session_media import SessionOrigin
+from backend.session_store import SessionStore
+from backend.sessions import Session
+from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from sam2_model.interactive import InteractiveVideo
+
+logger = logging.getLogger(__name__)
+
+_DAY_SECONDS = 86400.0
+_LOOK_EVERY_SECONDS = 60.0
+
+
+class SessionManager:
+    """Opens sessions and finds them by id.
+
+    At most `max_sessions` are open; for another one, the one that nobody has used
+    for longest is closed, if it does nothing. A closed session that is asked for is
+    opened again from what was stored.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: ModelService,
+        media: MediaStore,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._model = model
+        self._media = media
+        self._clock = clock
+        self._store = SessionStore(settings.data_folder / "sessions.sqlite3")
+        self._lock = threading.Lock()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+        """The longest unused first."""
+        self._opening: dict[str, threading.Lock] = {}
+        self._videos = _Videos()
+        self._is_ending = threading.Event()
+
+    def start(self) -> None:
+        """Forget old sessions, and close idle ones from now on."""
+        count = self._store.delete_old(time.time() - self._settings.session_days * _DAY_SECONDS)
+        if count:
+            logger.info("%d old sessions are forgotten", count)
+        threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
+
+    def _look_after(self) -> None:
+        every = min(_LOOK_EVERY_SECONDS, self._settings.session_idle_seconds)
+        while not self._is_ending.wait(every):
+            self.close_idle()
+
+    def stop(self) -> None:
+        """Close all; what is propagating can be resumed."""
+        with self._lock:
+            self._is_ending.set()
+            entries = list(self._open.values())
+            self._open.clear()
+        for entry in entries:
+            self._close(entry)
+        self._store.close()
+
+    # --- opening -------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def created(
+        self, origin: SessionOrigin, *, is_stored: bool = True, deadline: Deadline | None = None
+    ) -> Iterator[Session]:
+        """A new session, which stays open inside the `with`.
+
+        Raises TooManySessions, NotReady, VideoDecodeError, and ServiceError for media
+        that cannot be had.
+        """
+        session_id = uuid.uuid4().hex
+        store = self._store if is_stored else None
+        entry = self._made(
+            origin,
+            deadline,
+            lambda content, video: Session(
+                session_id, origin, video, self._model.scheduler,
+                content=content, max_objects=self._settings.max_objects, store=store,
+            ),
+        )
+        try:
+            entry.session.save()
+            logger.info("session %s of task %s opened", session_id, origin.task_id)
+            yield entry.session
+        finally:
+            self._give_back(entry)
+
+    def _made(
+        self,
+        origin: SessionOrigin,
+        deadline: Deadline | None,
+        make: Callable[[str, InteractiveVideo], Session],
+    ) -> _Open:
+        """A session in its place among the open ones, in use."""
+        model = self._model.wait(deadline)
+        place = f"opening-{uuid.uuid4().hex}"
+        self._take_place(place)
+        entry = None
+        try:
+            session, video = self._opened(origin, model, make)
+            entry = _Open(session, video, self._clock(), users=1)
+            return entry
+        finally:
+            with self._lock:
+                self._open.pop(place, None)
+                if entry is not None:
+                    self._open[entry.session.id] = entry
+
+    def _opened(
+        self,
+        origin: SessionOrigin,
+        model: LoadedModel,
+        make: Callable[[str, InteractiveVideo], Session],
+    ) -> tuple[Session, InteractiveVideo]:
+        with contextlib.ExitStack() as lease:
+            files = origin.files(lease.enter_context(self._media.in_use()))
+            content = content_fingerprint(files)
+            video = self._videos.open(content, lambda: model.open_video(files), lease)
+            try:
+                self._check_length(video)
+                return make(content, video), video
+            except BaseException:
+                self._videos.close(content, video)
+                raise
+
+    def _take_place(self, place: str) -> None:
+        self.close_idle()
+        surplus = None
+        with self._lock:
+            if self._is_ending.is_set():
+                raise NotReady("the service is stopping")
+            if len(self._open) >= self._settings.max_sessions:
+                surplus = next((e for e in self._open.values() if e.is_idle), None)
+                if surplus is None:
+                    raise TooManySessions(
+                        f"{len(self._open)} sessions are open and busy, at most "
+                        f"{self._settings.max_sessions} can be: try again later"
+                    )
+                del self._open[surplus.session.id]
+            self._open[place] = _Open(None, None, self._clock(), users=1)
+        if surplus is not None:
+            self._close(surplus)
+
+    def _check_length(self, video: InteractiveVideo) -> None:
+        count, limit = video.info.frame_count, self._settings.max_frames
+        if count > limit:
+            raise UnusableTask(f"the video has {count} frames, may have {limit}")
+
+    @contextlib.contextmanager
+    def using(self, session_id: str) -> Iterator[Session]:
+        """The session, which stays open inside the `with`.
+
+        Raises NotFound, and as `create` when it is to be opened again; Conflict when
+        its media is not what it was.
+        """
+        entry = self._entry(session_id)
+        try:
+            yield entry.session
+        finally:
+            self._give_back(entry)
+
+    def _give_back(self, entry: _Open) -> None:
+        with self._lock:
+            entry.users -= 1
+            entry.used_at = self._clock()
+
+    def _entry(self, session_id: str) -> _Open:
+        entry = self._taken(session_id)
+        if entry is not None:
+            return entry
+        with self._lock:
+            opening = self._opening.setdefault(session_id, threading.Lock())
+        try:
+            with opening:  # two who ask for it must not open it twice
+                return self._taken(session_id) or self._reopened(session_id)
+        finally:
+            with self._lock:
+                self._opening.pop(session_id, None)
+
+    def _taken(self, session_id: str) -> _Open | None:
+        with self._lock:
+            entry = self._open.get(session_id)
+            if entry is None or entry.session is None:
+                return None
+            self._open.move_to_end(session_id)
+            entry.users += 1
+            entry.used_at = self._clock()
+            return entry
+
+    def _reopened(self, session_id: str) -> _Open:
+        stored = self._store.load(session_id)
+        if stored is None:
+            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+        origin = SessionOrigin.from_json(stored.body["origin"])
+
+        def restore(content: str, video: InteractiveVideo) -> Session:
+            if content != stored.body["content"]:
+                raise Conflict(
+                    f"the media of session {session_id} has changed since: its masks do not fit"
+                )
+            return Session.restored(
+                stored, origin, video, self._model.scheduler,
+                content=content, max_objects=self._settings.max_objects, store=self._store,
+            )
+
+        logger.info("session %s of task %s is opened again", session_id, origin.task_id)
+        return self._made(origin, Deadline(self._settings.answer_seconds), restore)
+
+    # --- closing -------------------------------------------------------------
+
+    def close_idle(self) -> None:
+        """Close those that nobody has used for too long."""
+        end = self._clock() - self._settings.session_idle_seconds
+        with self._lock:
+            old = [e for e in self._open.values() if e.is_idle and e.used_at < end]
+            for entry in old:
+                del self._open[entry.session.id]
+        for entry in old:
+            self._close(entry)
+
+    def close(self, session_id: str) -> bool:
+        """Free what an idle session holds; it can be opened again if it is stored."""
+        with self._lock:
+            entry = self._open.get(session_id)
+            if entry is None or not entry.is_idle:
+                return False
+            del self._open[session_id]
+        self._close(entry)
+        return True
+
+    def delete(self, session_id: str) -> None:
+        """Stop a session and forget it. Raises NotFound."""
+        with self._lock:
+            entry = self._open.pop(session_id, None)
+        was_stored = self._store.delete(session_id)
+        if entry is None and not was_stored:
+            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+        if entry is not None:
+            self._close(entry)
+
+    def _close(self, entry: _Open) -> None:
+        if entry.session is None:
+            return
+        entry.session.close()
+        self._videos.close(entry.session.content, entry.video)
+        logger.info("session %s closed", entry.session.id)
+
+    # --- counting ------------------------------------------------------------
+
+    @property
+    def open_count(self) -> int:
+        with self._lock:
+            return len(self._open)
+
+    @property
+    def propagating_count(self) -> int:
+        with self._lock:
+            sessions = [e.session for e in self._open.values() if e.session is not None]
+        return sum(session.is_propagating for session in sessions)
+
+    def others_on_task(self, session: Session) -> int:
+        """How many other open sessions there are on a session's task."""
+        task_id = session.origin.task_id
+        with self._lock:
+            others = [e.session for e in self._open.values() if e.session is not None]
+        return sum(
+            other is not session and task_id is not None and other.origin.task_id == task_id
+            for other in others
+            if other.is_stored
+        )
+
+
+@dataclass
+class _Open:
+    """An open session, or the place of one that is being opened."""
+
+    session: Session | None
+    video: InteractiveVideo | None
+    used_at: float
+    users: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return self.session is not None and not self.users and not self.session.is_propagating
+
+
+@dataclass
+class _Video:
+    root: InteractiveVideo | None = None
+    users: int = 0
+    lease: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Keeps the files on disk that `root` reads."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Videos:
+    """One open source and one cache of features for all sessions on the same content."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._videos: dict[str, _Video] = {}
+
+    def open(
+        self,
+        content: str,
+        make: Callable[[], InteractiveVideo],
+        lease: contextlib.ExitStack,
+    ) -> InteractiveVideo:
+        """A video of one's own, over what is shared.
+
+        Args:
+            lease: of the files; taken over if `make` is called.
+        """
+        with self._lock:
+            entry = self._videos.setdefault(content, _Video())
+            entry.users += 1
+        try:
+            with entry.lock:
+                if entry.root is None:
+                    entry.root = make()
+                    entry.lease = lease.pop_all()
+                return entry.root.sibling()
+        except BaseException:
+            self._leave(content, entry)
+            raise
+
+    def close(self, content: str, video: InteractiveVideo) -> None:
+        """`video` was made by `open`, and may be closed already."""
+        video.close()
+        with self._lock:
+            entry = self._videos[content]
+        self._leave(content, entry)
+
+    def _leave(self, content: str, entry: _Video) -> None:
+        with self._lock:
+            entry.users -= 1
+            if entry.users:
+                return
+            del self._videos[content]
+        if entry.root is not None:
+            entry.root.close()
+        entry.lease.close()

@@ -1,0 +1,723 @@
+"""Interactive sessions: one person's work on one video, and the only way to the model
+for all who click: the Enterprise editor's events and the API of `sessions_api`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from backend.errors import BadRequest, Conflict, NotFound, ServiceError
+from backend.scheduler import DeviceScheduler, Priority, in_turns
+from backend.session_media import SessionOrigin
+from backend.session_store import SessionStore, StoredFrame, StoredSession
+from backend.session_values import (
+    FrameResult,
+    Json,
+    Prompts,
+    Propagation,
+    PropagationRequest,
+    PropagationState,
+    SessionObject,
+    Shown,
+    check_labels,
+    check_text,
+    check_whole,
+    mask_from_json,
+    object_from_stored,
+    object_to_stored,
+)
+from converters.masks import decode_mask, encode_mask
+from converters.types import Direction, FrameMasks, Track, VideoInfo
+from sam2_model.video.errors import VideoDecodeError
+
+if TYPE_CHECKING:
+    from sam2_model.interactive import FramePrompt, InteractiveVideo
+
+logger = logging.getLogger(__name__)
+
+_UNDO_STEPS = 200
+_MAX_PROMPTED = 2000
+"""Prompted frames of a session, all objects counted: each is kept in memory."""
+_THREAD_END_SECONDS = 60.0
+"""A cancelled propagation ends within a frame."""
+
+Objects = Mapping[str, SessionObject]
+
+
+class Session:
+    """Prompts of several objects on several frames, and the masks they lead to.
+
+    Any thread may call any method. Those that need the device take turns on it:
+    a click waits for one frame of whatever else runs, this session's own
+    propagation included.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        origin: SessionOrigin,
+        video: InteractiveVideo,
+        scheduler: DeviceScheduler,
+        *,
+        content: str,
+        max_objects: int,
+        store: SessionStore | None,
+    ) -> None:
+        """`content` names the frames; without a store nothing outlives the session."""
+        self.id = session_id
+        self.origin = origin
+        self.content = content
+        self._video = video
+        self._scheduler = scheduler
+        self._max_objects = max_objects
+        self._store = store
+        self._condition = threading.Condition()
+        self._objects: Objects = {}
+        self._undo: list[Objects] = []
+        self._redo: list[Objects] = []
+        self._frames: OrderedDict[int, FrameResult] = OrderedDict()
+        """By frame index, in the order of their serials."""
+        self._serial = 0
+        self._revision = 0
+        self._items: dict[tuple[str, int], tuple[Prompts, FramePrompt]] = {}
+        """Prompts as the model takes them: the same object as long as nothing changes."""
+        self._propagation: Propagation | None = None
+        self._thread: threading.Thread | None = None
+        self._stop_asked = threading.Event()
+        self._prewarming = 0
+        self._is_closed = False
+
+    @classmethod
+    def restored(cls, stored: StoredSession, *arguments, **options) -> Session:
+        """A session as it was stored; the rest is the constructor's."""
+        session = cls(stored.session_id, *arguments, **options)
+        session._objects = {
+            object_id: object_from_stored(item)
+            for object_id, item in stored.body["objects"].items()
+        }
+        session._revision = stored.body["revision"]
+        for frame in stored.frames:
+            session._frames[frame.frame_index] = session._frame_from_stored(frame)
+            session._serial = max(session._serial, frame.serial)
+        if stored.propagation is not None:
+            session._propagation = Propagation.from_stored(stored.propagation)
+        return session
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it outlives the process."""
+        return self._store is not None
+
+    # --- what there is -------------------------------------------------------
+
+    @property
+    def info(self) -> VideoInfo:
+        return self._video.info
+
+    @property
+    def objects(self) -> Objects:
+        with self._condition:
+            return self._objects
+
+    @property
+    def propagation(self) -> Propagation | None:
+        """The latest one."""
+        with self._condition:
+            return self._propagation
+
+    @property
+    def is_propagating(self) -> bool:
+        propagation = self.propagation
+        return propagation is not None and propagation.is_running
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def state_revision(self) -> int:
+        """Changes with every change of prompts, objects or the propagation."""
+        with self._condition:
+            return self._revision
+
+    def summary(self) -> Json:
+        """What may change while somebody watches: `state` without objects and video."""
+        with self._condition:
+            return {
+                "revision": self._revision,
+                "propagation": None if self._propagation is None else self._propagation.to_json(),
+                "can_undo": bool(self._undo),
+                "can_redo": bool(self._redo),
+            }
+
+    def state(self) -> Json:
+        """All but the masks, as JSON."""
+        info = self.info
+        with self._condition:
+            return {
+                "id": self.id,
+                "task_id": self.origin.task_id,
+                "project_id": self.origin.project_id,
+                "video": {
+                    "width": info.width,
+                    "height": info.height,
+                    "frame_count": info.frame_count,
+                    "fps": info.fps,
+                    "duration_seconds": info.duration_seconds,
+                },
+                "objects": [
+                    {
+                        "id": object_id,
+                        "labels": list(item.labels),
+                        "prompts": {str(i): p.to_json() for i, p in item.prompts.items()},
+                        "scores": self._scores(object_id),
+                    }
+                    for object_id, item in self._objects.items()
+                ],
+                "serial": self._serial,
+                **self.summary(),
+            }
+
+    def _scores(self, object_id: str) -> list[list[float]]:
+        return [
+            [index, round(shown.score, 4)]
+            for index, frame in sorted(self._frames.items())
+            if (shown := frame.shown.get(object_id)) is not None
+        ]
+
+    def frame_picture(self, frame_index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB. Raises BadRequest, VideoDecodeError."""
+        return self._video.source.frame(self.checked_frame(frame_index))
+
+    def frame_result(self, frame_index: int) -> FrameResult | None:
+        """What is known of a frame's objects, without asking the model."""
+        frame_index = self.checked_frame(frame_index)
+        with self._condition:
+            found = self._frames.get(frame_index)
+            return None if found is None else self._of_present_objects(found)
+
+    def frames_since(
+        self,
+        serial: int,
+        *,
+        timeout_seconds: float = 0.0,
+        gather_seconds: float = 0.0,
+        limit: int | None = None,
+    ) -> list[FrameResult]:
+        """Frames changed after that serial, in the order of their changes.
+
+        Waits for the first until the timeout, or until nothing is being propagated
+        any more; then gathers what comes, until there are `limit`.
+        """
+
+        def has_ended() -> bool:
+            running = self._propagation is not None and self._propagation.is_running
+            return self._is_closed or not running
+
+        def has(count: int) -> Callable[[], bool]:
+            return lambda: has_ended() or self._has_changed(serial, count)
+
+        with self._condition:
+            self._condition.wait_for(has(1), timeout_seconds)
+            if gather_seconds:
+                self._condition.wait_for(has(limit or self.info.frame_count), gather_seconds)
+            found = self._changed_since(serial, limit)
+            return [self._of_present_objects(frame) for frame in found]
+
+    def wait_for_change(self, revision: int, serial: int, timeout_seconds: float) -> bool:
+        """Until prompts, frames or the propagation are no longer as they were known;
+        False when the time is over before."""
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: self._is_closed
+                or self._revision != revision
+                or self._serial > serial,
+                timeout_seconds,
+            )
+
+    def _has_changed(self, serial: int, count: int) -> bool:
+        newest = itertools.islice(reversed(self._frames.values()), count)
+        return sum(frame.serial > serial for frame in newest) >= count
+
+    def _changed_since(self, serial: int, limit: int | None) -> list[FrameResult]:
+        found: list[FrameResult] = []
+        for frame in reversed(self._frames.values()):
+            if frame.serial <= serial:
+                break
+            found.append(frame)
+        found.reverse()
+        return found[:limit]
+
+    def _of_present_objects(self, frame: FrameResult) -> FrameResult:
+        shown = {key: value for key, value in frame.shown.items() if key in self._objects}
+        return replace(frame, shown=shown)
+
+    def tracks(self) -> tuple[Track, ...]:
+        """The objects with all that is known of them, in the order they were made."""
+        with self._condition:
+            frames = sorted(self._frames.values(), key=lambda frame: frame.frame_index)
+            objects = self._objects
+        tracks = []
+        for object_id, item in objects.items():
+            known = {f.frame_index: f.shown[object_id] for f in frames if object_id in f.shown}
+            masks = {index: s.mask for index, s in known.items() if s.mask is not None}
+            scores = {index: shown.score for index, shown in known.items()}
+            tracks.append(Track(object_id, item.labels, masks, scores))
+        return tuple(tracks)
+
+    def checked_frame(self, frame_index: object) -> int:
+        """Raises BadRequest unless it is one of the video's frames."""
+        return check_whole(frame_index, "frame_index", stop=self.info.frame_count)
+
+    # --- changing ------------------------------------------------------------
+
+    def set_object(self, object_id: object, labels: object = ()) -> None:
+        """Make an object, or give it other labels. Raises BadRequest, ValueError, Conflict."""
+        object_id = check_text(object_id, "object id")
+        labels = check_labels(list(labels) if isinstance(labels, tuple) else labels)
+        self._check_labels(labels)
+        with self._condition:
+            item = self._objects.get(object_id)
+            if item is None and len(self._objects) >= self._max_objects:
+                raise BadRequest(
+                    f"the session has {len(self._objects)} objects, may have {self._max_objects}"
+                )
+            if item is None:
+                self._forget_namesake(object_id)
+            changed = SessionObject(labels) if item is None else replace(item, labels=labels)
+            self._change({**self._objects, object_id: changed})
+
+    def _forget_namesake(self, object_id: str) -> None:
+        """Masks of a removed object must not come up under a new one of its id."""
+        known = [f.frame_index for f in self._frames.values() if object_id in f.shown]
+        changed = [self._set_shown(object_id, index, None) for index in known]
+        self._save_frames([frame for frame in changed if frame is not None])
+
+    def _check_labels(self, labels: tuple[str, ...]) -> None:
+        config = self.origin.config
+        if config is None or not labels:
+            return
+        controls = [
+            control
+            for control in (
+                *config.video_rectangles, *config.video_vectors, *config.image_controls
+            )
+            if self.origin.tag_name in control.to_names
+        ]
+        known = {label for control in controls for label in control.labels}
+        if any(control.has_dynamic_labels for control in controls):
+            return
+        for label in labels:
+            if label not in known:
+                raise BadRequest(f"label {label!r:.80} must be one of {sorted(known)}")
+
+    def remove_object(self, object_id: str) -> None:
+        """Raises NotFound. Undo brings it back with its masks."""
+        with self._condition:
+            self._object(object_id)
+            self._change({k: v for k, v in self._objects.items() if k != object_id})
+
+    def set_prompts(self, object_id: str, frame_index: object, prompts: Prompts) -> None:
+        """What a person now says of an object on a frame, in place of what was said before.
+
+        Raises NotFound for an unknown object, BadRequest for a frame outside.
+        """
+        frame_index = self.checked_frame(frame_index)
+        with self._condition:
+            item = self._object(object_id)
+            self._check_room(item, frame_index)
+            prompts = replace(prompts, before=self._shown_before(object_id, frame_index, prompts))
+            changed = item.with_prompts(frame_index, prompts)
+            self._change({**self._objects, object_id: changed})
+
+    def _check_room(self, item: SessionObject, frame_index: int) -> None:
+        count = sum(len(other.prompts) for other in self._objects.values())
+        if frame_index not in item.prompts and count >= _MAX_PROMPTED:
+            raise BadRequest(
+                f"the session has prompts on {count} frames, all objects counted; it may "
+                f"have {_MAX_PROMPTED}"
+            )
+
+    def _shown_before(self, object_id: str, frame_index: int, prompts: Prompts) -> Shown | None:
+        """What the points correct; a box or a mask begins anew, but keeps it for an undo."""
+        old = self._objects[object_id].prompts.get(frame_index)
+        if old is not None:
+            return old.before
+        frame = self._frames.get(frame_index)
+        shown = None if frame is None else frame.shown.get(object_id)
+        return shown if shown is not None and shown.prompt is None else None
+
+    def remove_prompts(self, object_id: str, frame_index: object) -> None:
+        """Raises NotFound for an object without prompts there."""
+        frame_index = self.checked_frame(frame_index)
+        with self._condition:
+            item = self._object(object_id)
+            if frame_index not in item.prompts:
+                raise NotFound(f"object {object_id!r} has no prompts on frame {frame_index}")
+            self._change({**self._objects, object_id: item.with_prompts(frame_index, None)})
+
+    def undo(self) -> None:
+        """Take back the last change of objects or prompts. Raises Conflict without one."""
+        self._step(self._undo, self._redo, "undo")
+
+    def redo(self) -> None:
+        self._step(self._redo, self._undo, "redo")
+
+    def _step(self, source: list[Objects], target: list[Objects], name: str) -> None:
+        with self._condition:
+            if not source:
+                raise Conflict(f"there is nothing to {name}")
+            target.append(self._objects)
+            self._install(source.pop())
+
+    def _object(self, object_id: str) -> SessionObject:
+        item = self._objects.get(object_id)
+        if item is None:
+            raise NotFound(f"object {object_id!r:.80}: the session has {list(self._objects)}")
+        return item
+
+    def _change(self, objects: Objects) -> None:
+        self._undo.append(self._objects)
+        del self._undo[:-_UNDO_STEPS]
+        self._redo.clear()
+        self._install(objects)
+
+    def _install(self, objects: Objects) -> None:
+        old, self._objects = self._objects, objects
+        changed = [
+            self._set_shown(object_id, index, self._shown_after(object_id, index, old))
+            for object_id, index in _changed_prompts(old, objects)
+        ]
+        self._items = {
+            (object_id, index): known
+            for (object_id, index), known in self._items.items()
+            if object_id in objects and objects[object_id].prompts.get(index) is known[0]
+        }
+        self._revision += 1
+        self._save([frame for frame in changed if frame is not None])
+        self._condition.notify_all()
+
+    def _shown_after(self, object_id: str, frame_index: int, old: Objects) -> Shown | None:
+        """What a frame shows once its prompts have changed, before the model is asked."""
+        before = [
+            item[object_id].prompts.get(frame_index)
+            for item in (self._objects, old)
+            if object_id in item
+        ]
+        kept = [prompts.before for prompts in before if prompts is not None]
+        return kept[0] if kept else None
+
+    def _set_shown(
+        self, object_id: str, frame_index: int, shown: Shown | None
+    ) -> FrameResult | None:
+        """The changed frame; None when nothing changes."""
+        frame = self._frames.get(frame_index)
+        others = {} if frame is None else dict(frame.shown)
+        if others.get(object_id) == shown:
+            return None
+        others.pop(object_id, None)
+        if shown is not None:
+            others[object_id] = shown
+        return self._put_frame(frame_index, others)
+
+    def _put_frame(self, frame_index: int, shown: Mapping[str, Shown]) -> FrameResult:
+        self._serial += 1
+        frame = FrameResult(self._serial, frame_index, shown)
+        self._frames[frame_index] = frame
+        self._frames.move_to_end(frame_index)
+        return frame
+
+    # --- looking -------------------------------------------------------------
+
+    def preview_mask(self, object_id: str, frame_index: object) -> Shown | None:
+        """An object on a frame as its prompts are now; what was tracked where it has none.
+
+        The decoder alone runs when the frame's features are there. None: nothing is
+        known yet. Raises NotFound, BadRequest, ValueError.
+        """
+        frame_index = self.checked_frame(frame_index)
+        with self._condition:
+            prompts = self._object(object_id).prompts.get(frame_index)
+            frame = self._frames.get(frame_index)
+            shown = None if frame is None else frame.shown.get(object_id)
+            if prompts is None or (shown is not None and shown.prompt is prompts):
+                return shown
+            item = self._item(object_id, frame_index, prompts)
+        looked = replace(self._look(item), prompt=prompts)
+        with self._condition:
+            now = self._objects.get(object_id)
+            if now is not None and now.prompts.get(frame_index) is prompts:
+                changed = self._set_shown(object_id, frame_index, looked)
+                if changed is not None:
+                    self._save_frames([changed])
+                self._condition.notify_all()
+        return looked
+
+    def look_at(self, prompts: Prompts, frame_index: object) -> Shown:
+        """What prompts that are not the session's would show."""
+        frame_index = self.checked_frame(frame_index)
+        return self._look(prompts.for_model("", frame_index))
+
+    def _look(self, item: FramePrompt) -> Shown:
+        with self._scheduler.turn(Priority.INTERACTIVE):
+            self._check_open()
+            mask, score = self._video.look(item)
+        return Shown(encode_mask(mask) if mask.any() else None, score)
+
+    def _item(self, object_id: str, frame_index: int, prompts: Prompts) -> FramePrompt:
+        key = (object_id, frame_index)
+        known = self._items.get(key)
+        if known is None or known[0] is not prompts:
+            begins_anew = prompts.box is not None or prompts.mask is not None
+            asked = replace(prompts, before=None) if begins_anew else prompts
+            known = self._items[key] = (prompts, asked.for_model(object_id, frame_index))
+        return known[1]
+
+    def prewarm(self, frame_indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Encode frames in the background, the first ones first; earlier calls are given up.
+
+        Returns those whose features are there, and those that are to come.
+        """
+        with self._condition:
+            self._check_open()
+            self._prewarming += 1
+            number = self._prewarming
+        cached = [index for index in frame_indices if self._video.has_features(index)]
+        pending = [index for index in frame_indices if index not in cached]
+        if pending:
+            threading.Thread(
+                target=self._prewarm, args=(number, pending), name="prewarm", daemon=True
+            ).start()
+        return cached, pending
+
+    def _prewarm(self, number: int, frame_indices: Sequence[int]) -> None:
+        for count, index in enumerate(frame_indices, start=1):
+            room = self._video.feature_room
+            if room is not None and count > room:
+                return
+            with self._scheduler.turn(Priority.BATCH):
+                if self._is_closed or number != self._prewarming:
+                    return
+                try:
+                    self._video.encode(index)
+                except VideoDecodeError as error:
+                    logger.warning("session %s: frame %d: %s", self.id, index, error)
+                    return
+
+    # --- propagating ---------------------------------------------------------
+
+    def propagate(self, request: PropagationRequest) -> Propagation:
+        """Track all objects in the background, from their prompts as they are now.
+
+        Raises BadRequest, and Conflict while it is propagating already.
+        """
+        with self._condition:
+            frames = [i for item in self._objects.values() for i in item.prompts]
+            self._start(request.plan(frames, self.info.frame_count))
+            return self._propagation
+
+    def resume(self) -> Propagation:
+        """Go on with what was stopped or interrupted. Raises Conflict when nothing was."""
+        states = (PropagationState.STOPPED, PropagationState.INTERRUPTED, PropagationState.FAILED)
+        with self._condition:
+            known = self._propagation
+            if known is None or known.state not in states or not known.rest:
+                raise Conflict("there is no propagation to resume")
+            self._start(replace(known, state=PropagationState.RUNNING, error=None))
+            return self._propagation
+
+    def _start(self, propagation: Propagation) -> None:
+        self._check_open()
+        if self._thread is not None:
+            raise Conflict("the session is propagating: stop it first")
+        self._stop_asked.clear()
+        self._prewarming += 1  # the frames it had in mind may not be the next ones
+        self._propagation = propagation
+        self._thread = threading.Thread(
+            target=self._propagate,
+            args=(self._objects, propagation),
+            name=f"session-{self.id[:8]}",
+            daemon=True,
+        )
+        self._thread.start()
+        self._revision += 1
+        self._condition.notify_all()
+
+    def stop(self) -> bool:
+        """End the propagation after the frame it is at; False when none was running."""
+        with self._condition:
+            was_running = self._propagation is not None and self._propagation.is_running
+            self._stop_asked.set()
+        return was_running
+
+    def wait_until_still(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is being propagated; False when the time is over before."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._thread is None, timeout_seconds)
+
+    def _propagate(self, objects: Objects, propagation: Propagation) -> None:
+        end, error = PropagationState.DONE, None
+        try:
+            self._track(objects, propagation)
+            if self._stop_asked.is_set() and self._propagation.rest:
+                end = PropagationState.STOPPED
+        except (ServiceError, ValueError) as problem:  # what people can mend: no traceback
+            logger.warning("session %s: propagation failed: %s", self.id, problem)
+            end, error = PropagationState.FAILED, str(problem)
+        except Exception as problem:  # the boundary of the thread
+            logger.exception("session %s: propagation failed", self.id)
+            end = PropagationState.FAILED
+            error = f"{type(problem).__name__}; the server's log has the traceback"
+        with self._condition:
+            if self._is_closed and end is PropagationState.STOPPED:
+                end = PropagationState.INTERRUPTED
+            self._propagation = replace(self._propagation, state=end, error=error)
+            self._thread = None
+            self._revision += 1
+            self._save_frames([])
+            self._condition.notify_all()
+
+    def _track(self, objects: Objects, propagation: Propagation) -> None:
+        with self._condition:
+            items = [
+                self._item(object_id, index, prompts)
+                for object_id, item in objects.items()
+                for index, prompts in item.prompts.items()
+            ]
+        frames = self._video.follow(
+            items,
+            propagation.rest,
+            known_mask=self._known_mask,
+            is_cancelled=self._stop_asked.is_set,
+        )
+        steps = in_turns(frames, lambda: self._scheduler.turn(Priority.INTERACTIVE))
+        with contextlib.closing(steps):
+            for frame_masks in steps:
+                if frame_masks is not None:
+                    self._keep(frame_masks, objects, propagation.direction)
+                if self._stop_asked.is_set():
+                    return
+
+    def _known_mask(self, object_id: str, frame_index: int) -> np.ndarray | None:
+        with self._condition:
+            frame = self._frames.get(frame_index)
+        shown = None if frame is None else frame.shown.get(object_id)
+        return None if shown is None or shown.mask is None else decode_mask(shown.mask)
+
+    def _keep(self, frame_masks: FrameMasks, objects: Objects, direction: Direction) -> None:
+        index = frame_masks.frame_index
+        found = {
+            object_id: Shown(
+                encode_mask(mask) if mask.any() else None,
+                float(score),
+                objects[object_id].prompts.get(index),
+            )
+            for object_id, mask, score in zip(
+                frame_masks.object_ids, frame_masks.masks, frame_masks.scores
+            )
+            if _may_show(objects[object_id], index, direction)
+        }
+        with self._condition:
+            old = self._frames.get(index)
+            shown = {} if old is None else dict(old.shown)
+            for object_id, value in found.items():
+                now = self._objects.get(object_id)
+                # What a person has changed there meanwhile stays as it is.
+                if now is not None and now.prompts.get(index) is value.prompt:
+                    shown[object_id] = value
+            frame = self._put_frame(index, shown)
+            self._propagation = self._propagation.after(index)
+            self._save_frames([frame])
+            self._condition.notify_all()
+
+    # --- keeping and closing -------------------------------------------------
+
+    def save(self) -> None:
+        """Keep a new session."""
+        with self._condition:
+            self._save([])
+
+    def _save(self, frames: Iterable[FrameResult]) -> None:
+        if self._store is None:
+            return
+        body = {
+            "origin": self.origin.to_json(),
+            "content": self.content,
+            "revision": self._revision,
+            "objects": {key: object_to_stored(item) for key, item in self._objects.items()},
+        }
+        self._store.save(self.id, body, task_id=self.origin.task_id)
+        self._save_frames(frames)
+
+    def _save_frames(self, frames: Iterable[FrameResult]) -> None:
+        if self._store is None:
+            return
+        known = self._propagation
+        self._store.save_frames(
+            self.id,
+            [_frame_to_stored(frame) for frame in frames],
+            propagation=None if known is None else known.to_stored(),
+        )
+
+    def _frame_from_stored(self, frame: StoredFrame) -> FrameResult:
+        shown = {}
+        for object_id, (mask, score, is_prompted) in frame.body.items():
+            item = self._objects.get(object_id)
+            prompts = item.prompts.get(frame.frame_index) if item and is_prompted else None
+            shown[object_id] = Shown(mask_from_json(mask), score, prompts)
+        return FrameResult(frame.serial, frame.frame_index, shown)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise Conflict(f"session {self.id} has just been closed: ask again")
+
+    def close(self) -> None:
+        """Stop, and let go of the video. What is stored stays."""
+        with self._condition:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._stop_asked.set()
+            self._condition.notify_all()
+        if not self.wait_until_still(_THREAD_END_SECONDS):
+            logger.warning("session %s: its propagation does not end", self.id)
+        with self._scheduler.turn(Priority.INTERACTIVE):
+            self._video.close()
+
+
+def _changed_prompts(old: Objects, new: Objects) -> Iterator[tuple[str, int]]:
+    """(object id, frame) of each prompt that differs; those of removed objects stay as they are."""
+    for object_id, item in new.items():
+        before = old[object_id].prompts if object_id in old else {}
+        for index in {*item.prompts, *before}:
+            if item.prompts.get(index) is not before.get(index) and object_id in old:
+                yield object_id, index
+
+
+def _may_show(item: SessionObject, frame_index: int, direction: Direction) -> bool:
+    """Forward an object begins at its own first prompt, backward it ends at its last."""
+    if direction is Direction.FORWARD:
+        return frame_index >= min(item.prompts)
+    return direction is Direction.BOTH or frame_index <= max(item.prompts)
+
+
+def _frame_to_stored(frame: FrameResult) -> StoredFrame:
+    body = {
+        object_id: [
+            None
+            if shown.mask is None
+            else {"size": [shown.mask.height, shown.mask.width], "counts": shown.mask.counts},
+            shown.score,
+            shown.prompt is not None,
+        ]
+        for object_id, shown in frame.shown.items()
+    }
+    return StoredFrame(frame.frame_index, frame.serial, body)
