@@ -200,6 +200,11 @@ class Settings:
         return cls(**given)
 
 
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some variables changed, for a process it starts."""
+    return {**os.environ, **variables}
+
+
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
     "max_request_bytes", "max_waiting_requests",
