@@ -80,3 +80,14 @@ def running_label_studio(
 
     with running(command, log=log, is_ready=is_ready, variables=given):
         yield url
+
+
+def sample_video(program: Path) -> Path:
+    """The video inside the package that the program belongs to: an opossum in the snow.
+
+    Raises FileNotFoundError.
+    """
+    pattern = "lib/python*/site-packages/label_studio/core/static/samples/opossum_snow.mp4"
+    for path in program.absolute().parents[1].glob(pattern):
+        return path
+    raise FileNotFoundError(f"no {pattern} beside {program}")
