@@ -65,9 +65,10 @@ $(E2E_STAMP): $(STAMP)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[e2e]'
 	touch $@
 
-# Needs a chromium too (apt-get install chromium), or its path in CHROMIUM.
+# Needs a chromium too (apt-get install chromium), or its path in CHROMIUM. The warnings are of
+# label-studio-sdk (open connections, old calls) and pycocotools.
 e2e: $(STAMP) $(E2E_STAMP) $(LABEL_STUDIO_STAMP)
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -W ignore::ResourceWarning -W ignore::DeprecationWarning
 
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run

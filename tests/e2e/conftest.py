@@ -35,11 +35,6 @@ ACCOUNT = Account(
 )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Clients of label-studio-sdk keep connections open that nobody can close.
-    config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")
-
-
 def pytest_sessionstart() -> None:
     # As Ctrl-C, or what was started would go on when the tests are told to stop.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -22,9 +22,6 @@ from tests.e2e.objects import OPOSSUM
 from tests.e2e.test_predictions import drawn_box
 from tests.e2e.waiting import eventually
 
-# Of label-studio-sdk, when it refreshes a token.
-pytestmark = pytest.mark.filterwarnings("ignore:The `parse_obj` method:DeprecationWarning")
-
 VALIDATION = {"fflag_feat_utc_210_prediction_validation_15082025": "true"}
 
 
