@@ -98,9 +98,13 @@ def assert_same_masks(found, wanted):
 def judged_as_its_own_result(path, folder):
     """(track AP, HOTA) of TrackEval; 1.0 each where nothing is lost or doubled."""
     truth = path.read_text(encoding="utf-8")
-    names = ("video_id", "category_id", "segmentations")
     results = [
-        {"score": 1.0, **{name: item[name] for name in names}}
+        {
+            "score": 1.0,
+            "video_id": item["video_id"],
+            "category_id": item["category_id"],
+            "segmentations": [compressed(segmentation) for segmentation in item["segmentations"]],
+        }
         for item in json.loads(truth)["annotations"]
     ]
     return track_eval(
@@ -108,6 +112,14 @@ def judged_as_its_own_result(path, folder):
         lambda file: file.write_text(truth, encoding="utf-8"),
         lambda file: file.write_text(json.dumps(results), encoding="utf-8"),
     )
+
+
+def compressed(segmentation):
+    """As results must have it; the truth may be uncompressed."""
+    if segmentation is None:
+        return None
+    rle = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+    return {"size": segmentation["size"], "counts": rle["counts"].decode("ascii")}
 
 
 def coco_masks(path):
