@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 PARITY_VENV := .venv-parity
 STAMP := $(VENV)/.installed
 PARITY_STAMP := $(PARITY_VENV)/.installed
+LABEL_STUDIO_VENV := .venv-label-studio
+LABEL_STUDIO_STAMP := $(LABEL_STUDIO_VENV)/.installed
+E2E_STAMP := $(VENV)/.installed-e2e
 
-.PHONY: install demo test test-slow parity bench training-pack clean
+.PHONY: install demo studio test test-slow parity e2e bench training-pack clean
 
 install: $(STAMP)
 
@@ -22,6 +25,20 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python -m backend.demo --out out/demo
+
+# A real Label Studio. Its database is migrated once; each server begins with a copy.
+$(LABEL_STUDIO_STAMP): Makefile
+	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	$(LABEL_STUDIO_VENV)/bin/pip install --disable-pip-version-check -q label-studio==1.23.2
+	rm -rf $(LABEL_STUDIO_VENV)/empty
+	COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false SENTRY_DSN= \
+		$(LABEL_STUDIO_VENV)/bin/label-studio version --data-dir $(LABEL_STUDIO_VENV)/empty \
+		>$(LABEL_STUDIO_VENV)/migration.log 2>&1
+	touch $@
+
+studio: $(STAMP) $(LABEL_STUDIO_STAMP)
+	$(BIN)/python -m backend.studio --label-studio $(LABEL_STUDIO_VENV)/bin/label-studio \
+		--empty-data $(LABEL_STUDIO_VENV)/empty
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
@@ -44,6 +61,15 @@ $(PARITY_STAMP): pyproject.toml constraints.txt
 parity: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m pytest tests/parity -W ignore
 
+$(E2E_STAMP): $(STAMP)
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[e2e]'
+	touch $@
+
+# Needs a chromium too (apt-get install chromium), or its path in CHROMIUM. The warnings are of
+# label-studio-sdk (open connections, old calls) and pycocotools.
+e2e: $(STAMP) $(E2E_STAMP) $(LABEL_STUDIO_STAMP)
+	$(BIN)/python -m pytest tests/e2e -W ignore::ResourceWarning -W ignore::DeprecationWarning
+
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run
 
@@ -59,4 +85,4 @@ training-pack: $(STAMP)
 		-d $(PACK)/wheels numpy pillow safetensors tqdm av filelock
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(LABEL_STUDIO_VENV) out build dist *.egg-info

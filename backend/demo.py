@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from backend.exports import save_tracks
+from backend.processes import ProcessError, get_json, running_backend
 from converters import brush_rle
 from converters.files import whole_file
 from converters.geometry import box_iou, pixel_to_percent_box
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run(options.out, options.model, options.checkpoint)
-    except (DemoError, OSError, ValueError, subprocess.CalledProcessError) as error:
+    except (DemoError, ProcessError, OSError, ValueError, subprocess.CalledProcessError) as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
     return 0
@@ -148,45 +148,12 @@ def cut_frames(video: Path, folder: Path) -> list[Path]:
 @contextlib.contextmanager
 def serving(media: Path, log: Path, model: str, checkpoint: str | None) -> Iterator[str]:
     """The URL of a server of its own process, its model ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable, "-m", "backend.cli", "serve", "--host", "127.0.0.1",
-        "--port", str(port), "--local-files-root", str(media), "--model", model,
-    ]
-    command += ["--checkpoint", checkpoint] if checkpoint else []
-    url = f"http://127.0.0.1:{port}"
-    with open(log, "wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _wait_until_ready(url, server, log)
-            yield url
-        finally:
-            server.terminate()
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
-
-
-def _wait_until_ready(
-    url: str, server: subprocess.Popen, log: Path, timeout_seconds: float = 300
-) -> None:
-    begin = time.monotonic()
-    while time.monotonic() - begin < timeout_seconds:
-        if server.poll() is not None:
-            raise DemoError(f"the server ended with status {server.returncode}; see {log}")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            health = _request(url + "/health")
-            if health["model"] == "ready":
-                print(f"health    {health} after {time.monotonic() - begin:.1f} s")
-                return
-            if health["model"] == "failed":
-                raise DemoError(f"{health['detail']}; see {log}")
-        time.sleep(0.1)
-    raise DemoError(f"the model is not ready after {timeout_seconds} s; see {log}")
+    options = ["--local-files-root", str(media), "--model", model]
+    options += ["--checkpoint", checkpoint] if checkpoint else []
+    log.unlink(missing_ok=True)
+    with running_backend(options, log=log) as url:
+        print(f"health    {get_json(url + '/health')}")
+        yield url
 
 
 def _request(url: str, body: Any = None) -> Any:

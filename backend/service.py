@@ -274,6 +274,9 @@ class TrackingService:
         )
         if goes_on or handle.error is not None or handle.work is None:
             return NOTHING
+        job = self.store.get(handle.job_id)
+        if job is not None and job.posts_prediction:
+            return NOTHING  # a webhook asked first: Label Studio would have it twice
         try:
             answer = handle.work.answer(is_limited=False)
         except Exception:  # the boundary of one task: the others of the batch are answered

@@ -22,6 +22,7 @@ from converters.masks import decode_mask, encode_mask
 from converters.sav import save_sav
 from converters.types import Track
 from converters.youtube_vis import save_youtube_vis, save_youtube_vis_results
+from tests import youtube_vis_judge
 from tests.converters.cases import (
     ADVERSARIAL_MASKS,
     annotated_video,
@@ -75,41 +76,12 @@ def test_coco_compared_with_itself_has_average_precision_one(tmp_path, coco, eva
 
 def track_eval(folder, truth, results, categories=None):
     """(track AP, HOTA) of TrackEval, averaged over classes."""
-    trackeval = pytest.importorskip("trackeval", reason="installed apart: see the Makefile")
-    truth_folder = folder / "gt" / "youtube_vis_val"
-    data = folder / "tr" / "youtube_vis_val" / "ours" / "data"
-    truth_folder.mkdir(parents=True)
-    data.mkdir(parents=True)
-    save_youtube_vis(truth_folder / "gt.json", truth, categories=categories)
-    save_youtube_vis_results(data / "results.json", results, categories=categories)
-    quiet = {"PRINT_CONFIG": False}
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset = trackeval.datasets.YouTubeVIS(
-            {
-                "GT_FOLDER": f"{folder}/gt/",
-                "TRACKERS_FOLDER": f"{folder}/tr/",
-                "SPLIT_TO_EVAL": "val",
-                **quiet,
-            }
-        )
-        evaluator = trackeval.Evaluator(
-            {
-                "PRINT_RESULTS": False,
-                "PLOT_CURVES": False,
-                "TIME_PROGRESS": False,
-                "OUTPUT_SUMMARY": False,
-                "OUTPUT_EMPTY_CLASSES": False,
-                "OUTPUT_DETAILED": False,
-                "BREAK_ON_ERROR": True,
-                "LOG_ON_ERROR": None,
-                **quiet,
-            }
-        )
-        track_map = {**quiet, "USE_TIME_RANGES": False, "USE_AREA_RANGES": False}
-        metrics = [trackeval.metrics.TrackMAP(track_map), trackeval.metrics.HOTA(quiet)]
-        judged, _ = evaluator.evaluate([dataset], metrics)
-    classes = judged["YouTubeVIS"]["ours"]["COMBINED_SEQ"]["cls_comb_cls_av"]
-    return float(np.mean(classes["TrackMAP"]["AP_all"])), float(np.mean(classes["HOTA"]["HOTA"]))
+    pytest.importorskip("trackeval", reason="installed apart: see the Makefile")
+    return youtube_vis_judge.track_eval(
+        folder,
+        lambda path: save_youtube_vis(path, truth, categories=categories),
+        lambda path: save_youtube_vis_results(path, results, categories=categories),
+    )
 
 
 def with_first_track(change):
