@@ -14,6 +14,7 @@ import numpy as np
 
 from backend.errors import UnusableTask
 from backend.fingerprints import content_fingerprint
+from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
 from backend.prompts import (
@@ -168,6 +169,15 @@ class TaskPropagation:
     def references(self) -> tuple[str, ...]:
         """The videos, as the task's data names them."""
         return tuple(part.reference for part in self._parts if part.reference is not None)
+
+    @property
+    def videos(self) -> tuple[ResultVideo, ...]:
+        """The same, with what tells the frames of their regions."""
+        parts = [part for part in self._parts if isinstance(part, _VideoPart)]
+        return tuple(
+            ResultVideo(name=part.tag.name, reference=part.reference, framerate=part.framerate)
+            for part in parts if part.reference is not None
+        )
 
     def fetch_media(self, media: MediaStore | None = None) -> str:
         """Find or download everything; the `content_key`. Raises ServiceError.
@@ -380,7 +390,7 @@ class _VideoPart(_Part):
         return value if isinstance(value, str) else None
 
     @property
-    def _framerate(self) -> float:
+    def framerate(self) -> float:
         return resolve_framerate(self.tag, self.request.data)
 
     @property
@@ -389,7 +399,7 @@ class _VideoPart(_Part):
 
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         found = video_requests(
-            self.results, config=self.config, info=info, framerate=self._framerate
+            self.results, config=self.config, info=info, framerate=self.framerate
         )
         return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
 
@@ -424,7 +434,7 @@ class _VideoPart(_Part):
         return fingerprint([self.settings.model_version, direction, limit, command.to_ls_frame])
 
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
-        return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
+        return ls_frame_to_index(ls_frame, self.framerate, info.frame_times_seconds)
 
     def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
         answers: dict[object, dict[str, Any] | None] = {}
@@ -462,7 +472,7 @@ class _VideoPart(_Part):
             track,
             control=self.config.video_rectangle(request.source_region.get("from_name")),
             info=info,
-            framerate=self._framerate,
+            framerate=self.framerate,
             source_region=request.source_region,
             keyframes=self.settings.keyframes,
             min_iou=self.settings.keyframe_min_iou,

@@ -467,6 +467,7 @@ class TrackWork:
                 model_version=self._serving.settings.model_version,
                 media=propagation.references,
                 created_at=time.time(),
+                videos=propagation.videos,
             ),
             request_key=propagation.key,
             media_stamp=media_stamp(propagation.files),
