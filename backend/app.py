@@ -19,6 +19,7 @@ from backend.interactive import answer_call
 from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
+from backend.preview_api import add_preview
 from backend.propagation import NOTHING, Answer
 from backend.protocol import PredictRequest, batch_results, parse_predict
 from backend.requests import TaskRequest
@@ -60,6 +61,7 @@ def create_app(
     app.add_url_rule("/versions", "versions", service.versions, methods=["GET"])
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(user_interface())
+    add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too
     guard(app, settings)
