@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Callable, ContextManager, Sequence
 
 from backend.errors import ServiceError
-from backend.preview.growing import Still, finish, look, write_growing
+from backend.preview.growing import Still, finish, look, spread_stills, write_growing
 from backend.preview_cache import PreviewCache
 from converters.types import Track
 from sam2_model.video import FrameSource, VideoDecodeError
@@ -22,7 +22,7 @@ from sam2_model.video import FrameSource, VideoDecodeError
 logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 32
-_NICENESS = 15
+_NICENESS = 10
 _LOOK_SECONDS = 10.0
 """A look at a preview that is being drawn serves all who come within this time."""
 
@@ -46,6 +46,7 @@ class Render:
         self._is_stopping = False
         self._lock = threading.Lock()
         self._source: FrameSource | None = None
+        self._stills: list[Still] | None = None
         self._last_look: tuple[float, Path] | None = None
         self.failure: str | None = None
         """Why there will be none, once it has ended."""
@@ -111,8 +112,10 @@ class Render:
                     return self._last_look[1]
             source = self._source
             path = self._cache.new(uuid.uuid4().hex)
-            stills = [Still(0.0, source.frame(0))]
-            look(path, self._cache.growing(self.name), source.info, stills, message)
+            if self._stills is None:
+                self._stills = spread_stills(source)
+            grown = self._cache.growing(self.name)
+            look(path, grown if grown.exists() else None, source.info, self._stills, message)
             self._cache.make_room(path)
             self._last_look = (now, path)
             return path

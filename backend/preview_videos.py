@@ -22,13 +22,13 @@ import numpy as np
 from backend.errors import ServiceError
 from backend.fingerprints import content_fingerprint
 from backend.jobs.types import JobState, ResultVideo, StoredResult
-from backend.preview.growing import Still, look
+from backend.preview.growing import Still, look, spread_stills
 from backend.preview_cache import PreviewCache
 from backend.preview_renders import Render, Renders, Scene
 from backend.requests import fingerprint
 from converters.label_studio.regions import region_to_track
 from converters.types import Track, VideoInfo
-from sam2_model.video import FrameSource, VideoDecodeError
+from sam2_model.video import VideoDecodeError
 from sam2_model.video.video_file import VideoFileSource
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _PLACES = 6
 """Viewers for whom something is fetched or made at once; others wait, but not for long:
 each takes a thread of the server."""
 _PLACE_SECONDS = 2.0
-_STILLS = 12
 _PARTS_OF_A_JOB = 4
 """So many previews of a job's partial answers, at most."""
 _NO_TRACK = "no track yet"
@@ -216,7 +215,7 @@ class PreviewVideos:
             if (found := self._cache.find(name)) is not None:
                 return found
             with VideoFileSource(file, decoder_threads=1) as source:
-                return self._new_stills(name, source.info, _spread(source), message)
+                return self._new_stills(name, source.info, spread_stills(source), message)
 
     def _unknown_video(self, problem: str) -> Path:
         message = f"no preview: {problem}"
@@ -234,14 +233,6 @@ class PreviewVideos:
         look(path, None, info, stills, message)
         self._cache.make_room(path)
         return path
-
-
-def _spread(source: FrameSource) -> list[Still]:
-    """A few pictures from all over the video: reading each one is short, but not all."""
-    count = min(_STILLS, len(source))
-    indices = [len(source) * place // count for place in range(count)]
-    times = source.info.frame_times_seconds
-    return [Still(times[index], source.frame(index)) for index in indices]
 
 
 def _track_in(result: StoredResult, spellings: Sequence[str]) -> _NewestTrack | None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _FRAGMENTED = "+frag_keyframe+empty_moov+default_base_moof"
 _THREADS = 2  # of the encoder: others want the machine too
 _STILL_SECONDS, _MOST_STILLS = 1.0, 120
+_SPREAD = 8
 _BRIGHTNESS = 0.45
 
 
@@ -47,6 +48,14 @@ class Still(NamedTuple):
     seconds: float
     pixels: np.ndarray
     """(H, W, 3) uint8 RGB."""
+
+
+def spread_stills(source: FrameSource) -> list[Still]:
+    """A few pictures from all over the video: reading them is short, reading all is not."""
+    count = min(_SPREAD, len(source))
+    indices = [len(source) * place // count for place in range(count)]
+    times = source.info.frame_times_seconds
+    return [Still(times[index], source.frame(index)) for index in indices]
 
 
 def write_growing(
@@ -143,13 +152,13 @@ def _shown(
 
 
 def _dimmed(pixels: np.ndarray, message: str) -> np.ndarray:
-    """The picture, darker, with the message in its middle."""
+    """The picture, darker, with the message at its bottom."""
     picture = Image.fromarray((pixels * _BRIGHTNESS).astype(np.uint8))
     lettering, size = Lettering(), max(8, picture.height // 16)
     while size > 8 and lettering.size(message, size)[0] > picture.width * 0.9:
         size -= 1
     width, height = lettering.size(message, size)
-    place = (max(0, (picture.width - width) // 2), max(0, (picture.height - height) // 2))
+    place = (max(0, (picture.width - width) // 2), max(0, picture.height - 2 * height))
     lettering.chip(picture, place, message, size, (0, 0, 0))
     return np.asarray(picture)
 
