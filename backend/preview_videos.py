@@ -26,7 +26,7 @@ from backend.preview.growing import Still, look, spread_stills
 from backend.preview_cache import PreviewCache
 from backend.preview_renders import Render, Renders, Scene
 from backend.requests import fingerprint
-from converters.label_studio.regions import region_to_track
+from converters.label_studio.lifespan import region_to_track
 from converters.types import Track, VideoInfo
 from sam2_model.video import VideoDecodeError
 from sam2_model.video.video_file import VideoFileSource

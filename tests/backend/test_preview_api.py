@@ -15,7 +15,7 @@ from backend.link_keys import make_key
 from backend.preview import FramePainter
 from backend.preview_renders import Render
 from backend.service import TrackWork
-from converters.label_studio.regions import region_to_track
+from converters.label_studio.lifespan import region_to_track
 from sam2_model.video import open_frame_source
 from tests.backend.conftest import FRAME_COUNT, payload
 from tests.backend.http_server import Reply
