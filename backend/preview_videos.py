@@ -128,11 +128,11 @@ class PreviewVideos:
                     file = store.video_file(media.reference, task_id=media.task_id)
                     return self._of_video(media, file, spellings)
             except ServiceError as error:
-                logger.warning("preview of %.200r: %s", media.reference, error.detail)
+                logger.warning("no preview: %s", error.detail)
                 problem = error.name
-            except VideoDecodeError as error:
-                logger.warning("preview of %.200r: %s", media.reference, error)
-                problem = "media cannot be decoded"
+            except (VideoDecodeError, ValueError) as error:
+                logger.warning("no preview: %s", error)
+                problem = "the video cannot be read"
         return self._unknown_video(problem)
 
     def _meant(self, reference: str) -> MediaReference:
