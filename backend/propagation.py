@@ -173,11 +173,7 @@ class TaskPropagation:
     @property
     def videos(self) -> tuple[ResultVideo, ...]:
         """The same, with what tells the frames of their regions."""
-        parts = [part for part in self._parts if isinstance(part, _VideoPart)]
-        return tuple(
-            ResultVideo(name=part.tag.name, reference=part.reference, framerate=part.framerate)
-            for part in parts if part.reference is not None
-        )
+        return tuple(part.video for part in self._parts if part.video is not None)
 
     def fetch_media(self, media: MediaStore | None = None) -> str:
         """Find or download everything; the `content_key`. Raises ServiceError.
@@ -291,6 +287,11 @@ class _Part:
         """The video in the task's data; None for images."""
         return None
 
+    @property
+    def video(self) -> ResultVideo | None:
+        """The same, with what tells the frames of its regions."""
+        return None
+
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         """The objects to track."""
         raise NotImplementedError
@@ -390,7 +391,15 @@ class _VideoPart(_Part):
         return value if isinstance(value, str) else None
 
     @property
-    def framerate(self) -> float:
+    def video(self) -> ResultVideo | None:
+        if self.reference is None:
+            return None
+        return ResultVideo(
+            name=self.tag.name, reference=self.reference, framerate=self._framerate
+        )
+
+    @property
+    def _framerate(self) -> float:
         return resolve_framerate(self.tag, self.request.data)
 
     @property
@@ -399,7 +408,7 @@ class _VideoPart(_Part):
 
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         found = video_requests(
-            self.results, config=self.config, info=info, framerate=self.framerate
+            self.results, config=self.config, info=info, framerate=self._framerate
         )
         return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
 
@@ -434,7 +443,7 @@ class _VideoPart(_Part):
         return fingerprint([self.settings.model_version, direction, limit, command.to_ls_frame])
 
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
-        return ls_frame_to_index(ls_frame, self.framerate, info.frame_times_seconds)
+        return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
 
     def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
         answers: dict[object, dict[str, Any] | None] = {}
@@ -472,7 +481,7 @@ class _VideoPart(_Part):
             track,
             control=self.config.video_rectangle(request.source_region.get("from_name")),
             info=info,
-            framerate=self.framerate,
+            framerate=self._framerate,
             source_region=request.source_region,
             keyframes=self.settings.keyframes,
             min_iou=self.settings.keyframe_min_iou,

@@ -58,7 +58,7 @@ def key(settings):
     return make_key(settings, 7)
 
 
-def track(client, body):
+def tracked(client, body):
     """Predict, and wait until the track is kept: the answer comes a little earlier."""
     results = predict(client, body)
     service = client.application.extensions["sam2"]
@@ -108,7 +108,7 @@ def test_before_a_track_a_placeholder_as_long_as_the_video_and_after_it_the_mask
     assert shown.duration_seconds == pytest.approx(info.duration_seconds, abs=1e-3)
     assert dimmed[0].mean() < 0.7 * plain[0].mean()
 
-    region = track(client, payload(VIDEO_CALL))[0]["result"][0]
+    region = tracked(client, payload(VIDEO_CALL))[0]["result"][0]
     shown, drawn = pictures_of(content(client, link(key), tmp_path / "b.mp4"))
     assert (shown.width, shown.height) == (info.width, info.height)
     np.testing.assert_allclose(shown.frame_times_seconds, info.frame_times_seconds, atol=1e-5)
@@ -125,7 +125,7 @@ def test_before_a_track_a_placeholder_as_long_as_the_video_and_after_it_the_mask
 
 
 def test_the_finished_video_is_h264_that_plays_while_it_loads(client, key, tmp_path):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     path = content(client, link(key), tmp_path / "a.mp4")
     with av.open(str(path)) as container:
         assert container.streams.video[0].codec_context.name == "h264"
@@ -136,7 +136,7 @@ def test_the_finished_video_is_h264_that_plays_while_it_loads(client, key, tmp_p
 def test_while_it_is_drawn_there_is_something_to_look_at(
     client, key, media_root, tmp_path, monkeypatch
 ):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     previews = client.application.extensions["sam2_previews"]
     previews.patience_seconds = 0.05
     begun, may_go_on = threading.Event(), threading.Event()
@@ -185,7 +185,7 @@ def test_before_the_first_track_is_complete_there_is_what_there_is_of_it(
 
 
 def test_many_viewers_render_once(client, key, monkeypatch):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     drawn = []
     draw = Render._draw
 
@@ -202,20 +202,20 @@ def test_many_viewers_render_once(client, key, monkeypatch):
 
 
 def test_a_version_stays_as_it_is_when_there_is_a_newer_track(client, key, settings):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     first = version_of(client, link(key))
     before = client.get(first)
     body = payload(VIDEO_CALL)
     region = body["params"]["context"]["result"][0]
     region["value"]["sequence"][0]["width"] += 5
-    track(client, body)
+    tracked(client, body)
     assert version_of(client, link(key)) != first
     again = client.get(first)
     assert again.data == before.data and again.headers["ETag"] == before.headers["ETag"]
 
 
 def test_masks_of_another_video_are_not_drawn(client, key, media_root, tmp_path, caplog):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     store = client.application.extensions["sam2"].store
     result = store.newest_result_of_media(VIDEO)
     regions = json.loads(json.dumps(result.regions))
@@ -250,7 +250,7 @@ def test_a_video_that_cannot_be_had_is_still_a_video(client, key, source, tmp_pa
 def test_a_source_is_understood_as_the_editor_fills_it_in_or_escaped(
     client, key, label_studio
 ):
-    track(client, payload(VIDEO_CALL))
+    tracked(client, payload(VIDEO_CALL))
     first = version_of(client, link(key)).partition("&src=")[0]
     for url in (
         link(key, quote(VIDEO, safe="")),
@@ -280,7 +280,7 @@ def test_a_cloud_video_is_found_by_the_address_that_the_editor_is_given(
                     for name, value in task["data"].items()}
     address = f"/tasks/{task['id']}/presign/?fileuri=czM6Ly9idWNrZXQvbjI1Lm1wNA=="
     label_studio.replies[address] = Reply(status=303, headers={"Location": VIDEO})
-    track(client, body)
+    tracked(client, body)
     version = version_of(client, link(key, address)).partition("&src=")[0]
     previews = client.application.extensions["sam2_previews"]
     assert previews._newest_track(["s3://bucket/n25.mp4"]) is not None
