@@ -25,7 +25,6 @@ from backend.preview.video import (
     Progress,
     best_codec,
     encoding,
-    last_duration_seconds,
     painted_frames,
     ticks_of,
     write_mp4,
@@ -75,7 +74,7 @@ def write_growing(
         write_mp4(
             path, pictures, painter.size_wh, info.fps, codec,
             ticks_of(info.frame_times_seconds, codec.ticks_per_second),
-            last_duration_seconds(info.frame_times_seconds, info),
+            info.duration_seconds - info.frame_times_seconds[-1],
             movflags=_FRAGMENTED, threads=_THREADS,
         )
 
