@@ -364,6 +364,14 @@ def test_without_a_key_of_ours_nothing_is_fetched(client, key, label_studio, wro
     assert label_studio.asked == []
 
 
+def test_a_key_stands_for_the_services_password(make_viewer, key, label_studio):
+    client = make_viewer(basic_auth_user="u", basic_auth_password="p")
+    assert client.get("/versions").status_code == 401
+    assert client.get(link(key)).status_code == 302
+    assert client.options("/preview.mp4").status_code == 200
+    assert client.get(link("x")).status_code == 403
+
+
 def test_a_version_needs_a_key_too(client, version, key):
     assert client.get(version.replace(key, "")).status_code == 403
 
