@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 _OPEN_PATHS = ("/", "/health")
 """Answered to everyone: Label Studio and containers look here whether it is alive."""
+_KEYED_PATHS = ("/preview.mp4",)
+"""With a key in the URL instead: no page can make a `<video>` send a password."""
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 _API = "/api/"
@@ -45,6 +47,8 @@ def _check_password(settings: Settings) -> None:
     if settings.basic_auth_user is None or settings.basic_auth_password is None:
         return
     if request.path in _OPEN_PATHS and request.method in ("GET", "HEAD"):
+        return
+    if request.path in _KEYED_PATHS and request.method in _READING:
         return
     given = request.authorization
     is_basic = given is not None and given.type == "basic"

@@ -20,6 +20,7 @@ from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
 from backend.predictions import answer_predict, is_ghost
+from backend.preview_api import add_preview
 from backend.protocol import parse_predict
 from backend.scheduler import Priority
 from backend.service import TrackingService
@@ -61,6 +62,7 @@ def create_app(
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
+    add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too
     guard(app, settings)

@@ -14,6 +14,7 @@ import numpy as np
 
 from backend.errors import UnusableTask
 from backend.fingerprints import content_fingerprint
+from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
 from backend.prompts import (
@@ -169,6 +170,11 @@ class TaskPropagation:
         """The videos, as the task's data names them."""
         return tuple(part.reference for part in self._parts if part.reference is not None)
 
+    @property
+    def videos(self) -> tuple[ResultVideo, ...]:
+        """The same, with what tells the frames of their regions."""
+        return tuple(part.video for part in self._parts if part.video is not None)
+
     def fetch_media(self, media: MediaStore | None = None) -> str:
         """Find or download everything; the `content_key`. Raises ServiceError.
 
@@ -281,6 +287,11 @@ class _Part:
         """The video in the task's data; None for images."""
         return None
 
+    @property
+    def video(self) -> ResultVideo | None:
+        """The same, with what tells the frames of its regions."""
+        return None
+
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
         """The objects to track."""
         raise NotImplementedError
@@ -378,6 +389,14 @@ class _VideoPart(_Part):
     def reference(self) -> str | None:
         value = resolve_value(self.tag.value, self.request.data)
         return value if isinstance(value, str) else None
+
+    @property
+    def video(self) -> ResultVideo | None:
+        if self.reference is None:
+            return None
+        return ResultVideo(
+            name=self.tag.name, reference=self.reference, framerate=self._framerate
+        )
 
     @property
     def _framerate(self) -> float:

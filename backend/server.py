@@ -14,8 +14,9 @@ from gunicorn.app.base import BaseApplication
 from backend.app import create_app
 from backend.settings import Settings
 
-_SPARE_THREADS = 4
-"""For /health, /setup and webhooks while all /predict places are taken."""
+_SPARE_THREADS = 12
+"""For /health, /setup and webhooks while all /predict places are taken, and for viewers of
+previews, of whom some wait and some hold a thread while they are sent a part."""
 
 _LAST_ONE_SECONDS = 15.0
 """How long a server that is being replaced may take to be gone."""

@@ -15,7 +15,15 @@ from backend.jobs.outbox import Outbox
 from backend.jobs.queue import JobHandle, JobQueue, Outcome
 from backend.jobs.store import JobStore
 from backend.jobs.training import TrainingWork
-from backend.jobs.types import Job, JobKind, JobSpec, JobState, PostState, StoredResult
+from backend.jobs.types import (
+    Job,
+    JobKind,
+    JobSpec,
+    JobState,
+    PostState,
+    ResultVideo,
+    StoredResult,
+)
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService, ModelState, load_model
 from backend.model_choice import ModelChoice
@@ -474,6 +482,7 @@ class TrackWork:
                 model_version=self._serving.settings.model_version,
                 media=propagation.references,
                 created_at=time.time(),
+                videos=propagation.videos,
             ),
             request_key=propagation.key,
             media_stamp=media_stamp(propagation.files),
@@ -490,6 +499,11 @@ class TrackWork:
             "score": full.score,
             "model_version": self._serving.settings.model_version,
         }
+
+    @property
+    def videos(self) -> tuple[ResultVideo, ...]:
+        """What it is about, of videos."""
+        return self._propagation.videos
 
     @property
     def has_tracked(self) -> bool:

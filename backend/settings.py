@@ -15,10 +15,12 @@ from converters.types import Direction
 from sam2_model.checkpoints import cache_folder
 
 _MIB = 2**20
-_SECRETS = ("label_studio_api_key", "basic_auth_password")
+_SECRETS = ("label_studio_api_key", "basic_auth_password", "link_secret")
 _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
+_LEAST_SECRET_CHARACTERS = 32
 _HOST = re.compile(r"[^\s/@?#]+")
+_ORIGIN = re.compile(r"https?://[^\s/@?#]+")
 
 _Value = TypeVar("_Value")
 
@@ -91,6 +93,14 @@ class Settings:
     """Jobs, results and predictions under way: `jobs.sqlite3` in it."""
     max_result_bytes: int = 1024 * _MIB
     """Results kept, for equal requests and previews; the longest unused go first."""
+    link_secret: str | None = None
+    """Signs the keys of preview links; None: one in the data folder. To be set where
+    `project create` runs with another data folder than the service. Secret."""
+    preview_cache_bytes: int = 4096 * _MIB
+    """For videos with masks drawn in; the longest unused go first."""
+    preview_origins: tuple[str, ...] = ()
+    """Where people's browsers have Label Studio ("https://labels.example.com"), when that
+    is not `label_studio_url`: its pages may show previews."""
     job_days: float = 30.0
     """How long finished jobs are listed."""
     max_queued_per_project: int = 10_000
@@ -163,8 +173,12 @@ class Settings:
                 )
         object.__setattr__(self, "direction", _direction(self.direction))
         object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
+        object.__setattr__(
+            self, "preview_origins", tuple(_origin(text) for text in self.preview_origins)
+        )
         _check_key(self.label_studio_api_key)
         _check_basic_auth(self.basic_auth_user, self.basic_auth_password)
+        _check_link_secret(self.link_secret)
         if self.label_studio_api_key and not self.label_studio_url:
             raise ValueError(
                 "label_studio_api_key is set but label_studio_url is not: the key is "
@@ -248,8 +262,9 @@ _POSITIVE = (
     "max_request_bytes", "max_waiting_requests",
     "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
-    "max_result_bytes", "job_days", "max_queued_per_project", "training_steps",
-    "max_sessions", "session_idle_seconds", "session_days", "max_session_streams",
+    "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
+    "training_steps", "max_sessions", "session_idle_seconds", "session_days",
+    "max_session_streams",
 )
 
 
@@ -312,6 +327,9 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_FEATURE_CACHE_MIB": ("feature_cache_bytes", _mebibytes),
     "SAM2_DATA_FOLDER": ("data_folder", _folder),
     "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
+    "SAM2_LINK_SECRET": ("link_secret", str),
+    "SAM2_PREVIEW_CACHE_MIB": ("preview_cache_bytes", _mebibytes),
+    "SAM2_PREVIEW_ORIGINS": ("preview_origins", _list),
     "SAM2_JOB_DAYS": ("job_days", _real),
     "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
     "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
@@ -381,6 +399,19 @@ def _base_url(url: str | None) -> str | None:
             "label_studio_api_key"
         )
     return url.rstrip("/")
+
+
+def _origin(text: str) -> str:
+    """As browsers write it: without a slash at the end."""
+    origin = text.rstrip("/").lower()
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"preview_origins has {text!r}, must be http(s)://host[:port]")
+    return origin
+
+
+def _check_link_secret(secret: str | None) -> None:
+    if secret is not None and len(secret) < _LEAST_SECRET_CHARACTERS:
+        raise ValueError(f"link_secret must have at least {_LEAST_SECRET_CHARACTERS} characters")
 
 
 def _check_key(key: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Mapping
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from backend.label_studio_client import LabelStudioClient
 
 _TITLE = "SAM 2"
+_PREVIEW_LINK = re.compile(r"(/preview\.mp4\?)(?:key=[\w.-]*&amp;)?src=", re.ASCII)
 _BACKEND_URL = "http://localhost:9090"
 _INSTRUCTIONS = {
     "video": "Draw a box around an object, choose its label: the box follows it. Or draw, wait "
@@ -45,7 +47,8 @@ def add_project(commands: Any) -> None:
     create.add_argument("--menu", action="store_true", help="a menu for the direction too")
     create.add_argument(
         "--preview-url", metavar="URL",
-        help="video-preview: of the video with masks; default BACKEND/preview.mp4?src=$video",
+        help="video-preview: this service, as people's browsers see it; default that of "
+        "--backend-url",
     )
     create.add_argument("--no-backend", action="store_true", help="connect no model")
     _add_backend_options(create)
@@ -73,14 +76,17 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     from backend.label_configs import ConfigKind, label_config
     from backend.label_studio_client import LabelStudioClient, LabelStudioError
 
-    client = LabelStudioClient.from_settings(with_options(settings, options))
+    settings = with_options(settings, options)
+    client = LabelStudioClient.from_settings(settings)
     backend_url = options.backend_url.rstrip("/")
-    preview_url = options.preview_url
     kind = ConfigKind(options.config)
-    if kind is ConfigKind.VIDEO_PREVIEW and preview_url is None:
-        preview_url = f"{backend_url}/preview.mp4?src=$video"
+    has_preview = kind is ConfigKind.VIDEO_PREVIEW
+    if options.preview_url is not None and not has_preview:
+        raise ValueError(f"--preview-url goes with --config video-preview, not with {kind}")
+    preview_url = f"{(options.preview_url or backend_url).rstrip('/')}/preview.mp4?src=$video"
     xml = label_config(
-        kind, options.labels, masks=options.masks, has_menu=options.menu, preview_url=preview_url
+        kind, options.labels, masks=options.masks, has_menu=options.menu,
+        preview_url=preview_url if has_preview else None,
     )
     parts = ["video"] * kind.has_video + ["frames"] * kind.has_frames
     project = client.create_project(
@@ -94,6 +100,8 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     project_id = project["id"]
     print(f"project {project_id}, {options.name!r}, config {kind}")
     try:
+        if has_preview:
+            _renew_key(client, project_id, xml, settings)
         if not options.no_backend:
             _connect_model(client, project_id, backend_url)
     except LabelStudioError as error:
@@ -112,17 +120,36 @@ def _connect(options: argparse.Namespace, settings: Settings) -> int:
     from backend.label_studio_client import LabelStudioClient
     from converters.label_studio.config import parse_label_config
 
-    client = LabelStudioClient.from_settings(with_options(settings, options))
+    settings = with_options(settings, options)
+    client = LabelStudioClient.from_settings(settings)
     project = client.project(options.project)
     config = parse_label_config(project["label_config"])  # refused here, not at the first task
     for reason in config.ignored:
         print(f"not served: {reason}", file=sys.stderr)
     _connect_model(client, options.project, options.backend_url.rstrip("/"))
+    _renew_key(client, options.project, project["label_config"], settings)
     if not project.get("evaluate_predictions_automatically"):
         client.update_project(options.project, evaluate_predictions_automatically=True)
         print("predictions are now retrieved when a task is opened")
     print(f"{client.url}/projects/{options.project}/data")
     return 0
+
+
+def _renew_key(
+    client: LabelStudioClient, project_id: int, xml: str, settings: Settings
+) -> None:
+    """Give the config's preview link, if it has one, a new key: it is made of the project's id."""
+    from backend.link_keys import DEFAULT_DAYS, make_key
+
+    if not _PREVIEW_LINK.search(xml):
+        return
+    key = make_key(settings, project_id)
+    renewed = _PREVIEW_LINK.sub(lambda link: f"{link[1]}key={key}&amp;src=", xml)
+    client.update_project(project_id, label_config=renewed)
+    print(
+        f"preview link: holds for {DEFAULT_DAYS:.0f} days; the service must have this data "
+        f"folder, {settings.data_folder}, or this SAM2_LINK_SECRET"
+    )
 
 
 def _connect_model(client: LabelStudioClient, project_id: int, url: str) -> None:

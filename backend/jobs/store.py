@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -20,6 +21,7 @@ from backend.jobs.types import (
     JobState,
     Post,
     PostState,
+    ResultVideo,
     StoredResult,
 )
 from backend.scheduler import Priority
@@ -397,6 +399,7 @@ class JobStore:
                 "score": result.score,
                 "model_version": result.model_version,
                 "media": list(result.media),
+                "videos": [asdict(video) for video in result.videos],
             }
         )
         now = self._clock()
@@ -610,4 +613,5 @@ def _result_of(row: sqlite3.Row) -> StoredResult:
         model_version=body["model_version"],
         media=tuple(body["media"]),
         created_at=row["created_at"],
+        videos=tuple(ResultVideo(**video) for video in body.get("videos", ())),
     )

@@ -96,6 +96,18 @@ class Post:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResultVideo:
+    """A `<Video>` that a result is about."""
+
+    name: str
+    """The tag's: the `to_name` of its regions."""
+    reference: str
+    """As the task's data has it."""
+    framerate: float
+    """By which the regions' frames are counted: the label config's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredResult:
     """What a tracking job found."""
 
@@ -110,3 +122,5 @@ class StoredResult:
     media: tuple[str, ...]
     """References, as the task's data has them."""
     created_at: float
+    videos: tuple[ResultVideo, ...] = ()
+    """Of `media`, what it takes to find the frames of the regions' masks."""

@@ -90,13 +90,14 @@ def save_video(
     painter = FramePainter(
         tracks, info, _picture_size(info, width), lettering=lettering, shown=shown
     )
-    codec = _best_codec()
+    codec = best_codec()
     times = info.frame_times_seconds[frames.start : frames.stop]
-    ticks = _ticks(times, codec.ticks_per_second)
-    pictures = _painted(source, painter, frames, progress)
-    with _encoding(path), whole_file(path) as partial, closing(pictures):
-        _write_mp4(
-            partial, pictures, painter.size_wh, info.fps, codec, ticks, _last_duration(times, info)
+    ticks = ticks_of(times, codec.ticks_per_second)
+    pictures = painted_frames(source, painter, frames, progress)
+    with encoding(path), whole_file(path) as partial, closing(pictures):
+        write_mp4(
+            partial, pictures, painter.size_wh, info.fps, codec, ticks,
+            last_duration_seconds(times, info),
         )
     return codec.name
 
@@ -131,21 +132,22 @@ def save_gif(
     painter = FramePainter(tracks, info, size_wh, lettering=lettering, shown=shown)
     kept = _thinned(frames, info.frame_times_seconds, max_fps)
     times = [info.frame_times_seconds[index] for index in kept]
-    last_seconds = _last_duration(times, info)
+    last_seconds = last_duration_seconds(times, info)
     palette = _common_palette(
         painter.paint(source.frame(kept[place]), kept[place])
         for place in sheet_frames(0, len(kept), _GIF_PALETTE_FRAMES)
     )
-    pictures = _painted(source, painter, frames, progress, kept=set(kept))
-    with _encoding(path), whole_file(path) as partial, closing(pictures):
+    pictures = painted_frames(source, painter, frames, progress, kept=set(kept))
+    with encoding(path), whole_file(path) as partial, closing(pictures):
         _write_gif(
-            partial, pictures, painter.size_wh, palette, _ticks(times, _GIF_TICKS), last_seconds
+            partial, pictures, painter.size_wh, palette, ticks_of(times, _GIF_TICKS), last_seconds
         )
     return len(kept)
 
 
 @contextmanager
-def _encoding(path: str | os.PathLike[str]) -> Iterator[None]:
+def encoding(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes what FFmpeg cannot do a ValueError that names the file."""
     try:
         yield
     except av.FFmpegError as error:
@@ -154,7 +156,7 @@ def _encoding(path: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(f"{os.fspath(path)}: the video cannot be encoded: {error}") from error
 
 
-def _painted(
+def painted_frames(
     source: FrameSource,
     painter: FramePainter,
     frames: range,
@@ -184,7 +186,7 @@ def _height(info: VideoInfo, width: int) -> int:
     return max(1, round(info.height * width / info.width))
 
 
-def _ticks(times_seconds: Sequence[float], per_second: int) -> list[int]:
+def ticks_of(times_seconds: Sequence[float], per_second: int) -> list[int]:
     """Whole ticks from the first time on, strictly ascending."""
     ticks: list[int] = []
     for time in times_seconds:
@@ -203,14 +205,15 @@ def _thinned(frames: range, times_seconds: Sequence[float], max_fps: float) -> l
     return kept
 
 
-def _last_duration(times_seconds: Sequence[float], info: VideoInfo) -> float:
+def last_duration_seconds(times_seconds: Sequence[float], info: VideoInfo) -> float:
     """Seconds that the last picture is shown: as long as the one before it."""
     if len(times_seconds) > 1:
         return times_seconds[-1] - times_seconds[-2]
     return max(info.duration_seconds - times_seconds[-1], 0.1)
 
 
-def _best_codec() -> _Codec:
+def best_codec() -> _Codec:
+    """The first that this PyAV has. Raises ValueError when it has none."""
     for codec in _CODECS:
         try:
             av.Codec(codec.name, "w")
@@ -221,7 +224,7 @@ def _best_codec() -> _Codec:
     raise ValueError(f"this PyAV has no video encoder for mp4: none of {names}")
 
 
-def _write_mp4(
+def write_mp4(
     path: os.PathLike[str],
     pictures: Iterable[np.ndarray],
     size_wh: tuple[int, int],
@@ -229,16 +232,27 @@ def _write_mp4(
     codec: _Codec,
     ticks: Sequence[int],
     last_seconds: float,
+    *,
+    movflags: str = "+faststart",
+    threads: int = 0,
 ) -> None:
+    """Encode (H, W, 3) uint8 RGB pictures.
+
+    Args:
+        fps: about how many; seeks land within two seconds.
+        ticks: when each picture is shown.
+        threads: the encoder's; 0: as many as it likes.
+    """
     time_base = Fraction(1, codec.ticks_per_second)
     rate = Fraction(fps or 1).limit_denominator(1001)
-    options = {"movflags": "+faststart", "video_track_timescale": str(codec.ticks_per_second)}
+    options = {"movflags": movflags, "video_track_timescale": str(codec.ticks_per_second)}
     with av.open(os.fspath(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream(codec.name, rate=rate or 1, options=dict(codec.options))
         stream.width, stream.height = (side + side % 2 for side in size_wh)
         stream.pix_fmt = codec.pixel_format
         context = stream.codec_context
         context.time_base = time_base
+        context.thread_count = threads
         context.gop_size = max(1, min(250, round(2 * float(rate))))  # seeks land within 2 s
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE

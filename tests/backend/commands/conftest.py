@@ -6,6 +6,7 @@ import pytest
 
 from backend.cli import main
 from backend.label_configs import label_config
+from backend.settings import Settings
 from tests.backend.label_studio_server import KEY, serving_label_studio
 
 
@@ -16,6 +17,7 @@ def quiet_environment(monkeypatch, checkpoint, tmp_path):
     monkeypatch.setenv("SAM2_CHECKPOINT", str(checkpoint))
     monkeypatch.setenv("SAM2_DEVICE", "cpu")
     monkeypatch.setenv("SAM2_MEDIA_CACHE", str(tmp_path / "media-cache"))
+    monkeypatch.setenv("SAM2_DATA_FOLDER", str(tmp_path / "service"))
     # pytest's own log handlers stay as they are.
     monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
 
@@ -48,3 +50,9 @@ def run(capsys):
         return status, said.out, said.err
 
     return command
+
+
+@pytest.fixture
+def settings(quiet_environment) -> Settings:
+    """Those of the commands that are run."""
+    return Settings.from_environment()

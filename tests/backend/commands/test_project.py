@@ -1,14 +1,17 @@
 """`project create` and `connect`: what Label Studio has afterwards."""
 
+import re
+
 import pytest
 
+from backend.link_keys import check_key
 from converters.label_studio.config import parse_label_config
 
 BACKEND = "http://backend:9090"
 
 
 @pytest.mark.parametrize("kind", ["video", "frames", "both", "video-preview"])
-def test_a_project_is_made_connected_and_told(run, studio, kind):
+def test_a_project_is_made_connected_and_told(run, studio, settings, kind):
     status, out, _ = run(
         "project", "create", "My clips", "--config", kind, "--labels", "Car, Dog",
         "--backend-url", BACKEND + "/",
@@ -21,7 +24,35 @@ def test_a_project_is_made_connected_and_told(run, studio, kind):
     assert (backend["url"], backend["is_interactive"]) == (BACKEND, True)
     assert [hook["url"] for hook in studio.webhooks] == [f"{BACKEND}/webhook"]
     if kind == "video-preview":
-        assert f"{BACKEND}/preview.mp4?src=$video" in project["label_config"]
+        assert project_of_link(project, settings, BACKEND) == project["id"]
+
+
+def project_of_link(project, settings, base):
+    """Whose key the preview link in a project's config has."""
+    config = parse_label_config(project["label_config"])
+    (url,) = [tag.value for tag in config.videos if tag.name == "preview"]
+    key = re.fullmatch(re.escape(base) + r"/preview\.mp4\?key=(.*)&src=\$video", url)[1]
+    return check_key(settings, key)
+
+
+def test_connecting_renews_the_key_of_a_preview_link(run, studio, settings):
+    run(
+        "project", "create", "P", "--config", "video-preview", "--labels", "A",
+        "--preview-url", "https://sam2.example.com/",
+    )
+    ((number, project),) = studio.projects.items()
+    old = re.search(r"key=([\w.-]+)", project["label_config"])[1]
+    project["label_config"] = project["label_config"].replace(old, "1.2.old")
+    status, out, _ = run("project", "connect", str(number))
+    assert status == 0 and "preview link: holds" in out
+    assert project_of_link(studio.projects[number], settings, "https://sam2.example.com") == number
+
+
+def test_a_preview_url_without_a_preview_is_refused(run, studio):
+    status, _, err = run(
+        "project", "create", "P", "--config", "video", "--labels", "A", "--preview-url", "http://x"
+    )
+    assert status == 2 and "--preview-url" in err and studio.projects == {}
 
 
 def test_a_service_that_is_not_up_leaves_the_project_and_says_how_to_go_on(run, studio):
