@@ -32,9 +32,9 @@ def add_finetune(commands) -> None:
     parser.add_argument("--steps", type=int, default=400, help="of training; default 400")
     parser.add_argument("--learning-rate", type=float, help="default by what is learned in")
     parser.add_argument(
-        "--new-share", type=float, default=0.5,
+        "--new-share", type=float, default=0.4,
         help="how much of the weights is new, above 0 to 1: 1 for a model that sees nothing "
-        "but such videos (default 0.5, which keeps what it knew)",
+        "but such videos (default 0.4, which keeps what it knew)",
     )
     parser.add_argument(
         "--train-encoder", action="store_true",

@@ -43,7 +43,7 @@ class FinetuneSettings:
     steps: int = 400
     learning_rate: float | None = None
     """None: 2e-4 for `demo`, 1e-5 for the published models."""
-    new_share: float = 0.5
+    new_share: float = 0.4
     """How much of the weights is new, above 0 to 1; the rest stays as it was. A mean of
     both keeps nearly all that was learned, and what was known before (WiSE-FT,
     https://arxiv.org/abs/2109.01903); 1 is for a model that sees nothing else."""
