@@ -49,6 +49,11 @@ from converters.label_studio.regions import (
     track_to_video_region,
 )
 from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
+from converters.label_studio.video_vector import (
+    VIDEO_VECTOR_TYPES,
+    track_to_video_vector_region,
+    video_vector_requests,
+)
 from converters.types import Direction, Track, VideoInfo
 from sam2_model.video import FrameSource
 
@@ -95,8 +100,9 @@ class TaskPropagation:
         config = parse_label_config(request.label_config)
         results = request.results
         self._parts: list[_Part] = [
-            *(_VideoPart(tag, group, config, request, settings)
-              for tag, group in _by_video(results, config)),
+            *(kind(tag, group, config, request, settings)
+              for kind in (_VideoPart, _VectorPart)
+              for tag, group in _by_video(results, config, kind.result_types)),
             *(_FramesPart(tag, group, config, request, settings)
               for tag, group in _by_image(results, config)),
         ]
@@ -380,6 +386,7 @@ class _VideoPart(_Part):
     """VideoRectangles on a `<Video>`; they come back under their own ids."""
 
     tag: VideoTag
+    result_types: tuple[str, ...] = (VIDEO_TYPE,)
 
     def fetch(self, media: MediaStore) -> Path:
         reference = resolve_value(self.tag.value, self.request.data)
@@ -407,10 +414,13 @@ class _VideoPart(_Part):
         return self._framerate
 
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
-        found = video_requests(
+        found = self._read_requests(info)
+        return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
+
+    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        return video_requests(
             self.results, config=self.config, info=info, framerate=self._framerate
         )
-        return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
 
     def open_results(self) -> list[Result]:
         return [
@@ -421,13 +431,13 @@ class _VideoPart(_Part):
     def signature(self) -> list[Any]:
         # Those that were answered come back as they are, so all of them counts.
         return [
-            dict(r) if r.get("type") == VIDEO_TYPE and self._is_answered(r) else asked(r)
+            dict(r) if r.get("type") in self.result_types and self._is_answered(r) else asked(r)
             for r in self.results
         ]
 
     @property
     def _video_results(self) -> list[Result]:
-        return [r for r in self.results if r.get("type") == VIDEO_TYPE]
+        return [r for r in self.results if r.get("type") in self.result_types]
 
     def _is_answered(self, region: Result) -> bool:
         """Whether nobody has given it a new prompt since it was tracked."""
@@ -485,6 +495,28 @@ class _VideoPart(_Part):
             source_region=request.source_region,
             keyframes=self.settings.keyframes,
             min_iou=self.settings.keyframe_min_iou,
+        )
+
+
+class _VectorPart(_VideoPart):
+    """The same of VideoVectors, whose outlines are mask prompts."""
+
+    result_types = VIDEO_VECTOR_TYPES
+
+    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        return video_vector_requests(
+            self.results, config=self.config, info=info, framerate=self._framerate
+        )
+
+    def _region(
+        self, request: ObjectRequest, track: Track, info: VideoInfo
+    ) -> dict[str, Any] | None:
+        return track_to_video_vector_region(
+            track,
+            control=self.config.video_vector(request.source_region.get("from_name")),
+            info=info,
+            framerate=self._framerate,
+            source_region=request.source_region,
         )
 
 
@@ -568,15 +600,18 @@ def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:
 
 
 def _by_video(
-    results: Sequence[Result], config: LabelConfig
+    results: Sequence[Result], config: LabelConfig, types: Sequence[str]
 ) -> Iterator[tuple[VideoTag, list[Result]]]:
-    """(a <Video>, results on it), where there is a VideoRectangle among them."""
+    """(a <Video>, regions of these types on it and their labels), where there are any."""
     names: list[str] = []
     for region in results:
-        if region.get("type") == VIDEO_TYPE and region.get("to_name") not in names:
+        if region.get("type") in types and region.get("to_name") not in names:
             names.append(config.video(region.get("to_name")).name)  # raises for an unknown one
+    kept = (*types, "labels")
     for name in names:
-        yield config.video(name), [r for r in results if r.get("to_name") == name]
+        yield config.video(name), [
+            r for r in results if r.get("to_name") == name and r.get("type") in kept
+        ]
 
 
 def _by_image(
