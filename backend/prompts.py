@@ -16,7 +16,11 @@ from converters.label_studio.video_vector import VIDEO_VECTOR_TYPES, drawn_outli
 
 VIDEO_TYPE = "videorectangle"
 STAMP = "sam2"
-"""In a region's `meta`: which prompts its track was made from, and how."""
+"""In a region's `meta`: which prompts its track was made from, and how. What a
+session has tracked also names it, its `revision`, and the `frames` (indices) on
+which a person marked the object there: their masks are prompts like keyframes."""
+
+_OF_SESSION = ("session", "revision", "frames")
 
 _FOLLOWS_THE_TRACK = ("sequence", "framesCount", "duration")
 
@@ -59,6 +63,22 @@ def stamp_of(result: Result) -> Mapping[str, Any]:
     return stamp if isinstance(stamp, Mapping) else {}
 
 
+def session_stamp_of(result: Result) -> dict[str, Any]:
+    """The part of the stamp that a session left; empty for what none has tracked."""
+    stamp = stamp_of(result)
+    if "session" not in stamp:
+        return {}
+    return {name: stamp[name] for name in _OF_SESSION if name in stamp}
+
+
+def session_frames(result: Result) -> frozenset[int]:
+    """Frames on which a person marked the object in a session; entries that are none
+    are passed over."""
+    frames = session_stamp_of(result).get("frames")
+    items = frames if isinstance(frames, list) else []
+    return frozenset(i for i in items if isinstance(i, int) and not isinstance(i, bool))
+
+
 def meta_of(result: Result) -> Mapping[str, Any]:
     meta = result.get("meta")
     return meta if isinstance(meta, Mapping) else {}
@@ -73,7 +93,11 @@ def _asked_on_video(region: Result, read_drawn: Callable[[Result], list[Any]]) -
         return None
     names = {key: region.get(key) for key in ("id", "from_name", "to_name", "type")}
     meta = {key: value for key, value in meta_of(region).items() if key != STAMP}
-    return {**names, "drawn": drawn, "value": _rest_of_value(region), "meta": meta}
+    tracked = session_stamp_of(region)
+    return {
+        **names, "drawn": drawn, "value": _rest_of_value(region), "meta": meta,
+        **({"session": tracked} if tracked else {}),
+    }
 
 
 def _drawn_boxes(region: Result) -> list[Any]:
