@@ -57,7 +57,7 @@ from converters.label_studio.regions import (
 from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
 from converters.label_studio.video_vector import (
     VIDEO_VECTOR_TYPES,
-    read_video_vector,
+    stored_vector_masks,
     track_to_video_vector_region,
     video_vector_requests,
 )
@@ -569,7 +569,7 @@ class _VectorPart(_VideoPart):
 
     def _known_track(self, region: Result, info: VideoInfo) -> Track:
         with named(f"region {region.get('id')!r}"):
-            masks, scores = read_video_vector(region, info, self._framerate)
+            masks, scores = stored_vector_masks(region, info, self._framerate)
         return Track(region["id"], (), masks, scores)
 
     def _region(

@@ -270,6 +270,29 @@ def read_video_vector(
     return kept, {index: scores[index] for index in kept if index in scores}
 
 
+def stored_vector_masks(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> tuple[dict[int, MaskRLE], dict[int, float]]:
+    """frame index -> mask, and -> logit, of those that tracking left with outlines that
+    no one has touched since. Raises as `read_video_vector`."""
+    masks: dict[int, MaskRLE] = {}
+    scores: dict[int, float] = {}
+    last = last_ls_frame(region, info, framerate)
+    for ls_frame, (item, _, number) in sorted(
+        _read_shapes(region, (info.height, info.width)).items()
+    ):
+        if ls_frame > last:
+            break
+        (index,) = indices_of_ls_frames([ls_frame], framerate, info.frame_times_seconds)
+        with at(f"value.sequence[{number}]"):
+            for found, (mask, score) in _own_masks(item, info, int(index)).items():
+                masks[found] = mask
+                if score is not None:
+                    scores[found] = score
+    kept = {index: masks[index] for index in sorted(masks) if mask_area(masks[index])}
+    return kept, {index: scores[index] for index in kept if index in scores}
+
+
 def _keyframe(
     ls_frame: int, framerate: float, vertices: Sequence[Mapping[str, Any]], enabled: bool
 ) -> dict[str, Any]:
