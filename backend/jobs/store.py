@@ -40,6 +40,9 @@ CREATE INDEX IF NOT EXISTS jobs_waiting
     ON jobs (state, kind, priority, project_id, created_at, id);
 CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, state);
 CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id, state);
+CREATE TABLE IF NOT EXISTS job_retries (
+    job_id TEXT PRIMARY KEY, failures INTEGER NOT NULL, next_attempt_at REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS results (
     key TEXT PRIMARY KEY, byte_count INTEGER NOT NULL, created_at REAL NOT NULL,
     used_at REAL NOT NULL, body BLOB NOT NULL
@@ -115,6 +118,10 @@ class JobStore(SqliteFile):
                     "is_awaited = MAX(is_awaited, ?) WHERE id = ?",
                     (int(spec.priority), spec.posts_prediction, is_awaited, row["id"]),
                 )
+                # Whoever asks again need not wait for the next attempt.
+                db.execute(
+                    "UPDATE job_retries SET next_attempt_at = 0 WHERE job_id = ?", (row["id"],)
+                )
                 return self._job(db, row["id"]), False
             job_id = uuid.uuid4().hex
             db.execute(
@@ -166,13 +173,15 @@ class JobStore(SqliteFile):
         return [_job_of(row) for row in rows]
 
     def first_waiting(self) -> list[Waiting]:
-        """The oldest queued job of each kind, priority and project."""
+        """The oldest queued job of each kind, priority and project that may begin now."""
         with self.transaction() as db:
             # Beside MIN, SQLite takes the other columns from the row that has it.
             rows = db.execute(
                 "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
-                "WHERE state = ? GROUP BY kind, priority, project_id",
-                (JobState.QUEUED,),
+                "WHERE state = ? AND id NOT IN "
+                "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
+                "GROUP BY kind, priority, project_id",
+                (JobState.QUEUED, self._clock()),
             ).fetchall()
         return [
             Waiting(
@@ -277,6 +286,7 @@ class JobStore(SqliteFile):
             job = self._job(db, job_id)
             if not changed or job is None:
                 return None
+            db.execute("DELETE FROM job_retries WHERE job_id = ?", (job_id,))
             if prediction is not None and job.posts_prediction:
                 self._add_post(db, job, prediction)
             return job
@@ -332,6 +342,38 @@ class JobStore(SqliteFile):
                 f"WHERE state = ?{which}",
                 (JobState.QUEUED, JobState.RUNNING, *values),
             )
+
+    def failures(self, job_id: str) -> int:
+        """How often a job has failed that was queued again."""
+        with self.transaction() as db:
+            row = db.execute(
+                "SELECT failures FROM job_retries WHERE job_id = ?", (job_id,)
+            ).fetchone()
+        return 0 if row is None else row["failures"]
+
+    def retry(self, job_id: str, error: str, after_seconds: float) -> None:
+        """Queue a running job again that has failed, to begin no sooner than that."""
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE jobs SET state = ?, error = ?, attempts = MAX(attempts - 1, 0) "
+                "WHERE id = ? AND state = ?",
+                (JobState.QUEUED, _text(error), job_id, JobState.RUNNING),
+            ).rowcount
+            if changed:
+                db.execute(
+                    "INSERT INTO job_retries VALUES (?, 1, ?) ON CONFLICT (job_id) DO UPDATE "
+                    "SET failures = failures + 1, next_attempt_at = excluded.next_attempt_at",
+                    (job_id, self._clock() + after_seconds),
+                )
+
+    def seconds_to_retry(self) -> float | None:
+        """Until the next job that waits for another attempt may begin; None without one."""
+        now = self._clock()
+        with self.transaction() as db:
+            due_at = db.execute(
+                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
+            ).fetchone()[0]
+        return None if due_at is None else due_at - now
 
     def delete_old(self, before: float) -> int:
         """Forget jobs that ended before then, but none with a prediction still to post."""
