@@ -26,7 +26,7 @@ CONFIGS = {"boxes": BOXES, "vectors": VECTORS}
 
 
 @pytest.fixture
-def asked(model):
+def asked():
     """(object id, frame index, has a mask) of the prompts of each run."""
     return []
 

@@ -1,6 +1,7 @@
 """Sessions opened with a task's regions: prompts and tracked frames are there from the start."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from converters import brush_rle
 from tests.backend.calls import keyframe, rectangle
 from tests.backend.conftest import FRAME_COUNT
+from tests.backend.http_server import Reply
 from tests.backend.label_studio_site import KEY, serving_label_studio
 from tests.backend.test_enterprise import disc
 from tests.backend.test_session_regions import BOXES, CONFIGS, moved, session_region
@@ -133,10 +135,6 @@ def studio(media_root):
 
 
 def project_reply():
-    import json
-
-    from tests.backend.http_server import Reply
-
     body = json.dumps({"id": 1, "title": "p", "label_config": BOXES}).encode()
     return Reply(body, 200, {"Content-Type": "application/json"})
 
