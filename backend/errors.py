@@ -12,6 +12,8 @@ class ServiceError(Exception):
 
     status = 500
     name = "internal error"
+    is_retryable = False
+    """Whether the same may succeed later, nothing else being changed."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -75,6 +77,8 @@ class MediaUnreachable(ServiceError):
 class HostDown(MediaUnreachable):
     """The host did not answer, or says that it cannot now; later it may."""
 
+    is_retryable = True
+
 
 class CutOff(HostDown):
     """The host's answer broke off."""
@@ -96,12 +100,6 @@ class NotFound(ServiceError):
     """There is nothing of that name."""
 
     status, name = 404, "not found"
-
-
-class Conflict(ServiceError):
-    """What is there now does not go with the request."""
-
-    status, name = 409, "conflict"
 
 
 class TooManySessions(ServiceError):

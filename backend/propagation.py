@@ -5,10 +5,11 @@ The one meeting point of `converters` and `sam2_model`.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +25,8 @@ from backend.prompts import (
     drawn_key,
     meta_of,
     prompts_key,
+    session_frames,
+    session_stamp_of,
     stamp_of,
 )
 from backend.requests import Result, TaskRequest, fingerprint
@@ -43,13 +46,23 @@ from converters.label_studio.config import (
     resolve_framerate,
     resolve_value,
 )
+from converters.label_studio.lifespan import read_lifespan
+from converters.label_studio.paths import named
 from converters.label_studio.regions import (
     probability_of,
+    stored_masks,
     track_to_frame_regions,
     track_to_video_region,
 )
 from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
-from converters.types import Direction, Track, VideoInfo
+from converters.label_studio.video_vector import (
+    VIDEO_VECTOR_TYPES,
+    stored_vector_masks,
+    track_to_video_vector_region,
+    video_vector_requests,
+)
+from converters.masks import decode_mask
+from converters.types import Direction, ObjectId, Prompt, Track, VideoInfo
 from sam2_model.video import FrameSource
 
 logger = logging.getLogger(__name__)
@@ -95,8 +108,9 @@ class TaskPropagation:
         config = parse_label_config(request.label_config)
         results = request.results
         self._parts: list[_Part] = [
-            *(_VideoPart(tag, group, config, request, settings)
-              for tag, group in _by_video(results, config)),
+            *(kind(tag, group, config, request, settings)
+              for kind in (_VideoPart, _VectorPart)
+              for tag, group in _by_video(results, config, kind.result_types)),
             *(_FramesPart(tag, group, config, request, settings)
               for tag, group in _by_image(results, config)),
         ]
@@ -380,6 +394,12 @@ class _VideoPart(_Part):
     """VideoRectangles on a `<Video>`; they come back under their own ids."""
 
     tag: VideoTag
+    result_types: tuple[str, ...] = (VIDEO_TYPE,)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._known: dict[ObjectId, Track] = {}
+        """What a session had tracked of objects that are tracked again."""
 
     def fetch(self, media: MediaStore) -> Path:
         reference = resolve_value(self.tag.value, self.request.data)
@@ -407,10 +427,40 @@ class _VideoPart(_Part):
         return self._framerate
 
     def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
-        found = video_requests(
+        found = self._read_requests(info)
+        return [
+            self._with_session(r, info)
+            for r in found if r.prompts and not self._is_answered(r.source_region)
+        ]
+
+    def _with_session(self, request: ObjectRequest, info: VideoInfo) -> ObjectRequest:
+        """Prompted also by what a person marked in a session, where nothing is drawn now."""
+        region = request.source_region
+        if not session_stamp_of(region):
+            return request
+        known = self._known_track(region, info)
+        self._known[request.object_id] = known
+        drawn = {prompt.frame_index for prompt in request.prompts}
+        marked = (session_frames(region) & known.masks.keys()) - drawn
+        prompts = [
+            Prompt(request.object_id, index, mask=decode_mask(known.masks[index]))
+            for index in marked
+        ]
+        in_order = sorted([*request.prompts, *prompts], key=lambda p: p.frame_index)
+        return dataclasses.replace(request, prompts=tuple(in_order))
+
+    def _known_track(self, region: Result, info: VideoInfo) -> Track:
+        """Every mask that the region holds where a person has not hidden it."""
+        with named(f"region {region.get('id')!r}"):
+            hidden = read_lifespan(region, info, self._framerate).hidden
+            masks, scores = stored_masks(region, info, self._framerate)
+        kept = {index: mask for index, mask in masks.items() if index not in hidden}
+        return Track(region["id"], (), kept, scores)
+
+    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        return video_requests(
             self.results, config=self.config, info=info, framerate=self._framerate
         )
-        return [r for r in found if r.prompts and not self._is_answered(r.source_region)]
 
     def open_results(self) -> list[Result]:
         return [
@@ -421,17 +471,19 @@ class _VideoPart(_Part):
     def signature(self) -> list[Any]:
         # Those that were answered come back as they are, so all of them counts.
         return [
-            dict(r) if r.get("type") == VIDEO_TYPE and self._is_answered(r) else asked(r)
+            dict(r) if r.get("type") in self.result_types and self._is_answered(r) else asked(r)
             for r in self.results
         ]
 
     @property
     def _video_results(self) -> list[Result]:
-        return [r for r in self.results if r.get("type") == VIDEO_TYPE]
+        return [r for r in self.results if r.get("type") in self.result_types]
 
     def _is_answered(self, region: Result) -> bool:
         """Whether nobody has given it a new prompt since it was tracked."""
         stamp = stamp_of(region)
+        if session_stamp_of(region) and asked(region) is None:
+            return True
         if "prompts" not in stamp or stamp["prompts"] != drawn_key(region):
             return False
         command = self.request.command_for(region.get("id"))
@@ -450,7 +502,10 @@ class _VideoPart(_Part):
         for run in self.runs:
             tracked = run.tracked()
             for request, track in zip(run.requests, tracked.tracks):
-                region = self._region(request, track, run.info) if track.scores else None
+                region = None
+                if track.scores:
+                    whole = self._with_known(request, track)
+                    region = self._region(request, whole, run.info)
                 if region is not None:
                     is_answered = tracked.is_complete or is_final
                     self._stamp(region, self._command(request) if is_answered else None)
@@ -461,8 +516,11 @@ class _VideoPart(_Part):
     def _stamp(self, region: dict[str, Any], command: Command | None) -> None:
         """Note what the region answers; None: nothing yet, there are frames to come."""
         meta = {key: value for key, value in meta_of(region).items() if key != STAMP}
+        stamp: dict[str, Any] = session_stamp_of(region)
         if command is not None:
-            meta[STAMP] = {"prompts": drawn_key(region), "how": self._how(command)}
+            stamp |= {"prompts": drawn_key(region), "how": self._how(command)}
+        if stamp:
+            meta[STAMP] = stamp
         region.pop("meta", None)
         if meta:
             region["meta"] = meta
@@ -471,8 +529,19 @@ class _VideoPart(_Part):
         """Tracked regions with nothing new to ask: the editor keeps what comes back."""
         return [
             dict(r) for r in self._video_results
-            if r.get("id") not in answered and "prompts" in stamp_of(r)
+            if r.get("id") not in answered and ("prompts" in stamp_of(r) or session_stamp_of(r))
         ]
+
+    def _with_known(self, request: ObjectRequest, track: Track) -> Track:
+        """With what a session had tracked on frames that are not tracked now."""
+        known = self._known.get(request.object_id)
+        if known is None:
+            return track
+        masks = {i: mask for i, mask in known.masks.items() if i not in track.scores}
+        scores = {i: known.scores[i] for i in masks if i in known.scores}
+        return dataclasses.replace(
+            track, masks={**masks, **track.masks}, scores={**scores, **track.scores}
+        )
 
     def _region(
         self, request: ObjectRequest, track: Track, info: VideoInfo
@@ -485,6 +554,33 @@ class _VideoPart(_Part):
             source_region=request.source_region,
             keyframes=self.settings.keyframes,
             min_iou=self.settings.keyframe_min_iou,
+        )
+
+
+class _VectorPart(_VideoPart):
+    """The same of VideoVectors, whose outlines are mask prompts."""
+
+    result_types = VIDEO_VECTOR_TYPES
+
+    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+        return video_vector_requests(
+            self.results, config=self.config, info=info, framerate=self._framerate
+        )
+
+    def _known_track(self, region: Result, info: VideoInfo) -> Track:
+        with named(f"region {region.get('id')!r}"):
+            masks, scores = stored_vector_masks(region, info, self._framerate)
+        return Track(region["id"], (), masks, scores)
+
+    def _region(
+        self, request: ObjectRequest, track: Track, info: VideoInfo
+    ) -> dict[str, Any] | None:
+        return track_to_video_vector_region(
+            track,
+            control=self.config.video_vector(request.source_region.get("from_name")),
+            info=info,
+            framerate=self._framerate,
+            source_region=request.source_region,
         )
 
 
@@ -568,15 +664,18 @@ def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:
 
 
 def _by_video(
-    results: Sequence[Result], config: LabelConfig
+    results: Sequence[Result], config: LabelConfig, types: Sequence[str]
 ) -> Iterator[tuple[VideoTag, list[Result]]]:
-    """(a <Video>, results on it), where there is a VideoRectangle among them."""
+    """(a <Video>, regions of these types on it and their labels), where there are any."""
     names: list[str] = []
     for region in results:
-        if region.get("type") == VIDEO_TYPE and region.get("to_name") not in names:
+        if region.get("type") in types and region.get("to_name") not in names:
             names.append(config.video(region.get("to_name")).name)  # raises for an unknown one
+    kept = (*types, "labels")
     for name in names:
-        yield config.video(name), [r for r in results if r.get("to_name") == name]
+        yield config.video(name), [
+            r for r in results if r.get("to_name") == name and r.get("type") in kept
+        ]
 
 
 def _by_image(

@@ -7,10 +7,13 @@ from typing import Any, Mapping, Sequence
 
 from backend.errors import BadRequest
 from converters.label_studio.config import ImageControlKind
+from converters.label_studio.video_vector import VIDEO_VECTOR_TYPES
 
 Result = Mapping[str, Any]
 
-_MARKS = frozenset({"videorectangle", *(kind.result_type for kind in ImageControlKind)})
+_MARKS = frozenset(
+    {"videorectangle", *VIDEO_VECTOR_TYPES, *(kind.result_type for kind in ImageControlKind)}
+)
 """Types of results that may be prompts."""
 
 

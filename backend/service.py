@@ -278,7 +278,7 @@ class TrackingService:
     def _complete_answer_of(self, handle: JobHandle) -> Answer:
         goes_on = self.jobs.leave(
             handle, Priority.BATCH, goes_on_with=Priority.BATCH,
-            posts_prediction=self.can_post and not handle.has_ended,
+            posts_prediction=self.can_post and _goes_on(handle),
         )
         if goes_on or handle.error is not None or handle.work is None:
             return NOTHING
@@ -527,6 +527,11 @@ class TrackWork:
         if self._stored is not None:
             return _answer_in(self._stored, is_limited=is_limited)
         return self._propagation.answer(is_limited=is_limited, is_final=is_final)
+
+
+def _goes_on(handle: JobHandle) -> bool:
+    """Whether there is more to come after those who waited have left."""
+    return not handle.has_ended or handle.retry_after_seconds is not None
 
 
 def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:

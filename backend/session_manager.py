@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
 from backend.errors import Conflict, NotFound, NotReady, TooManySessions, UnusableTask
@@ -20,8 +20,10 @@ from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore
 from backend.sessions import Session
 from backend.settings import Settings
+from converters.types import VideoInfo
 
 if TYPE_CHECKING:
+    from backend.session_start import KnownObject
     from sam2_model.interactive import InteractiveVideo
 
 logger = logging.getLogger(__name__)
@@ -84,12 +86,21 @@ class SessionManager:
 
     @contextlib.contextmanager
     def created(
-        self, origin: SessionOrigin, *, is_stored: bool = True, deadline: Deadline | None = None
+        self,
+        origin: SessionOrigin,
+        *,
+        is_stored: bool = True,
+        deadline: Deadline | None = None,
+        known: Callable[[VideoInfo], Sequence[KnownObject]] = lambda info: (),
     ) -> Iterator[Session]:
         """A new session, which stays open inside the `with`.
 
-        Raises TooManySessions, NotReady, VideoDecodeError, and ServiceError for media
-        that cannot be had.
+        Args:
+            known: the objects that it begins with; what it raises is raised here, and
+                there is no session.
+
+        Raises TooManySessions, NotReady, VideoDecodeError, BadRequest for objects over
+        a limit, and ServiceError for media that cannot be had.
         """
         session_id = uuid.uuid4().hex
         store = self._store if is_stored else None
@@ -101,12 +112,17 @@ class SessionManager:
                 content=content, max_objects=self._settings.max_objects, store=store,
             ),
         )
+        has_begun = False
         try:
+            entry.session.begin_with(known(entry.session.info))
             entry.session.save()
+            has_begun = True
             logger.info("session %s of task %s opened", session_id, origin.task_id)
             yield entry.session
         finally:
             self._give_back(entry)
+            if not has_begun:
+                self.close(session_id)
 
     def _made(
         self,

@@ -12,6 +12,7 @@ from PIL import Image
 
 from backend.errors import BadRequest, MediaTooLarge, ServiceError, UnusableTask
 from backend.media import MediaStore
+from backend.prompts import STAMP
 from backend.propagation import output_control
 from backend.sessions import Session
 from backend.settings import Settings
@@ -94,13 +95,13 @@ def _video_region(
                 track, control=control, info=info, framerate=framerate,
                 keyframes=settings.keyframes, min_iou=settings.keyframe_min_iou,
             )
-            return None if region is None else {**region, "meta": _stamp(session)}
+            return None if region is None else {**region, "meta": _stamp(session, track)}
     for control in vectors:
         if _takes(control, track):
             region = track_to_video_vector_region(
                 track, control=control, info=info, framerate=framerate
             )
-            return None if region is None else {**region, "meta": _stamp(session)}
+            return None if region is None else {**region, "meta": _stamp(session, track)}
     raise ValueError(
         f"no control on <Video name={tag_name!r}> takes a track with the labels "
         f"{list(track.labels)}"
@@ -111,9 +112,13 @@ def _takes(control: Any, track: Track) -> bool:
     return control.has_dynamic_labels or set(track.labels) <= set(control.labels)
 
 
-def _stamp(session: Session) -> Json:
-    """Says where the track comes from: one that has it is not tracked anew."""
-    return {"sam2": {"session": session.id}}
+def _stamp(session: Session, track: Track) -> Json:
+    """Says where the track comes from (`prompts.STAMP`): it is not tracked anew until a
+    person draws on it."""
+    item = session.objects.get(str(track.object_id))
+    frames = [] if item is None else list(item.prompts)
+    stamp = {"session": session.id, "revision": session.state_revision, "frames": frames}
+    return {STAMP: stamp}
 
 
 def _frame_regions(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sqlite3
-import threading
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Mapping
+
+from backend.sqlite_file import SqliteFile, packed, unpacked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sessions (
@@ -47,44 +44,23 @@ class StoredSession:
     frames: tuple[StoredFrame, ...]
 
 
-class SessionStore:
+class SessionStore(SqliteFile):
     """Safe for many threads; every method is one transaction."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError or sqlite3.Error when the file cannot be opened."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-            self._connection.execute(f"PRAGMA {pragma}")
-        self._connection.executescript(_SCHEMA)
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        super().__init__(path, _SCHEMA)
 
     def save(self, session_id: str, body: Json, *, task_id: int | None) -> None:
         """Keep what a session is, without its frames."""
         now = self._clock()
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO sessions (id, body, task_id, created_at, used_at) "
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
                 "SET body = excluded.body, used_at = excluded.used_at",
-                (session_id, _packed(body), task_id, now, now),
+                (session_id, packed(body), task_id, now, now),
             )
 
     def save_frames(
@@ -96,23 +72,23 @@ class SessionStore:
     ) -> None:
         """Keep frames and how far a propagation has come; nothing for a deleted session."""
         now = self._clock()
-        with self._transaction() as db:
+        with self.transaction() as db:
             changed = db.execute(
                 "UPDATE sessions SET used_at = ?, propagation = COALESCE(?, propagation) "
                 "WHERE id = ?",
-                (now, None if propagation is None else _packed(propagation), session_id),
+                (now, None if propagation is None else packed(propagation), session_id),
             ).rowcount
             if changed:
                 db.executemany(
                     "INSERT OR REPLACE INTO session_frames VALUES (?, ?, ?, ?)",
                     [
-                        (session_id, frame.frame_index, frame.serial, _packed(frame.body))
+                        (session_id, frame.frame_index, frame.serial, packed(frame.body))
                         for frame in frames
                     ],
                 )
 
     def load(self, session_id: str) -> StoredSession | None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
             if row is None:
                 return None
@@ -126,27 +102,19 @@ class SessionStore:
             ).fetchall()
         return StoredSession(
             session_id,
-            _unpacked(row["body"]),
-            None if row["propagation"] is None else _unpacked(row["propagation"]),
-            tuple(StoredFrame(f["frame_index"], f["serial"], _unpacked(f["body"])) for f in frames),
+            unpacked(row["body"]),
+            None if row["propagation"] is None else unpacked(row["propagation"]),
+            tuple(StoredFrame(f["frame_index"], f["serial"], unpacked(f["body"])) for f in frames),
         )
 
     def delete(self, session_id: str) -> bool:
         """Forget a session; False when there is none of that id."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return bool(
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
             )
 
     def delete_old(self, before: float) -> int:
         """Forget sessions that nobody has used since then; how many."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount
-
-
-def _packed(value: Any) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
-
-
-def _unpacked(body: bytes) -> Any:
-    return json.loads(zlib.decompress(body))

@@ -39,6 +39,7 @@ from converters.types import Direction, FrameMasks, Track, VideoInfo
 from sam2_model.video.errors import VideoDecodeError
 
 if TYPE_CHECKING:
+    from backend.session_start import KnownObject
     from sam2_model.interactive import FramePrompt, InteractiveVideo
 
 logger = logging.getLogger(__name__)
@@ -278,6 +279,28 @@ class Session:
         return check_whole(frame_index, "frame_index", stop=self.info.frame_count)
 
     # --- changing ------------------------------------------------------------
+
+    def begin_with(self, known: Sequence[KnownObject]) -> None:
+        """Objects that there are already; before anything else is done, and no undo takes
+        them away. Raises BadRequest."""
+        if len(known) > self._max_objects:
+            raise BadRequest(f"there are {len(known)} objects, may be {self._max_objects}")
+        count = sum(len(item.prompts) for item in known)
+        if count > _MAX_PROMPTED:
+            raise BadRequest(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
+        objects: dict[str, SessionObject] = {}
+        frames: dict[int, dict[str, Shown]] = {}
+        for item in known:
+            object_id = check_text(item.object_id, "object id")
+            labels = check_labels(list(item.labels))
+            self._check_labels(labels)
+            objects[object_id] = SessionObject(labels, dict(sorted(item.prompts.items())))
+            for index, shown in item.shown.items():
+                frames.setdefault(index, {})[object_id] = shown
+        with self._condition:
+            self._objects = objects
+            for index in sorted(frames):
+                self._put_frame(index, frames[index])
 
     def set_object(self, object_id: object, labels: object = ()) -> None:
         """Make an object, or give it other labels. Raises BadRequest, ValueError, Conflict."""
@@ -641,9 +664,9 @@ class Session:
     # --- keeping and closing -------------------------------------------------
 
     def save(self) -> None:
-        """Keep a new session."""
+        """Keep a new session, with the frames that it began with."""
         with self._condition:
-            self._save([])
+            self._save(self._frames.values())
 
     def _save(self, frames: Iterable[FrameResult]) -> None:
         if self._store is None:

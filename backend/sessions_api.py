@@ -13,7 +13,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
@@ -24,6 +24,7 @@ from backend.errors import BadRequest, NotJson, TooManySessions, UnusableTask
 from backend.service import TrackingService
 from backend.session_media import SessionOrigin
 from backend.session_results import frames_asked, regions_of, tracks_json
+from backend.session_start import KnownObject, known_objects
 from backend.session_values import (
     PropagationRequest,
     Prompts,
@@ -32,6 +33,10 @@ from backend.session_values import (
     check_whole,
 )
 from backend.sessions import Session
+from converters.types import VideoInfo
+
+if TYPE_CHECKING:
+    from backend.label_studio_client import LabelStudioClient
 
 _MAX_BODY_BYTES = 32 * 2**20
 _RETRY_SECONDS = 5
@@ -114,9 +119,14 @@ class _SessionsApi:
     # --- sessions ------------------------------------------------------------
 
     def create(self) -> tuple[Response, int]:
-        origin = self._origin(_body({"task_id", "data", "label_config", "to_name", "video"}))
+        names = {"task_id", "data", "label_config", "to_name", "video", "results"}
+        body = _body(names)
+        origin = self._origin(body)
+        known = self._known(body.get("results"), origin)
         deadline = Deadline(self._service.settings.answer_seconds)
-        with self._place(), self._sessions.created(origin, deadline=deadline) as session:
+        with self._place(), self._sessions.created(
+            origin, deadline=deadline, known=known
+        ) as session:
             answer = jsonify(self._state_of(session))
             answer.headers["Location"] = f"{request.path}/{session.id}"
             return answer, 201
@@ -149,6 +159,35 @@ class _SessionsApi:
         task = label_studio.task(task_id)
         config = label_studio.project(task["project"])["label_config"]
         return SessionOrigin.of_task(task, config, tag_name=to_name)
+
+    def _known(
+        self, results: object, origin: SessionOrigin
+    ) -> Callable[[VideoInfo], Sequence[KnownObject]]:
+        """Reads the objects that there are already, once the video is open: in the
+        `results`, else in the newest work on the task."""
+        if results is None and origin.task_id is not None:
+            return self._known_of_task(origin)
+        if results is not None and origin.config is None:
+            raise BadRequest("results go with a task or with data and label_config")
+        if not isinstance(results, (list, type(None))):
+            raise BadRequest(f"results {results!r:.80} must be a list of regions")
+        return lambda info: known_objects(results, origin, info) if results else ()
+
+    def _known_of_task(
+        self, origin: SessionOrigin
+    ) -> Callable[[VideoInfo], Sequence[KnownObject]]:
+        results = _newest_results(self._service.label_studio(), origin.task_id)
+
+        def read(info: VideoInfo) -> Sequence[KnownObject]:
+            try:
+                return known_objects(results, origin, info)
+            except (BadRequest, ValueError) as error:
+                raise UnusableTask(
+                    f"the regions of task {origin.task_id} cannot be read: {error}; "
+                    'give "results": [] to begin without them'
+                ) from None
+
+        return read
 
     def state(self, session_id: str) -> Json:
         with self._sessions.using(session_id) as session:
@@ -321,6 +360,18 @@ class _SessionsApi:
             yield
         finally:
             self._places.release()
+
+
+def _newest_results(label_studio: LabelStudioClient, task_id: int) -> Sequence[object]:
+    """Of the draft or annotation that was saved last, else of the newest prediction."""
+    newest = label_studio.newest_draft_or_annotation(task_id)
+    if newest is not None:
+        return newest.result
+    predictions = label_studio.predictions(task_id)
+    if not predictions:
+        return ()
+    last = max(predictions, key=lambda item: (str(item.get("created_at") or ""), item["id"]))
+    return last.get("result") or ()
 
 
 # --- reading requests --------------------------------------------------------

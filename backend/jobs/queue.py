@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Protocol
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from backend.errors import ServiceError, TooManyJobs
 from backend.jobs.store import JobStore, Waiting
@@ -20,6 +20,11 @@ _PROGRESS_SECONDS = 0.5
 """Progress goes to the store no more often than this."""
 _END_SECONDS = 10.0
 """Between a job's end in the store and its thread's."""
+
+_RETRY_SECONDS = (60.0, 240.0, 900.0, 2100.0)
+"""Between the attempts of a job in the background: the last one within the hour."""
+_LONGEST_SLEEP_SECONDS = 60.0
+"""The store's clock may be set while one waits."""
 
 _INTERACTIVE, _BACKGROUND, _TRAINING = "interactive", "background", "training"
 
@@ -55,6 +60,8 @@ class JobHandle:
         """Where it takes a place; None while it is queued."""
         self.is_put_back = False
         """Whether it gives its place to others and is to begin again later."""
+        self.retry_after_seconds: float | None = None
+        """It has failed with `error`, and is tried again after so long."""
         self._unawaited_priority: Priority | None = None
         self._awaited: Counter[Priority] = Counter()
         self._store = store
@@ -146,6 +153,7 @@ class JobQueue:
         posts_unanswered: bool = False,
         background_places: int = 2,
         max_attempts: int = 3,
+        retry_seconds: Sequence[float] = _RETRY_SECONDS,
     ) -> None:
         """
         Args:
@@ -154,6 +162,8 @@ class JobQueue:
                 as the service was stopped.
             background_places: two, so that one downloads while the other tracks.
             max_attempts: how often a job is begun that the service did not survive.
+            retry_seconds: how long a tracking job in the background waits after each
+                error that may pass (`ServiceError.is_retryable`); then it has failed.
         """
         self.store = store
         self._makers = makers
@@ -165,6 +175,8 @@ class JobQueue:
         self._taken = dict.fromkeys(self._places, 0)
         self._max_queued_per_project = max_queued_per_project
         self._max_attempts = max_attempts
+        self.retry_seconds = retry_seconds
+        self._timer: threading.Timer | None = None
         self._posts_unanswered = posts_unanswered
         self._lock = threading.RLock()
         self._handles: dict[str, JobHandle] = {}
@@ -192,6 +204,8 @@ class JobQueue:
         """Begin no more jobs, and ask the running ones to stop; they begin again next time."""
         with self._lock:
             self._is_running = False
+            if self._timer is not None:
+                self._timer.cancel()
             for handle in self._handles.values():
                 handle.cancel()
                 if handle.lane is None:
@@ -270,7 +284,8 @@ class JobQueue:
                 handle.job_id, priority=handle.priority, is_awaited=is_awaited,
                 posts_prediction=posts_prediction,
             )
-            if goes_on and not is_awaited:
+            has_place = self._handles.get(handle.job_id) is handle
+            if goes_on and not is_awaited and has_place:
                 self._give_place_back(handle)
         if not goes_on and not handle.is_cancelled():
             handle.wait(_END_SECONDS)  # it is in the store, and told in a moment
@@ -316,6 +331,20 @@ class JobQueue:
         with self._lock:
             while self._is_running and (waiting := self._next()) is not None:
                 self._begin(waiting)
+            if self._is_running:
+                self._wake_for_retry()
+
+    def _wake_for_retry(self) -> None:
+        """Look again when the next job may be tried again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        seconds = self.store.seconds_to_retry()
+        if seconds is None:
+            self._timer = None
+            return
+        self._timer = threading.Timer(min(seconds, _LONGEST_SLEEP_SECONDS), self._dispatch)
+        self._timer.name, self._timer.daemon = "job-retry", True
+        self._timer.start()
 
     def _next(self) -> Waiting | None:
         """Of the most urgent jobs with a place free, that of the project served longest ago."""
@@ -362,7 +391,9 @@ class JobQueue:
             if self._handles.get(job.id) is handle:
                 del self._handles[job.id]
             self._taken[handle.lane] -= 1
-            if handle.is_put_back and self._is_running:
+            if handle.retry_after_seconds is not None:
+                self.store.retry(job.id, str(handle.error), handle.retry_after_seconds)
+            elif handle.is_put_back and self._is_running:
                 self.store.put_back(job.id)
 
     def _run_to_the_end(self, job: Job, handle: JobHandle) -> Job | None:
@@ -379,12 +410,28 @@ class JobQueue:
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error
+            handle.retry_after_seconds = self._retry_after_seconds(job, handle, error)
+            if handle.retry_after_seconds is not None:
+                return None
             return self.store.finish(job.id, JobState.FAILED, error=str(error))
         except Exception as error:  # the boundary of the job
             logger.exception("job %s of task %s failed", job.id, job.task_id)
             handle.error = error
             detail = f"{type(error).__name__}; the server's log has the traceback"
             return self.store.finish(job.id, JobState.FAILED, error=detail)
+
+
+    def _retry_after_seconds(
+        self, job: Job, handle: JobHandle, error: Exception
+    ) -> float | None:
+        """None: it has failed for good. A person is told at once, and may ask again."""
+        may_pass = isinstance(error, ServiceError) and error.is_retryable
+        if not may_pass or job.kind is not JobKind.TRACK or handle.is_cancelled():
+            return None
+        if handle.priority is Priority.INTERACTIVE:
+            return None
+        failures = self.store.failures(job.id)
+        return self.retry_seconds[failures] if failures < len(self.retry_seconds) else None
 
 
 def _lane(job: Waiting) -> str:

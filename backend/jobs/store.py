@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import sqlite3
-import threading
 import time
 import uuid
-import zlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 from backend.jobs.types import (
     Job,
@@ -25,6 +22,7 @@ from backend.jobs.types import (
     StoredResult,
 )
 from backend.scheduler import Priority
+from backend.sqlite_file import SqliteFile, packed, unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +40,9 @@ CREATE INDEX IF NOT EXISTS jobs_waiting
     ON jobs (state, kind, priority, project_id, created_at, id);
 CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, state);
 CREATE INDEX IF NOT EXISTS jobs_by_task ON jobs (task_id, state);
+CREATE TABLE IF NOT EXISTS job_retries (
+    job_id TEXT PRIMARY KEY, failures INTEGER NOT NULL, next_attempt_at REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS results (
     key TEXT PRIMARY KEY, byte_count INTEGER NOT NULL, created_at REAL NOT NULL,
     used_at REAL NOT NULL, body BLOB NOT NULL
@@ -83,7 +84,7 @@ class Waiting(NamedTuple):
     created_at: float
 
 
-class JobStore:
+class JobStore(SqliteFile):
     """Safe for many threads; every method is one transaction.
 
     One process owns the file.
@@ -91,33 +92,9 @@ class JobStore:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError or sqlite3.Error when the file cannot be opened."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._clock = clock
-        self._lock = threading.Lock()
         _put_aside_other_version(path)
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.executescript(_SCHEMA)
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # A full disk fails the COMMIT, or has ended the transaction already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+        super().__init__(path, f"{_SCHEMA}\nPRAGMA user_version = {_VERSION};")
 
     # --- jobs ----------------------------------------------------------------
 
@@ -130,7 +107,7 @@ class JobStore:
         Returns:
             The job, and whether it is new.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute(
                 f"SELECT id FROM jobs WHERE key = ? AND state IN {_UNFINISHED_SQL}", (spec.key,)
             ).fetchone()
@@ -141,6 +118,10 @@ class JobStore:
                     "is_awaited = MAX(is_awaited, ?) WHERE id = ?",
                     (int(spec.priority), spec.posts_prediction, is_awaited, row["id"]),
                 )
+                # Whoever asks again need not wait for the next attempt.
+                db.execute(
+                    "UPDATE job_retries SET next_attempt_at = 0 WHERE job_id = ?", (row["id"],)
+                )
                 return self._job(db, row["id"]), False
             job_id = uuid.uuid4().hex
             db.execute(
@@ -149,14 +130,14 @@ class JobStore:
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id, spec.kind, JobState.QUEUED, int(spec.priority), spec.key,
-                    _packed(spec.request), spec.project_id, spec.task_id,
+                    packed(spec.request), spec.project_id, spec.task_id,
                     spec.posts_prediction, is_awaited, self._clock(),
                 ),
             )
             return self._job(db, job_id), True
 
     def get(self, job_id: str) -> Job | None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             return self._job(db, job_id)
 
     def list(
@@ -183,7 +164,7 @@ class JobStore:
                 values.append(value)
         where = f"WHERE {' AND '.join(wheres)}" if wheres else ""
         columns = "*" if with_requests else _COLUMNS_WITHOUT_REQUEST
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 f"SELECT {columns} FROM jobs {where} ORDER BY created_at DESC, rowid DESC "
                 "LIMIT ? OFFSET ?",
@@ -192,13 +173,15 @@ class JobStore:
         return [_job_of(row) for row in rows]
 
     def first_waiting(self) -> list[Waiting]:
-        """The oldest queued job of each kind, priority and project."""
-        with self._transaction() as db:
+        """The oldest queued job of each kind, priority and project that may begin now."""
+        with self.transaction() as db:
             # Beside MIN, SQLite takes the other columns from the row that has it.
             rows = db.execute(
                 "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
-                "WHERE state = ? GROUP BY kind, priority, project_id",
-                (JobState.QUEUED,),
+                "WHERE state = ? AND id NOT IN "
+                "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
+                "GROUP BY kind, priority, project_id",
+                (JobState.QUEUED, self._clock()),
             ).fetchall()
         return [
             Waiting(
@@ -210,7 +193,7 @@ class JobStore:
 
     def count_queued(self, project_id: int | None) -> int:
         """How many jobs of a project wait."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return db.execute(
                 "SELECT COUNT(*) FROM jobs WHERE state = ? AND project_id IS ?",
                 (JobState.QUEUED, project_id),
@@ -218,14 +201,14 @@ class JobStore:
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs there are of each state."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute("SELECT state, COUNT(*) AS n FROM jobs GROUP BY state").fetchall()
         found = {JobState(row["state"]): row["n"] for row in rows}
         return {state: found.get(state, 0) for state in JobState}
 
     def counts_by_kind(self) -> dict[tuple[JobKind, JobState], int]:
         """How many jobs there are of each kind and state, noughts included."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 "SELECT kind, state, COUNT(*) AS n FROM jobs GROUP BY kind, state"
             ).fetchall()
@@ -234,12 +217,12 @@ class JobStore:
 
     def result_bytes(self) -> int:
         """What all kept results take."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return db.execute("SELECT COALESCE(SUM(byte_count), 0) FROM results").fetchone()[0]
 
     def begin(self, job_id: str) -> Job | None:
         """Take a queued job to run it; None when it is no longer queued."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             changed = db.execute(
                 "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
                 " WHERE id = ? AND state = ?",
@@ -248,7 +231,7 @@ class JobStore:
             return self._job(db, job_id) if changed else None
 
     def set_progress(self, job_id: str, done: int, total: int) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE jobs SET done = ?, total = ? WHERE id = ?", (done, total, job_id))
 
     def leave(
@@ -260,7 +243,7 @@ class JobStore:
             priority: what it is worth to those who are left.
             is_awaited: whether others wait.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             return bool(
                 db.execute(
                     "UPDATE jobs SET priority = ?, is_awaited = ?, "
@@ -272,7 +255,7 @@ class JobStore:
 
     def want_post(self, job_id: str) -> bool:
         """Let an unfinished job post its result; False when it has ended."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return bool(
                 db.execute(
                     "UPDATE jobs SET posts_prediction = 1 "
@@ -294,7 +277,7 @@ class JobStore:
 
         Returns the job; None when it had ended before (it was cancelled).
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             changed = db.execute(
                 f"UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ? "
                 f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
@@ -303,13 +286,14 @@ class JobStore:
             job = self._job(db, job_id)
             if not changed or job is None:
                 return None
+            db.execute("DELETE FROM job_retries WHERE job_id = ?", (job_id,))
             if prediction is not None and job.posts_prediction:
                 self._add_post(db, job, prediction)
             return job
 
     def add_post(self, job_id: str, prediction: Mapping[str, Any]) -> None:
         """Keep a prediction of an ended job, if there is none yet."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             job = self._job(db, job_id)
             if job is not None:
                 self._add_post(db, job, prediction)
@@ -320,7 +304,7 @@ class JobStore:
         db.execute(
             "INSERT OR IGNORE INTO posts (job_id, task_id, prediction, state, "
             "next_attempt_at) VALUES (?, ?, ?, ?, ?)",
-            (job.id, job.task_id, _packed(prediction), PostState.WAITING, self._clock()),
+            (job.id, job.task_id, packed(prediction), PostState.WAITING, self._clock()),
         )
 
     def requeue_interrupted(self, max_attempts: int, *, posts_predictions: bool) -> int:
@@ -329,7 +313,7 @@ class JobStore:
         One that was begun too often has failed: it may be what kills the process.
         Those who waited for an answer got none; it is posted if `posts_predictions`.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, finished_at = ?, error = ? "
                 "WHERE state = ? AND attempts >= ?",
@@ -352,16 +336,48 @@ class JobStore:
     def put_back(self, job_id: str | None = None) -> None:
         """Queue a running job, or all of them, as if they had not begun."""
         which, values = ("", ()) if job_id is None else (" AND id = ?", (job_id,))
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, attempts = MAX(attempts - 1, 0) "
                 f"WHERE state = ?{which}",
                 (JobState.QUEUED, JobState.RUNNING, *values),
             )
 
+    def failures(self, job_id: str) -> int:
+        """How often a job has failed that was queued again."""
+        with self.transaction() as db:
+            row = db.execute(
+                "SELECT failures FROM job_retries WHERE job_id = ?", (job_id,)
+            ).fetchone()
+        return 0 if row is None else row["failures"]
+
+    def retry(self, job_id: str, error: str, after_seconds: float) -> None:
+        """Queue a running job again that has failed, to begin no sooner than that."""
+        with self.transaction() as db:
+            changed = db.execute(
+                "UPDATE jobs SET state = ?, error = ?, attempts = MAX(attempts - 1, 0) "
+                "WHERE id = ? AND state = ?",
+                (JobState.QUEUED, _text(error), job_id, JobState.RUNNING),
+            ).rowcount
+            if changed:
+                db.execute(
+                    "INSERT INTO job_retries VALUES (?, 1, ?) ON CONFLICT (job_id) DO UPDATE "
+                    "SET failures = failures + 1, next_attempt_at = excluded.next_attempt_at",
+                    (job_id, self._clock() + after_seconds),
+                )
+
+    def seconds_to_retry(self) -> float | None:
+        """Until the next job that waits for another attempt may begin; None without one."""
+        now = self._clock()
+        with self.transaction() as db:
+            due_at = db.execute(
+                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
+            ).fetchone()[0]
+        return None if due_at is None else due_at - now
+
     def delete_old(self, before: float) -> int:
         """Forget jobs that ended before then, but none with a prediction still to post."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             ids = [
                 row["id"]
                 for row in db.execute(
@@ -392,7 +408,7 @@ class JobStore:
             request_key: of the request that it answers.
             media_stamp: what its media files looked like (`result_of_request`).
         """
-        body = _packed(
+        body = packed(
             {
                 "regions": list(result.regions),
                 "answer": list(result.answer),
@@ -403,7 +419,7 @@ class JobStore:
             }
         )
         now = self._clock()
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO results (key, byte_count, created_at, used_at, body) "
                 "VALUES (?, ?, ?, ?, ?)",
@@ -429,14 +445,14 @@ class JobStore:
             db.execute("DELETE FROM request_results WHERE result_key = ?", (row["key"],))
 
     def result(self, key: str) -> StoredResult | None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE results SET used_at = ? WHERE key = ?", (self._clock(), key))
             row = db.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
         return None if row is None else _result_of(row)
 
     def link_request(self, request_key: str, result_key: str, media_stamp: str) -> None:
         """Let another request find a result that answers it too."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             self._link(db, request_key, result_key, media_stamp)
 
     @staticmethod
@@ -461,7 +477,7 @@ class JobStore:
         Args:
             is_current: told the media stamp that was kept.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute(
                 "SELECT * FROM request_results WHERE request_key = ?", (request_key,)
             ).fetchone()
@@ -471,7 +487,7 @@ class JobStore:
 
     def newest_result_of_media(self, reference: str) -> StoredResult | None:
         """The newest result of a video, by its reference in task data."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute(
                 "SELECT results.* FROM results JOIN result_media ON result_key = key "
                 "WHERE reference = ? ORDER BY created_at DESC LIMIT 1",
@@ -483,7 +499,7 @@ class JobStore:
 
     def due_posts(self, limit: int = 20) -> list[Post]:
         """Predictions to post now, the longest due first."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 "SELECT * FROM posts WHERE state = ? AND next_attempt_at <= ? "
                 "ORDER BY next_attempt_at LIMIT ?",
@@ -493,51 +509,51 @@ class JobStore:
 
     def next_post_at(self) -> float | None:
         """When the next prediction is due, in seconds since the epoch."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             return db.execute(
                 "SELECT MIN(next_attempt_at) FROM posts WHERE state = ?", (PostState.WAITING,)
             ).fetchone()[0]
 
     def begin_post(self, post_id: int) -> None:
         """Count an attempt before it is made: a kill in its midst is then seen."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("UPDATE posts SET attempts = attempts + 1 WHERE id = ?", (post_id,))
 
     def set_posted(self, post_id: int, prediction_id: int | None) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE posts SET state = ?, prediction_id = ?, error = NULL WHERE id = ?",
                 (PostState.POSTED, prediction_id, post_id),
             )
 
     def set_refused(self, post_id: int, error: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE posts SET state = ?, error = ? WHERE id = ?",
                 (PostState.REFUSED, _text(error), post_id),
             )
 
     def retry_post(self, post_id: int, error: str, after_seconds: float) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "UPDATE posts SET error = ?, next_attempt_at = ? WHERE id = ?",
                 (_text(error), self._clock() + after_seconds, post_id),
             )
 
     def post_of_job(self, job_id: str) -> Post | None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else _post_of(row)
 
     def post_state(self, job_id: str) -> PostState | None:
         """How far a job's prediction is; None without one."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             row = db.execute("SELECT state FROM posts WHERE job_id = ?", (job_id,)).fetchone()
         return None if row is None else PostState(row["state"])
 
     def posts_of_jobs(self, job_ids: Sequence[str]) -> dict[str, Post]:
         """By job, for those that have one; the predictions themselves are left empty."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute(
                 "SELECT id, job_id, task_id, NULL AS prediction, state, attempts, "
                 "next_attempt_at, error, prediction_id FROM posts "
@@ -547,7 +563,7 @@ class JobStore:
         return {row["job_id"]: _post_of(row) for row in rows}
 
     def post_counts(self) -> dict[PostState, int]:
-        with self._transaction() as db:
+        with self.transaction() as db:
             rows = db.execute("SELECT state, COUNT(*) AS n FROM posts GROUP BY state").fetchall()
         found = {PostState(row["state"]): row["n"] for row in rows}
         return {state: found.get(state, 0) for state in PostState}
@@ -575,21 +591,13 @@ def _text(text: str | None) -> str | None:
     return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _packed(value: Any) -> bytes:
-    return zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 1)
-
-
-def _unpacked(body: bytes) -> Any:
-    return json.loads(zlib.decompress(body))
-
-
 def _job_of(row: sqlite3.Row) -> Job:
     values = dict(row)
     values.update(
         kind=JobKind(row["kind"]),
         state=JobState(row["state"]),
         priority=Priority(row["priority"]),
-        request={} if row["request"] is None else _unpacked(row["request"]),
+        request={} if row["request"] is None else unpacked(row["request"]),
         posts_prediction=bool(row["posts_prediction"]),
         is_awaited=bool(row["is_awaited"]),
     )
@@ -598,13 +606,13 @@ def _job_of(row: sqlite3.Row) -> Job:
 
 def _post_of(row: sqlite3.Row) -> Post:
     values = dict(row)
-    prediction = {} if row["prediction"] is None else _unpacked(row["prediction"])
+    prediction = {} if row["prediction"] is None else unpacked(row["prediction"])
     values.update(state=PostState(row["state"]), prediction=prediction)
     return Post(**values)
 
 
 def _result_of(row: sqlite3.Row) -> StoredResult:
-    body = _unpacked(row["body"])
+    body = unpacked(row["body"])
     return StoredResult(
         key=row["key"],
         regions=tuple(body["regions"]),

@@ -60,9 +60,9 @@ class Job:
     total: int
     """0 until it is known."""
     attempts: int
-    """How often it was begun."""
+    """How often it was begun, but for failures that it was queued again after."""
     error: str | None
-    """Why it failed, for people."""
+    """Why it failed, for people; of a queued job, why it is to be tried again."""
     result_key: str | None
     """Of the result in the store, when it is done."""
     created_at: float

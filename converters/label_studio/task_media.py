@@ -29,6 +29,7 @@ Results = Sequence[tuple[str, Mapping[str, Any]]]
 
 _VIDEO_ENDINGS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ogv", ".mpg", ".mpeg"}
 _IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=[^.])")
 _MAX_PIXELS = 1 << 27  # 16,384 x 8,192; a file may claim any size
 _MAX_FRAMES_WITHOUT_VIDEO = 1_000_000
 _DEFAULT_FRAMERATE = 24.0
@@ -54,11 +55,30 @@ class TaskMedia:
         return text.strip("-.") or "task"
 
     def file_names(self, folder: str) -> tuple[str, ...]:
-        """`<folder>/<image's own name>` of images, where these are unique; else none."""
+        """`<folder>/<image's name>` of images; none for a video, or where these are not unique.
+
+        Label Studio puts eight random characters before the name of an uploaded
+        file, which are left off: readers sort frames by name.
+        """
         names = [PurePosixPath(_path_of(reference)).name for reference in self.references]
         if self.is_video or len(set(names)) < len(names) or not all(names):
             return ()
-        return tuple(f"{folder}/{name}" for name in names)
+        return tuple(f"{folder}/{name}" for name in _in_frame_order(names))
+
+
+def _in_frame_order(names: Sequence[str]) -> Sequence[str]:
+    """The names without upload prefixes, or numbers where these do not tell frames apart."""
+    are_uploads = [bool(_UPLOAD_PREFIX.match(name)) for name in names]
+    if not any(are_uploads):
+        return names
+    own = [_UPLOAD_PREFIX.sub("", name) for name in names]
+    is_sorted = list(names) == sorted(names)
+    if all(are_uploads) and len({PurePosixPath(name).stem for name in own}) == len(own):
+        # A date looks like a prefix too, but then the frames are in its order.
+        return own if own == sorted(own) or not is_sorted else names
+    if is_sorted:
+        return names
+    return [f"{index:05d}{PurePosixPath(name).suffix}" for index, name in enumerate(names)]
 
 
 def media_of(

@@ -69,7 +69,8 @@ def track_to_video_vector_region(
     """The track as one VideoVector(Labels) result; None when the editor can show nothing.
 
     With `source_region` the result has its id, meta and control names, and keeps a
-    person's outlines as drawn, stamped so that they stay prompts.
+    person's outlines as drawn, stamped so that they stay prompts; those on frames
+    without a mask, such as ones not tracked yet, show on their own frame alone.
 
     One keyframe for each picture that shows the object, since outlines with
     other vertices cannot be interpolated. `framerate` is the label config's;
@@ -85,6 +86,7 @@ def track_to_video_vector_region(
     visible = {index for index, mask in track.masks.items() if mask_area(mask)}
     source = source_region or {}
     drawn = drawn_keyframes(source, info, framerate) if source else {}
+    waiting = set(drawn) - visible
     sequence: list[dict[str, Any]] = []
     carried: dict[int, dict[str, Any]] = {}
     was_visible = False
@@ -103,12 +105,17 @@ def track_to_video_vector_region(
             if index in track.scores:
                 carried[index]["score"] = probability_of(track.scores[index])
             sequence.append(carried[index])
+        elif index in waiting:
+            waiting.remove(index)
+            vertices = drawn[index][0]["vertices"]
+            sequence.append(_keyframe(ls_frame, framerate, vertices, False))
         elif index not in visible and was_visible:
             sequence.append(_keyframe(ls_frame, framerate, [], False))
         was_visible = index in visible
     if not sequence:
         return None
-    _add_riding_masks(track, sorted(visible - set(carried)), carried)
+    if carried:
+        _add_riding_masks(track, sorted(visible - set(carried)), carried)
     scores = [probability_of(track.scores[i]) for i in sorted(visible) if i in track.scores]
     return {
         "id": source.get("id", str(track.object_id)),
@@ -175,12 +182,36 @@ def drawn_keyframes(
     for ls_frame, (item, outline, _) in sorted(
         _read_shapes(region, (info.height, info.width)).items()
     ):
-        is_untouched = _is_as_written(item, "mask") and not _is_as_written(item, "prompt")
-        if outline is None or ls_frame > last or is_untouched:
+        if outline is None or ls_frame > last or _is_ours(item):
             continue
         (index,) = indices_of_ls_frames([ls_frame], framerate, info.frame_times_seconds)
         drawn[int(index)] = (item, outline)
     return drawn
+
+
+def drawn_outlines(region: Mapping[str, Any]) -> list[list[Any]]:
+    """`[LS frame, [vertex's place, ...]]` of all that a person drew or moved, as JSON.
+
+    Sorted by frame; needs no video. Raises InputError for a malformed sequence.
+    """
+    # The size is of no account: the points are not asked for in pixels.
+    shapes = _read_shapes(region, (1, 1))
+    return [
+        [ls_frame, [_place(vertex) for vertex in item["vertices"]]]
+        for ls_frame, (item, outline, _) in sorted(shapes.items())
+        if outline is not None and not _is_ours(item)
+    ]
+
+
+def _place(vertex: Mapping[str, Any]) -> list[Any]:
+    """x and y in percent, and the control points of a curve as they are."""
+    curve = [vertex.get(name) for name in ("isBezier", "controlPoint1", "controlPoint2")]
+    return [float(vertex["x"]), float(vertex["y"]), *(curve if curve[0] else ())]
+
+
+def _is_ours(item: Mapping[str, Any]) -> bool:
+    """Tracking wrote it, and no one has touched its outline since."""
+    return _is_as_written(item, "mask") and not _is_as_written(item, "prompt")
 
 
 def _is_as_written(item: Mapping[str, Any], name: str) -> bool:
@@ -235,6 +266,29 @@ def read_video_vector(
             else:
                 held = held or encode_mask(outline_mask(outline, size_hw))
                 masks[index] = held
+    kept = {index: masks[index] for index in sorted(masks) if mask_area(masks[index])}
+    return kept, {index: scores[index] for index in kept if index in scores}
+
+
+def stored_vector_masks(
+    region: Mapping[str, Any], info: VideoInfo, framerate: float
+) -> tuple[dict[int, MaskRLE], dict[int, float]]:
+    """frame index -> mask, and -> logit, of those that tracking left with outlines that
+    no one has touched since. Raises as `read_video_vector`."""
+    masks: dict[int, MaskRLE] = {}
+    scores: dict[int, float] = {}
+    last = last_ls_frame(region, info, framerate)
+    for ls_frame, (item, _, number) in sorted(
+        _read_shapes(region, (info.height, info.width)).items()
+    ):
+        if ls_frame > last:
+            break
+        (index,) = indices_of_ls_frames([ls_frame], framerate, info.frame_times_seconds)
+        with at(f"value.sequence[{number}]"):
+            for found, (mask, score) in _own_masks(item, info, int(index)).items():
+                masks[found] = mask
+                if score is not None:
+                    scores[found] = score
     kept = {index: masks[index] for index in sorted(masks) if mask_area(masks[index])}
     return kept, {index: scores[index] for index in kept if index in scores}
 

@@ -1,6 +1,7 @@
 """Saved annotations: what is tracked, what is not, and that nothing runs in a circle."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from tests.backend.calls import (
     wait_until,
 )
 from tests.backend.conftest import payload
+from tests.backend.http_server import Reply
 from tests.backend.quick_model import SECONDS, Hold
 
 
@@ -201,3 +203,21 @@ def test_too_many_waiting_jobs_are_refused_with_a_reason(make_quick_client, quic
     refused = client.post("/webhook", json=saved(box(), task_id=9))
     assert refused.status_code == 429 and "1 jobs waiting" in refused.json["detail"]
     hold.release()
+
+
+def test_media_that_cannot_be_had_now_is_tracked_once_it_can(client, studio, media_root):
+    path, is_down = "/data/upload/1/late.mp4", threading.Event()
+    is_down.set()
+    video = Reply((media_root / "n25.mp4").read_bytes(), headers={"Content-Type": "video/mp4"})
+    studio.site.replies[path] = lambda asked: Reply(status=503) if is_down.is_set() else video
+    service_of(client).jobs.retry_seconds = (0.05,) * 10_000
+    job_id = send(client, box(), data={"video": path})["job"]
+
+    def waits():
+        job = client.get(f"/api/jobs/{job_id}").json
+        return job["state"] == "queued" and "answered 503" in (job["error"] or "")
+
+    wait_until(waits)
+    is_down.clear()
+    wait_until_posted(client, studio)
+    assert client.get(f"/api/jobs/{job_id}").json["state"] == "done"

@@ -3,11 +3,12 @@
 import logging
 import sqlite3
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.errors import TooManyJobs, UnusableTask
+from backend.errors import HostDown, MediaUnreachable, TooManyJobs, UnusableTask
 from backend.jobs.queue import JobQueue, Outcome
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
@@ -283,3 +284,119 @@ def test_many_threads_submit_leave_and_cancel_without_a_loss(queue, works):
         list(pool.map(work, range(120)))
     wait_until(lambda: all(job.state.has_ended for job in queue.store.list(limit=1000)))
     wait_until(lambda: set(queue._taken.values()) == {0} and not queue._handles)
+
+
+# --- errors that may pass ----------------------------------------------------
+
+
+def waits_for_retry(queue, error="host is down"):
+    def holds():
+        (job,) = queue.store.list()
+        is_queued = job.state is JobState.QUEUED and job.error == error
+        return is_queued and queue.handle(job.id) is None
+
+    wait_until(holds)
+
+
+def test_an_error_that_may_pass_is_tried_again_later(queue, works, clock):
+    works.end_alone, works.error = True, HostDown("host is down")
+    handle = queue.submit(spec("k", posts_prediction=True))
+    waits_for_retry(queue)
+    queue.start()
+    assert works.began == ["k"]  # not before its time
+    works.error = None
+    clock.now += 60.1
+    queue.start()
+    wait_until(lambda: states(queue)["k"] is JobState.DONE)
+    job = queue.store.get(handle.job_id)
+    assert works.began == ["k", "k"] and job.error is None
+    assert queue.store.post_of_job(job.id) is not None
+
+
+def test_after_the_last_attempt_it_has_failed(make_queue, works):
+    works.end_alone, works.error = True, HostDown("host is down")
+    queue = make_queue(retry_seconds=(0.0, 0.0))
+    ended = []
+    queue.on_finished = ended.append
+    queue.start()
+    queue.submit(spec("k"))
+    wait_until(lambda: ended)
+    assert (ended[0].state, ended[0].error) == (JobState.FAILED, "host is down")
+    assert works.began == ["k"] * 3
+
+
+def test_the_queue_wakes_by_itself_for_the_next_attempt(open_store, make_queue, works):
+    store = open_store()
+    store._clock = time.time
+    queue = make_queue(store, retry_seconds=(0.05,))
+    works.end_alone, works.error = True, HostDown("host is down")
+    queue.start()
+    queue.submit(spec("k"))
+    wait_until(lambda: states(queue)["k"] is JobState.FAILED)
+    assert works.began == ["k", "k"]
+
+
+@pytest.mark.parametrize(
+    ("error", "more"),
+    [
+        (UnusableTask("no"), {}), (MediaUnreachable("answered 403"), {}), (ValueError("no"), {}),
+        (HostDown("down"), {"kind": JobKind.FINETUNE}),
+        (HostDown("down"), {"priority": INTERACTIVE}),
+    ],
+)
+def test_what_cannot_pass_or_what_a_person_is_told_fails_at_once(queue, works, error, more):
+    works.end_alone, works.error = True, error
+    queue.submit(spec("k", **more))
+    wait_until(lambda: states(queue)["k"] is JobState.FAILED)
+    assert works.began == ["k"]
+
+
+def test_one_who_asks_again_does_not_wait_for_the_next_attempt(queue, works):
+    works.end_alone, works.error = True, HostDown("host is down")
+    first = queue.submit(spec("k"))
+    waits_for_retry(queue)
+    works.error = None
+    again = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
+    again.wait(SECONDS)
+    assert again.job_id == first.job_id and again.has_ended and again.error is None
+    queue.leave(again, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=False)
+
+
+def test_a_waiting_attempt_survives_a_restart_and_can_be_cancelled(
+    make_queue, works, clock, open_store
+):
+    works.end_alone, works.error = True, HostDown("host is down")
+    first = make_queue()
+    first.start()
+    job_id = first.submit(spec("k")).job_id
+    waits_for_retry(first)
+    first.stop()
+    second = make_queue(open_store())
+    second.recover()
+    second.start()
+    assert works.began == ["k"] and second.store.get(job_id).error == "host is down"
+    assert second.cancel(job_id)
+    clock.now += 1e6
+    second.start()
+    assert works.began == ["k"] and states(second)["k"] is JobState.CANCELLED
+
+
+def test_failures_do_not_count_as_attempts_that_the_service_did_not_survive(
+    make_queue, works, clock, open_store
+):
+    works.end_alone, works.error = True, HostDown("host is down")
+    queue = make_queue(max_attempts=1)
+    queue.start()
+    job_id = queue.submit(spec("k")).job_id
+    waits_for_retry(queue)
+    assert queue.store.get(job_id).attempts == 0
+
+
+def test_a_batch_that_waited_for_a_job_gets_nothing_and_the_job_goes_on(queue, works):
+    works.end_alone, works.error = True, HostDown("host is down")
+    handle = queue.submit(spec("k"), is_awaited=True)
+    handle.wait(SECONDS)
+    assert handle.has_ended and handle.retry_after_seconds is not None
+    assert queue.leave(handle, BATCH, goes_on_with=BATCH, posts_prediction=True)
+    job = queue.store.get(handle.job_id)
+    assert job.state is JobState.QUEUED and job.posts_prediction and not job.is_awaited

@@ -161,7 +161,7 @@ def test_a_file_that_is_no_store_is_an_error_that_leaves_it_alone(tmp_path):
 
 def test_a_failed_transaction_changes_nothing_and_the_next_one_works(store):
     job, _ = store.add(spec())
-    with pytest.raises(ZeroDivisionError), store._transaction() as db:
+    with pytest.raises(ZeroDivisionError), store.transaction() as db:
         db.execute("DELETE FROM jobs")
         1 / 0
     assert store.get(job.id) == job

@@ -7,7 +7,9 @@ from label_studio_sdk.label_interface import LabelInterface
 
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.video_vector import (
+    drawn_outlines,
     read_video_vector,
+    stored_vector_masks,
     track_to_video_vector_region,
     video_vector_requests,
 )
@@ -199,3 +201,35 @@ def test_a_drawn_outline_stays_as_drawn_and_a_prompt_and_a_moved_one_becomes_one
 def test_two_vectors_of_one_id_are_refused():
     with pytest.raises(ValueError, match="more than one vector of this id"):
         requests(drawn_region(), drawn_region())
+
+
+def test_an_outline_on_a_frame_without_a_mask_is_kept_and_shows_there_alone():
+    track = Track("mine", LABELS.labels[:1], dict(moving_track(INFO, range(2)).masks))
+    region = to_region(track, source_region=drawn_region())
+    last = region["value"]["sequence"][-1]
+    assert (last["frame"], last["vertices"], last["enabled"]) == (6, TRIANGLE, False)
+    assert list(read_video_vector(region, INFO, 25.0)[0]) == [0, 1, 5]
+    (request,) = requests(region)
+    assert [prompt.frame_index for prompt in request.prompts] == [5]
+    assert drawn_outlines(region) == drawn_outlines(drawn_region())
+
+
+def test_what_a_person_drew_is_read_without_a_video():
+    track = moving_track(INFO, range(3))
+    region = to_region(track)
+    assert drawn_outlines(region) == []
+    region["value"]["sequence"][1]["vertices"] = TRIANGLE
+    assert drawn_outlines(region) == [[2, [[10.0, 10.0], [60.0, 10.0], [10.0, 60.0]]]]
+    region["value"]["sequence"][1]["frame"] = 0
+    with pytest.raises(ValueError, match=r"sequence\[1\]\.frame"):
+        drawn_outlines(region)
+
+
+def test_stored_masks_are_those_of_untouched_outlines():
+    track = moving_track(INFO, range(5))
+    region = to_region(track, framerate=10.0)
+    assert stored_vector_masks(region, INFO, 10.0)[0] == track.masks
+    region["value"]["sequence"][0]["vertices"][0]["x"] += 3
+    left = stored_vector_masks(region, INFO, 10.0)[0]
+    assert left and 0 not in left and left.items() <= track.masks.items()
+    assert stored_vector_masks(drawn_region(), INFO, 25.0) == ({}, {})

@@ -1,0 +1,75 @@
+"""Transactions on a real file: all or nothing, from many threads, on a full disk too."""
+
+import contextlib
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.sqlite_file import SqliteFile, packed, unpacked
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, body BLOB);"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "file.sqlite3"
+
+
+@pytest.fixture
+def file(path):
+    with contextlib.closing(SqliteFile(path, SCHEMA)) as opened:
+        yield opened
+
+
+def add(file, body=b""):
+    with file.transaction() as db:
+        db.execute("INSERT INTO items (body) VALUES (?)", (body,))
+
+
+def count(file):
+    with file.transaction() as db:
+        return db.execute("SELECT COUNT(*) FROM items").fetchone()[0]
+
+
+def test_what_is_committed_is_there_for_the_next_one_who_opens_it(file, path):
+    add(file)
+    with contextlib.closing(SqliteFile(path, SCHEMA)) as other:
+        assert count(other) == 1
+
+
+def test_an_error_undoes_all_of_a_transaction_and_the_next_one_works(file):
+    with pytest.raises(ValueError, match="stop"), file.transaction() as db:
+        db.execute("INSERT INTO items (body) VALUES ('x')")
+        raise ValueError("stop")
+    assert count(file) == 0
+    add(file)
+    assert count(file) == 1
+
+
+def test_a_full_disk_loses_the_transaction_and_no_other(file):
+    add(file, b"kept")
+    with file.transaction() as db:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        add(file, b"x" * 1_000_000)
+    assert count(file) == 1
+    add(file, b"small")
+    assert count(file) == 2
+
+
+def test_threads_take_turns(file):
+    def add_one(number):
+        with file.transaction() as db:
+            known = db.execute("SELECT COUNT(*) FROM items").fetchone()[0]
+            db.execute("INSERT INTO items (id) VALUES (?)", (known,))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_one, range(100)))
+    assert count(file) == 100
+
+
+def test_values_come_back_as_they_were():
+    value = {"a": [1, 2.5, None, True, "ü"]}
+    assert unpacked(packed(value)) == value
