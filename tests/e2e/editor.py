@@ -224,7 +224,7 @@ class Editor:
         assert box is not None
         width, height = SAMPLE_SIZE
         scale = min(box["width"] / width, box["height"] / height)
-        if stage.evaluate("e => e.closest('[class*=video-canvas]') !== null"):
+        if stage.evaluate("e => e.closest('[class*=image-element]') === null"):
             scale = min(scale, 1.0)  # a video is not made larger, but stands in the middle
         return (
             box["x"] + (box["width"] - width * scale) / 2,
