@@ -9,8 +9,10 @@ PARITY_STAMP := $(PARITY_VENV)/.installed
 LABEL_STUDIO_VENV := .venv-label-studio
 LABEL_STUDIO_STAMP := $(LABEL_STUDIO_VENV)/.installed
 E2E_STAMP := $(VENV)/.installed-e2e
+ML_HOST_VENV := .venv-ml-host
+ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
 
-.PHONY: install demo studio test test-slow parity e2e bench training-pack clean
+.PHONY: install demo studio test test-slow parity e2e ml-host bench training-pack clean
 
 install: $(STAMP)
 
@@ -70,6 +72,19 @@ $(E2E_STAMP): $(STAMP)
 e2e: $(STAMP) $(E2E_STAMP) $(LABEL_STUDIO_STAMP)
 	$(BIN)/python -m pytest tests/e2e -W ignore::ResourceWarning -W ignore::DeprecationWarning
 
+# label-studio-ml of PyPI pins Flask 1.1.2, which our own server does not take: the service
+# inside it needs an environment of its own, without our web server's packages.
+$(ML_HOST_STAMP): Makefile pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ML_HOST_VENV)
+	$(ML_HOST_VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt torch
+	$(ML_HOST_VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt \
+		label-studio-ml==1.0.9 rq redis numpy pillow av safetensors filelock pycocotools \
+		ijson tqdm pyjwt pytest
+	touch $@
+
+ml-host: $(ML_HOST_STAMP)
+	PYTHONPATH=. $(ML_HOST_VENV)/bin/python -m pytest tests/ml_host -W default
+
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run
 
@@ -85,4 +100,4 @@ training-pack: $(STAMP)
 		-d $(PACK)/wheels numpy pillow safetensors tqdm av filelock
 
 clean:
-	rm -rf $(VENV) $(PARITY_VENV) $(LABEL_STUDIO_VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(ML_HOST_VENV) $(PARITY_VENV) $(LABEL_STUDIO_VENV) out build dist *.egg-info

@@ -86,7 +86,7 @@ def test_a_batch_and_a_ghost_call_are_answered_by_the_protocol(client):
 
 
 def test_the_2x_contract_of_predict_and_fit(client):
-    from backend.label_studio_ml_host import SAM2Video
+    from backend.label_studio_ml_host import SAM2Video, shared_service
 
     call = on_video(client, "predict_interactive_videorectangle")
     model = SAM2Video(label_config=call["label_config"])
@@ -96,4 +96,9 @@ def test_the_2x_contract_of_predict_and_fit(client):
     assert model.fit("PROJECT_UPDATED", {"project": {"id": 1}}) == {"status": "ignored"}
     saved = payload("webhook_annotation_created")
     saved["task"]["data"]["video"] = client.video
-    assert model.fit(saved.pop("action"), saved)["status"] == "queued"
+    answer = model.fit(saved.pop("action"), saved)
+    assert answer["status"] == "queued"
+    jobs = shared_service().jobs
+    if (handle := jobs.handle(answer["job"])) is not None:
+        handle.wait(120)
+    assert jobs.get(answer["job"]).state == "done"
