@@ -101,4 +101,4 @@ def test_the_2x_contract_of_predict_and_fit(client):
     jobs = shared_service().jobs
     if (handle := jobs.handle(answer["job"])) is not None:
         handle.wait(120)
-    assert jobs.get(answer["job"]).state == "done"
+    assert jobs.store.get(answer["job"]).state == "done"
