@@ -244,6 +244,11 @@ class Settings:
         return cls(**given)
 
 
+def variable_names() -> tuple[str, ...]:
+    """The environment variables that are read."""
+    return tuple(_VARIABLES)
+
+
 def environment_without_secrets() -> dict[str, str]:
     """The process's own environment, for a program that needs no key of ours."""
     secret = {name for name, (field_name, _) in _VARIABLES.items() if field_name in _SECRETS}

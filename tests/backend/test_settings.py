@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.settings import Settings
+from backend.settings import Settings, variable_names
 from converters.types import Direction
 
 
@@ -103,3 +103,9 @@ def test_a_file_that_is_none_is_refused(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(ValueError, match=re.escape(message)):
         Settings.from_environment({"SAM2_SETTINGS": str(file)})
+
+
+def test_every_setting_is_in_the_docs():
+    documented = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    missing = [name for name in variable_names() if f"| `{name}` |" not in documented]
+    assert missing == []
