@@ -11,6 +11,10 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
+    def at_most(self, seconds: float) -> Deadline:
+        """This one, or one so many seconds from now if that is sooner."""
+        return Deadline(min(seconds, self.remaining_seconds))
+
     @property
     def remaining_seconds(self) -> float:
         """Never below 0."""

@@ -34,6 +34,9 @@ def answer_predict(
     if call.is_interactive:
         return [_prediction(answer_call(call, service, deadline), service)]
     parse_label_config(call.label_config)  # it is the same for all of them
+    if len(call.tasks) == 1:
+        # As when a person opens a task, whose page waits: what is not there yet is posted.
+        deadline = deadline.at_most(service.settings.open_seconds)
     # A task that fails is left out and asked for again later, not the whole batch.
     requests = [_batch_request(task, call) for task in call.tasks]
     answers = service.answer_many(requests, deadline)

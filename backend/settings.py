@@ -78,6 +78,9 @@ class Settings:
     that /health always finds a free one."""
     answer_seconds: float = 90.0
     """Tracking stops and answers after this; Label Studio gives up after 100 s."""
+    open_seconds: float = 2.0
+    """The same for a batch of one task: Label Studio asks so when a person opens a task,
+    and shows nothing until it is answered. The rest is posted as a prediction."""
     max_frames: int = 100_000
     """Frames of one video."""
     max_objects: int = 64
@@ -265,7 +268,7 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
     "max_request_bytes", "max_waiting_requests",
-    "answer_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
+    "answer_seconds", "open_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
     "training_steps", "max_sessions", "session_idle_seconds", "session_days",
@@ -324,6 +327,7 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
     "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
     "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
+    "SAM2_OPEN_SECONDS": ("open_seconds", _real),
     "SAM2_MAX_FRAMES": ("max_frames", _whole),
     "SAM2_MAX_OBJECTS": ("max_objects", _whole),
     "SAM2_DIRECTION": ("direction", str),

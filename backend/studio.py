@@ -16,7 +16,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
 import av
 import numpy as np
@@ -43,19 +43,24 @@ class Studio:
 
     label_studio_url: str
     backend_url: str
-    api_key: str = field(repr=False)
-    """Label Studio's, for the service and for commands."""
+    variables: Mapping[str, str] = field(repr=False)
+    """The service's settings, which commands have too: previews are signed with a secret
+    in its data folder. They hold Label Studio's key."""
 
     def command(self, *arguments: str) -> str:
         """What `sam2-label-studio` prints. Raises ProcessError when it fails."""
-        key = {"LABEL_STUDIO_URL": self.label_studio_url, "LABEL_STUDIO_API_KEY": self.api_key}
         done = subprocess.run(
             [sys.executable, "-m", "backend.cli", *arguments],
-            env=environment_with(key), capture_output=True, text=True,
+            env=environment_with(self.variables), capture_output=True, text=True,
         )
         if done.returncode:
             raise ProcessError(f"{' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    @property
+    def api_key(self) -> str:
+        """Label Studio's."""
+        return self.variables["LABEL_STUDIO_API_KEY"]
 
     def create_project(self, title: str, config: str, labels: Sequence[str] = LABELS) -> int:
         """A connected project; its number. `config` is a kind that `project create` knows."""
@@ -133,7 +138,7 @@ def connected_backend(
         "SAM2_ANSWER_SECONDS": str(answer_seconds),
     }
     with running_backend(log=folder / "backend.log", port=port, variables=given) as url:
-        yield Studio(label_studio_url=label_studio_url, backend_url=url, api_key=api_key)
+        yield Studio(label_studio_url=label_studio_url, backend_url=url, variables=given)
 
 
 def write_sample(program: Path, path: Path, frame_count: int = SAMPLE_STOP - SAMPLE_START) -> Path:
@@ -201,6 +206,7 @@ def _make_projects(studio: Studio, program: Path, folder: Path) -> str:
     lines = []
     for title, config, every in (
         ("Video: boxes that follow", "video", None),
+        ("Video beside its masks", "video-preview", None),
         ("Frames: masks", "frames", _FRAME_STEP),
     ):
         project = studio.create_project(title, config)

@@ -262,6 +262,24 @@ def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, tr
     assert len(jobs.store.list()) == 3
 
 
+def test_opening_a_task_does_not_wait_for_its_tracks(make_client, tracker):
+    may_go_on = threading.Event()
+
+    def held(*arguments, **options):
+        may_go_on.wait(60)
+        yield from tracker(*arguments, **options)
+
+    client = make_client(track=held, answer_seconds=600, open_seconds=0.2)
+    body = payload("predict_batch")
+    body["tasks"] = body["tasks"][:1]
+    assert predict(client, body) == [[]]
+    may_go_on.set()
+    store = client.application.extensions["sam2"].store
+    wait_until(lambda: store.list()[0].state is JobState.DONE, 120)
+    (result,) = predict(client, body)
+    assert [region["id"] for region in result["result"]] == ["x"]
+
+
 def test_opening_a_task_says_nothing(client, label_studio):
     assert predict(client, payload("predict_on_task_open")) == [[]]
     assert label_studio.asked == []

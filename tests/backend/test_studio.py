@@ -8,6 +8,9 @@ from backend.processes import ProcessError
 from backend.studio import Studio, kept_account
 
 
+VARIABLES = {"LABEL_STUDIO_URL": "http://127.0.0.1:9", "LABEL_STUDIO_API_KEY": "secret-key"}
+
+
 def test_the_login_is_made_once_and_only_its_owner_reads_it(tmp_path):
     path = tmp_path / "login.txt"
     account = kept_account(path)
@@ -20,11 +23,11 @@ def test_the_login_is_made_once_and_only_its_owner_reads_it(tmp_path):
 def test_neither_password_nor_token_are_shown(tmp_path):
     account = kept_account(tmp_path / "login.txt")
     assert account.password not in repr(account) and account.legacy_token not in repr(account)
-    studio = Studio(label_studio_url="http://a", backend_url="http://b", api_key="secret-key")
+    studio = Studio(label_studio_url="http://a", backend_url="http://b", variables=VARIABLES)
     assert "secret-key" not in repr(studio)
 
 
 def test_what_a_command_complains_of_is_said():
-    studio = Studio(label_studio_url="http://127.0.0.1:9", backend_url="", api_key="secret-key")
+    studio = Studio(label_studio_url="http://127.0.0.1:9", backend_url="", variables=VARIABLES)
     with pytest.raises(ProcessError, match="project create"):
         studio.create_project("A", "video")
