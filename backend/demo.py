@@ -18,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -151,7 +152,11 @@ def serving(media: Path, log: Path, model: str, checkpoint: str | None) -> Itera
     options = ["--local-files-root", str(media), "--model", model]
     options += ["--checkpoint", checkpoint] if checkpoint else []
     log.unlink(missing_ok=True)
-    with running_backend(options, log=log) as url:
+    # Jobs of its own: an earlier demo's stored answers are not to be shown as today's.
+    with (
+        tempfile.TemporaryDirectory(prefix="sam2-demo-") as data_folder,
+        running_backend(options, log=log, variables={"SAM2_DATA_FOLDER": data_folder}) as url,
+    ):
         print(f"health    {get_json(url + '/health')}")
         yield url
 
