@@ -363,13 +363,10 @@ class TrackingService:
             return None
         return Answer(tuple(answers.values()), is_complete=False, score=min(scores, default=0.0))
 
-    def stored_answer(self, request: TaskRequest) -> Answer | None:
-        """The answer to an equal request, if it is kept and its media has not changed."""
-        return self._stored_answer(self._propagation(request))
-
     def _stored_answer(
         self, asked: TaskPropagation, *, is_limited: bool = True
     ) -> Answer | None:
+        """The answer to an equal request, if it is kept and its media has not changed."""
         result = self.store.result_of_request(asked.key, is_unchanged)
         return None if result is None else _answer_in(result, is_limited=is_limited)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
+from backend.commands.options import at_least_one
 from converters.types import AnnotatedVideo, ObjectId
 
 # The drawing modules load av and Pillow; only `run` imports them, so that the
@@ -66,12 +67,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--frames", type=_frames, metavar="START:STOP", help="0-based, STOP not included"
     )
     parser.add_argument(
-        "--count", type=_at_least_one, help=f"pictures of a sheet; default {_SHEET_PICTURES}"
+        "--count", type=at_least_one, help=f"pictures of a sheet; default {_SHEET_PICTURES}"
     )
-    parser.add_argument("--columns", type=_at_least_one, help="of a sheet; default 4")
+    parser.add_argument("--columns", type=at_least_one, help="of a sheet; default 4")
     parser.add_argument("--fps", type=float, help="most frames a second of a GIF; default 12.5")
     parser.add_argument(
-        "--width", type=_at_least_one, help="pixels of a picture, or of the plot"
+        "--width", type=at_least_one, help="pixels of a picture, or of the plot"
     )
     parser.add_argument(
         "--label-config", type=Path, help="XML file of a Label Studio project, for its exports"
@@ -393,9 +394,3 @@ def results_option(text: str) -> tuple[str, ...]:
     if not set(kinds) <= set(_RESULT_KINDS):
         raise argparse.ArgumentTypeError(f"{text!r} must be of {', '.join(_RESULT_KINDS)}")
     return kinds
-
-
-def _at_least_one(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
-    return int(text)

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.states import StateCache
+from tests.backend.clock import Clock
 
 
 class State:
@@ -13,13 +14,6 @@ class State:
 
     def close(self):
         self.closed += 1
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

@@ -5,18 +5,12 @@ import pytest
 from backend.jobs.store import JobStore
 from backend.jobs.types import JobKind, JobSpec
 from backend.scheduler import Priority
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
+from tests.backend.clock import Clock
 
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
