@@ -20,6 +20,7 @@ from typing import Iterator
 from filelock import FileLock, Timeout
 
 from backend.http_client import Version
+from backend.sqlite_file import SqliteFile
 
 _BUSY_SECONDS = 60.0
 _SCHEMA = """
@@ -66,7 +67,7 @@ class MediaIndex:
         self._max_bytes = max_bytes
         self._holder = uuid.uuid4().hex
         self._lock = threading.Lock()
-        self._opened: sqlite3.Connection | None = None
+        self._opened: SqliteFile | None = None
         self._alive: FileLock | None = None
 
     def new_lease(self) -> str:
@@ -216,38 +217,21 @@ class MediaIndex:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._opened is None:
-                self._open()
-            with _immediate(self._opened):
-                yield self._opened
+                self._opened = self._open()
+        with self._opened.transaction() as db:
+            yield db
 
-    def _open(self) -> None:
+    def _open(self) -> SqliteFile:
         self._folder.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(
-            self._folder.parent / "index.sqlite3",
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        weakref.finalize(self, db.close)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")
-        db.executescript(_SCHEMA)
-        with _immediate(db):
+        path = self._folder.parent / "index.sqlite3"
+        file = SqliteFile(path, _SCHEMA, busy_seconds=_BUSY_SECONDS)
+        # Not at the exit: a thread that was left behind may hold the lock.
+        weakref.finalize(self, file.close).atexit = False
+        with file.transaction() as db:
             self._alive = FileLock(self._holder_file(self._holder), thread_local=False)
             self._alive.acquire()
             listed = {name for (name,) in db.execute("SELECT name FROM files")}
-            for file in self._folder.iterdir():
-                if file.name not in listed:
-                    file.unlink(missing_ok=True)
-        self._opened = db
-
-
-@contextlib.contextmanager
-def _immediate(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
+            for unlisted in self._folder.iterdir():
+                if unlisted.name not in listed:
+                    unlisted.unlink(missing_ok=True)
+        return file

@@ -144,6 +144,34 @@ STAGES = (
         loss_weights=dataclasses.replace(_FROM_SCRATCH, presence=2.0),
         spoiled_share=0.2,
     ),
+    Stage(
+        name="7-images-again",
+        batches=BatchSettings(
+            image_size=288, frame_count=1, clip_count=8, objects_per_clip=5,
+            mix=(("composed", 0.5), ("image", 0.5)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=900, learning_rate=5e-4, warmup_steps=30, final_fraction=0.1, seed=17,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.2,
+        ),
+        prompt_mix=PromptMix(box=0.5, point=0.5, correction_clicks=2),
+        loss_weights=_FROM_SCRATCH,
+    ),
+    # Longer clips: most of what is lost, is lost behind something.
+    Stage(
+        name="8-long-clips",
+        batches=BatchSettings(
+            image_size=320, frame_count=8, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.7), ("warped", 0.3)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=900, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=18,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.2,
+        ),
+        prompt_mix=PromptMix(box=0.4, point=0.3, correction_clicks=2),
+        loss_weights=dataclasses.replace(_FROM_SCRATCH, presence=2.0),
+        spoiled_share=0.25,
+    ),
 )
 
 

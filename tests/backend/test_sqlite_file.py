@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,6 +31,31 @@ def add(file, body=b""):
 def count(file):
     with file.transaction() as db:
         return db.execute("SELECT COUNT(*) FROM items").fetchone()[0]
+
+
+def test_a_file_that_another_has_only_just_begun_is_waited_for(tmp_path):
+    """SQLite itself does not wait there: it says at once that the database is locked."""
+    path = tmp_path / "file.sqlite3"
+    with contextlib.closing(
+        sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    ) as first:
+        first.execute("CREATE TABLE others (id INTEGER)")
+        first.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.5, first.execute, ("COMMIT",))
+        timer.start()
+        with contextlib.closing(SqliteFile(path, SCHEMA, busy_seconds=60)) as opened:
+            add(opened)
+            assert count(opened) == 1
+        timer.join()
+
+
+def test_a_file_that_stays_locked_is_refused_in_time(tmp_path):
+    path = tmp_path / "file.sqlite3"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as first:
+        first.execute("CREATE TABLE others (id INTEGER)")
+        first.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            SqliteFile(path, SCHEMA, busy_seconds=0.2)
 
 
 def test_what_is_committed_is_there_for_the_next_one_who_opens_it(file, path):
