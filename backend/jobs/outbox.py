@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from backend.errors import ServiceError
-from backend.jobs.store import JobStore
+from backend.jobs.interface import Store
 from backend.jobs.types import Post
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Store,
         client: Callable[[], PredictionClient],
         *,
         clock: Callable[[], float] = time.time,
@@ -103,7 +103,8 @@ class Outbox:
             self._post(client, posts[0])
 
     def _post(self, client: PredictionClient, post: Post) -> None:
-        self._store.begin_post(post.id)
+        if not self._store.begin_post(post.id):
+            return
         try:
             prediction_id = _find_posted(client, post) if post.attempts else None
             if prediction_id is None:

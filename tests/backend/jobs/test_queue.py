@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.errors import HostDown, MediaUnreachable, TooManyJobs, UnusableTask
-from backend.jobs.queue import JobQueue, Outcome
+from backend.jobs.handles import Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
 from tests.backend.calls import wait_until
