@@ -7,7 +7,7 @@ import threading
 from typing import Callable, Mapping, Sequence
 
 from backend.errors import ServiceError
-from backend.jobs.handles import JobHandle, Work
+from backend.jobs.handles import JobHandle, Outcome, Work
 from backend.jobs.interface import Store
 from backend.jobs.types import Job, JobKind, JobState
 from backend.scheduler import Priority
@@ -152,10 +152,7 @@ class JobRunner:
             outcome = handle.work.run(handle)
             if handle.is_cancelled():
                 return None
-            return self.store.finish(
-                job.id, JobState.DONE,
-                result_key=outcome.result_key, prediction=outcome.prediction,
-            )
+            return self._done(job, handle, outcome)
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error
@@ -168,6 +165,11 @@ class JobRunner:
             handle.error = error
             detail = f"{type(error).__name__}; the server's log has the traceback"
             return self._failed(job, handle, detail)
+
+    def _done(self, job: Job, handle: JobHandle, outcome: Outcome) -> Job | None:
+        return self.store.finish(
+            job.id, JobState.DONE, result_key=outcome.result_key, prediction=outcome.prediction
+        )
 
     def _failed(self, job: Job, handle: JobHandle, detail: str) -> Job | None:
         return self.store.finish(job.id, JobState.FAILED, error=detail)
