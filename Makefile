@@ -12,7 +12,7 @@ E2E_STAMP := $(VENV)/.installed-e2e
 ML_HOST_VENV := .venv-ml-host
 ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
 
-.PHONY: install demo studio test test-slow parity e2e ml-host bench training-pack clean
+.PHONY: install demo studio test test-slow faults parity e2e ml-host bench bench-queue training-pack clean
 
 install: $(STAMP)
 
@@ -47,6 +47,11 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest tests/slow
+
+# Real processes, killed at the worst moments. Needs a redis-server (apt-get install
+# redis-server), as some of `make test` does.
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults
 
 # Meta's package on a CPU torch, beside ours: see tests/parity.
 $(PARITY_STAMP): pyproject.toml constraints.txt
@@ -87,6 +92,10 @@ ml-host: $(ML_HOST_STAMP)
 
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run
+
+# Needs a redis-server.
+bench-queue: $(STAMP)
+	$(BIN)/python -m benchmarks.queue
 
 # What a GPU machine without a network needs to train: sam2_model/training/piece.sh.
 PACK ?= runs/pack
