@@ -147,11 +147,11 @@ STAGES = (
     Stage(
         name="7-images-again",
         batches=BatchSettings(
-            image_size=288, frame_count=1, clip_count=8, objects_per_clip=5,
+            image_size=256, frame_count=1, clip_count=8, objects_per_clip=5,
             mix=(("composed", 0.5), ("image", 0.5)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=900, learning_rate=5e-4, warmup_steps=30, final_fraction=0.1, seed=17,
+            steps=500, learning_rate=5e-4, warmup_steps=20, final_fraction=0.1, seed=17,
             frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.2,
         ),
         prompt_mix=PromptMix(box=0.5, point=0.5, correction_clicks=2),
@@ -165,7 +165,7 @@ STAGES = (
             mix=(("composed", 0.7), ("warped", 0.3)), least_area=0.005,
         ),
         schedule=Schedule(
-            steps=900, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=18,
+            steps=650, learning_rate=4e-4, warmup_steps=20, final_fraction=0.02, seed=18,
             frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.2,
         ),
         prompt_mix=PromptMix(box=0.4, point=0.3, correction_clicks=2),
