@@ -146,34 +146,6 @@ class TrackingRun:
         return near >= limit
 
 
-def track_requests(
-    source: FrameSource,
-    requests: Sequence[ObjectRequest],
-    *,
-    tracker: Tracker,
-    direction: Direction = Direction.FORWARD,
-    region_limit: int | None = None,
-    is_cancelled: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tracked:
-    """The tracks of a whole run (`TrackingRun`).
-
-    With `region_limit`, tracking forward ends once the so many masks that are
-    nearest to the prompts are known.
-
-    Raises ValueError as `TrackingRun` and `sam2_model.tracker.track` do.
-    """
-    run = TrackingRun(requests, source.info, TrackingOptions(direction=direction))
-    run.run(
-        source,
-        tracker,
-        is_cancelled=is_cancelled,
-        progress=progress,
-        has_enough=lambda run: region_limit is not None and run.has_nearest(region_limit),
-    )
-    return run.tracked()
-
-
 @dataclass
 class _Object:
     """One object while it is tracked."""
@@ -252,5 +224,3 @@ def nearest_to_prompts(
     for _, frame_index, number in ranked[:limit]:
         chosen[tracks[number].object_id].add(frame_index)
     return chosen
-
-

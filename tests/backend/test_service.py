@@ -236,6 +236,23 @@ def test_a_person_goes_between_the_frames_of_a_batch(make_quick_client, quick):
     assert sorted(order) == sorted([(o, i) for o in ("slow", "person") for i in range(FRAME_COUNT)])
 
 
+def test_a_person_goes_between_the_prompts_of_one_job(make_quick_client, quick):
+    hold = quick.before_prompt = Hold(1, "slow")
+    client = make_quick_client()
+    scheduler = service_of(client).model.scheduler
+    drawn = box("slow", keyframe(1), keyframe(2), keyframe(3))
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(predict, client.application.test_client(), batch(annotated(1, drawn)))
+        hold.wait()
+        person = pool.submit(result_of, client.application.test_client(),
+                             call(task(2), box("person")))
+        wait_until(lambda: scheduler.waiting_count == 1)
+        hold.release()
+        assert person.result() and slow.result()[0]["result"]
+    assert quick.prompted == [("slow", 0), ("slow", 1), ("person", 0), ("slow", 2)]
+    assert quick.frames[0] == (("person",), 0)  # before the slow one's last prompt
+
+
 def test_a_job_is_hurried_while_a_person_waits_for_it_too(make_quick_client, quick):
     hold = quick.before_frame = Hold(2)
     client = make_quick_client()
