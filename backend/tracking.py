@@ -74,14 +74,12 @@ class TrackingRun:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        has_enough: Callable[[TrackingRun], bool] = lambda run: False,
     ) -> None:
         """Track to the end.
 
         Args:
-            is_cancelled: asked before each frame.
+            is_cancelled: asked before each prompt and frame.
             progress: called after each frame with frames done and in all.
-            has_enough: asked after each frame; True ends the run as complete.
 
         Raises ValueError as `sam2_model.tracker.track` does.
         """
@@ -98,8 +96,6 @@ class TrackingRun:
             for frame_masks in frames:
                 self._keep(frame_masks)
                 progress(self.done_frames, self.total_frames)
-                if has_enough(self):
-                    break
         self._is_complete = not was_cancelled or self.done_frames == self.total_frames
         if not self._is_complete:
             logger.warning(
