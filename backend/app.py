@@ -5,9 +5,10 @@ One process owns the model; threads serve. Answers and times: PROTOCOL.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from flask import Flask, Response, current_app, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -19,15 +20,14 @@ from backend.errors import BadRequest, NotReady, ServiceError
 from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
-from backend.predictions import answer_predict, is_ghost
+from backend.predictions import answer_predict
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
-from backend.scheduler import Priority
 from backend.service import TrackingService
 from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
 from backend.user_interface import user_interface
-from backend.webhooks import action_of, tracking_request, training_project
+from backend.webhooks import action_of, begin_job
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from sam2_model.video import VideoDecodeError
 
@@ -135,11 +135,7 @@ class _Service:
         """
         body = _json_body()
         action = action_of(body)
-        job_id = None
-        if (project_id := training_project(body)) is not None:
-            job_id = self.tracking.train_in_background(project_id)
-        elif (request := tracking_request(body)) is not None:
-            job_id = self.tracking.track_in_background(request, Priority.WEBHOOK)
+        job_id = begin_job(body, self.tracking)
         logger.info("webhook %r: %s", action[:80], f"job {job_id}" if job_id else "ignored")
         if job_id is None:
             return {"status": "ignored", "action": action}
@@ -152,12 +148,15 @@ class _Service:
         if (event := event_of(body)) is not None:
             return self._answer_event(event, body, deadline)
         call = parse_predict(body)
-        if is_ghost(call):
-            return {"results": answer_predict(call, self.tracking, deadline)}
+        return {"results": answer_predict(call, self.tracking, deadline, place=self._place)}
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """For a call that may wait. Raises NotReady when as many do as may."""
         if not self._places.acquire(blocking=False):
             raise NotReady(_BUSY)
         try:
-            return {"results": answer_predict(call, self.tracking, deadline)}
+            yield
         finally:
             self._places.release()
 
