@@ -19,6 +19,7 @@ from backend.errors import BadRequest, NotReady, ServiceError
 from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
+from backend.openapi import openapi_routes
 from backend.predictions import answer_predict, is_ghost
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
@@ -49,7 +50,7 @@ def create_app(
         load: makes the model.
     """
     settings = settings or Settings.from_environment()
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     service = _Service(settings, load)
     app.extensions["sam2"] = service.tracking
@@ -62,6 +63,7 @@ def create_app(
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
+    app.register_blueprint(openapi_routes())
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Hashable, Iterator, Protocol, Sequence
 
 from backend.deadlines import Deadline
+from backend.decoding import open_media
 from backend.errors import NotReady
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
@@ -64,7 +65,7 @@ def load_model(settings: Settings) -> LoadedModel:
     from sam2_model.build import DOWNLOAD, build_sam2_video_predictor
     from sam2_model.checkpoints import resolve_checkpoint
     from sam2_model.interactive import InteractiveVideo
-    from sam2_model.session import StateLimits
+    from sam2_model.session import InferenceState, StateLimits
     from sam2_model.tracker import StopRules, track
 
     checkpoint = settings.checkpoint
@@ -80,10 +81,16 @@ def load_model(settings: Settings) -> LoadedModel:
     stop = StopRules(
         lost_frames=settings.stop_lost_frames, area_share=settings.stop_area_share
     )
+
+    def init_state(files: Path | Sequence[Path]) -> InferenceState:
+        return InferenceState(open_media(files, settings), predictor.model, limits=limits)
+
+    def open_video(files: Path | Sequence[Path]) -> InteractiveVideo:
+        source = open_media(files, settings)
+        return InteractiveVideo.open(source, predictor=predictor, limits=limits, stop=stop)
+
     return LoadedModel(
-        functools.partial(track, predictor=predictor, stop=stop),
-        functools.partial(predictor.init_state, limits=limits),
-        functools.partial(InteractiveVideo.open, predictor=predictor, limits=limits, stop=stop),
+        functools.partial(track, predictor=predictor, stop=stop), init_state, open_video
     )
 
 
