@@ -9,7 +9,7 @@ import logging
 import threading
 from typing import Any, Callable, Mapping
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.access import guard
@@ -17,6 +17,7 @@ from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
 from backend.errors import BadRequest, NotReady, ServiceError
 from backend.jobs_api import job_routes
+from backend.json_body import json_body
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
 from backend.openapi import openapi_routes
@@ -101,7 +102,7 @@ class _Service:
 
         The token that Label Studio sends is kept in memory, for want of a better one.
         """
-        body = _json_body()
+        body = json_body()
         if not isinstance(body, Mapping):
             raise BadRequest("the body of /setup must be a JSON object")
         if (authorization := self.tracking.media.authorization) is not None:
@@ -135,7 +136,7 @@ class _Service:
 
         The body is never logged: it holds the project's token.
         """
-        body = _json_body()
+        body = json_body()
         action = action_of(body)
         job_id = None
         if (project_id := training_project(body)) is not None:
@@ -150,7 +151,7 @@ class _Service:
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
-        body = _json_body()
+        body = json_body()
         if (event := event_of(body)) is not None:
             return self._answer_event(event, body, deadline)
         call = parse_predict(body)
@@ -173,14 +174,6 @@ class _Service:
         finally:
             if has_place:
                 self._places.release()
-
-
-def _json_body() -> Any:
-    """The request's JSON, whatever its Content-Type says. Raises BadRequest."""
-    try:
-        return current_app.json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
 
 
 def _answer_error(error: Exception) -> tuple[Response, int]:
