@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Any, Callable, Iterator, Mapping
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.access import guard
@@ -18,8 +18,10 @@ from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
 from backend.errors import BadRequest, NotReady, ServiceError
 from backend.jobs_api import job_routes
+from backend.json_body import json_body
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
+from backend.openapi import openapi_routes
 from backend.predictions import answer_predict
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
@@ -49,7 +51,7 @@ def create_app(
         load: makes the model.
     """
     settings = settings or Settings.from_environment()
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     service = _Service(settings, load)
     app.extensions["sam2"] = service.tracking
@@ -62,6 +64,7 @@ def create_app(
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
+    app.register_blueprint(openapi_routes())
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too
@@ -99,7 +102,7 @@ class _Service:
 
         The token that Label Studio sends is kept in memory, for want of a better one.
         """
-        body = _json_body()
+        body = json_body()
         if not isinstance(body, Mapping):
             raise BadRequest("the body of /setup must be a JSON object")
         if (authorization := self.tracking.media.authorization) is not None:
@@ -133,7 +136,7 @@ class _Service:
 
         The body is never logged: it holds the project's token.
         """
-        body = _json_body()
+        body = json_body()
         action = action_of(body)
         job_id = begin_job(body, self.tracking)
         logger.info("webhook %r: %s", action[:80], f"job {job_id}" if job_id else "ignored")
@@ -144,7 +147,7 @@ class _Service:
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
-        body = _json_body()
+        body = json_body()
         if (event := event_of(body)) is not None:
             return self._answer_event(event, body, deadline)
         call = parse_predict(body)
@@ -170,14 +173,6 @@ class _Service:
         finally:
             if has_place:
                 self._places.release()
-
-
-def _json_body() -> Any:
-    """The request's JSON, whatever its Content-Type says. Raises BadRequest."""
-    try:
-        return current_app.json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
 
 
 def _answer_error(error: Exception) -> tuple[Response, int]:
