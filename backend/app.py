@@ -6,6 +6,7 @@ One process owns the model; threads serve. Answers and times: PROTOCOL.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from typing import Any, Callable, Mapping
 
@@ -15,13 +16,15 @@ from werkzeug.exceptions import HTTPException
 from backend.access import guard
 from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
-from backend.errors import BadRequest, NotReady, ServiceError
+from backend.errors import BadRequest, ServiceError, TooManyRequests
 from backend.jobs_api import job_routes
+from backend.log_context import request_id
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
 from backend.predictions import answer_predict, is_ghost
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
+from backend.request_log import follow
 from backend.scheduler import Priority
 from backend.service import TrackingService
 from backend.sessions_api import sessions_blueprint
@@ -64,7 +67,8 @@ def create_app(
     app.register_blueprint(user_interface())
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
-    measure(app, service.tracking)  # first: what the guard refuses is counted too
+    follow(app)  # these two first: what the guard refuses has an id and is counted too
+    measure(app, service.tracking)
     guard(app, settings)
     service.tracking.start()
     return app
@@ -155,7 +159,7 @@ class _Service:
         if is_ghost(call):
             return {"results": answer_predict(call, self.tracking, deadline)}
         if not self._places.acquire(blocking=False):
-            raise NotReady(_BUSY)
+            raise TooManyRequests(_BUSY)
         try:
             return {"results": answer_predict(call, self.tracking, deadline)}
         finally:
@@ -166,7 +170,7 @@ class _Service:
         has_place = self._places.acquire(blocking=False)
         try:
             if not has_place and event in ("predict", "track"):
-                raise NotReady(_BUSY)
+                raise TooManyRequests(_BUSY)
             return self._enterprise.answer(event, body, deadline, may_wait=has_place)
         finally:
             if has_place:
@@ -187,7 +191,10 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
         return _error(error.code or 500, error.name, error.description or "")
     if isinstance(error, ServiceError):
         logger.warning("%s %s: %s", request.method, request.path, error.detail)
-        return _error(error.status, error.name, error.detail)
+        answer, status = _error(error.status, error.name, error.detail)
+        if error.retry_after_seconds is not None:
+            answer.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        return answer, status
     if isinstance(error, UnsupportedConfigError):
         logger.warning("%s %s: %s", request.method, request.path, error)
         return _error(422, "label config cannot be served", str(error))
@@ -205,4 +212,4 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:
-    return jsonify({"error": name, "detail": detail}), status
+    return jsonify({"error": name, "detail": detail, "request_id": request_id()}), status
