@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from typing import Any, Callable, Iterator, Mapping
 
@@ -16,15 +17,17 @@ from werkzeug.exceptions import HTTPException
 from backend.access import guard
 from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
-from backend.errors import BadRequest, NotReady, ServiceError
+from backend.errors import BadRequest, ServiceError, TooManyRequests
 from backend.jobs_api import job_routes
 from backend.json_body import json_body
+from backend.log_context import request_id
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
 from backend.openapi import openapi_routes
 from backend.predictions import answer_predict
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
+from backend.request_log import follow
 from backend.service import TrackingService
 from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
@@ -67,7 +70,8 @@ def create_app(
     app.register_blueprint(openapi_routes())
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
-    measure(app, service.tracking)  # first: what the guard refuses is counted too
+    follow(app)  # these two first: what the guard refuses has an id and is counted too
+    measure(app, service.tracking)
     guard(app, settings)
     service.tracking.start()
     return app
@@ -155,9 +159,9 @@ class _Service:
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
-        """For a call that may wait. Raises NotReady when as many do as may."""
+        """For a call that may wait. Raises TooManyRequests when as many do as may."""
         if not self._places.acquire(blocking=False):
-            raise NotReady(_BUSY)
+            raise TooManyRequests(_BUSY)
         try:
             yield
         finally:
@@ -168,7 +172,7 @@ class _Service:
         has_place = self._places.acquire(blocking=False)
         try:
             if not has_place and event in ("predict", "track"):
-                raise NotReady(_BUSY)
+                raise TooManyRequests(_BUSY)
             return self._enterprise.answer(event, body, deadline, may_wait=has_place)
         finally:
             if has_place:
@@ -181,7 +185,10 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
         return _error(error.code or 500, error.name, error.description or "")
     if isinstance(error, ServiceError):
         logger.warning("%s %s: %s", request.method, request.path, error.detail)
-        return _error(error.status, error.name, error.detail)
+        answer, status = _error(error.status, error.name, error.detail)
+        if error.retry_after_seconds is not None:
+            answer.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        return answer, status
     if isinstance(error, UnsupportedConfigError):
         logger.warning("%s %s: %s", request.method, request.path, error)
         return _error(422, "label config cannot be served", str(error))
@@ -199,4 +206,4 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:
-    return jsonify({"error": name, "detail": detail}), status
+    return jsonify({"error": name, "detail": detail, "request_id": request_id()}), status

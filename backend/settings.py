@@ -18,6 +18,7 @@ _MIB = 2**20
 _SECRETS = ("label_studio_api_key", "basic_auth_password", "api_tokens", "link_secret")
 _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
+_LOG_FORMATS = ("text", "json")
 _LEAST_SECRET_CHARACTERS = 32
 _LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
@@ -152,10 +153,18 @@ class Settings:
     max_session_streams: int = 8
     """Streams of results at once, each of which takes a thread."""
 
+    log_format: str = "text"
+    """"text": lines for people; "json": an object a line, for machines."""
+    stop_seconds: float = 20.0
+    """How long a stop may take (SIGTERM): those who wait are answered, running jobs put
+    back. Below the 30 s after which Kubernetes kills; Docker kills after 10 s unless told."""
+
     def __post_init__(self) -> None:
         _check_name("model", self.model)
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise ValueError(f"dtype={self.dtype!r} must be one of {_DTYPES}")
+        if self.log_format not in _LOG_FORMATS:
+            raise ValueError(f"log_format={self.log_format!r} must be one of {_LOG_FORMATS}")
         if self.keyframes not in _KEYFRAMES:
             raise ValueError(f"keyframes={self.keyframes!r} must be one of {_KEYFRAMES}")
         if not 0 < self.keyframe_min_iou <= 1:
@@ -289,7 +298,7 @@ _POSITIVE = (
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
     "training_steps", "max_sessions", "session_idle_seconds", "session_days",
-    "max_session_streams",
+    "max_session_streams", "stop_seconds",
 )
 
 
@@ -375,6 +384,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_SESSION_IDLE_SECONDS": ("session_idle_seconds", _real),
     "SAM2_SESSION_DAYS": ("session_days", _real),
     "SAM2_MAX_SESSION_STREAMS": ("max_session_streams", _whole),
+    "SAM2_LOG_FORMAT": ("log_format", str),
+    "SAM2_STOP_SECONDS": ("stop_seconds", _real),
     "SAM2_KEYFRAMES": ("keyframes", str),
     "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
     "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),
