@@ -1,15 +1,15 @@
 // The page: opens what its address asks for, and keeps it open.
 
+import { asked, keepInAddress, takeKey } from "./address.js";
 import { Api } from "./api.js";
 import { part, setText } from "./dom.js";
 import { banner, sayError } from "./notices.js";
 import { fillHelp } from "./shortcuts.js";
-import { asked, begin, beginAgain, keepInAddress, showStart, showWorkspace } from "./start.js";
+import { begin, beginAgain, showStart, showWorkspace } from "./start.js";
 import { Workspace } from "./workspace.js";
 
 const ROOT = new URL("../", import.meta.url);
-const key = new URLSearchParams(location.search).get("key");
-const api = new Api(ROOT, key, showConnection);
+const api = new Api(ROOT, takeKey(), showConnection);
 let workspace = null;
 
 function showConnection({ isUp, reason }) {
@@ -43,8 +43,7 @@ async function reopen(task) {
 
 function nameOf(task) {
   if (task) return `Task ${task.id}`;
-  const { file, video } = asked();
-  return (file ?? video ?? "").split(/[?#]/)[0].split(/[/\\]/).pop() || "Video";
+  return (asked().file ?? "").split(/[?#]/)[0].split(/[/\\]/).pop() || "Video";
 }
 
 fillHelp();

@@ -102,7 +102,7 @@ export class Saving {
   }
 
   _showSaved(answer) {
-    this._task.version = answer.version ?? this._task.version;
+    this._task.version = answer.version;
     this._onSaved(answer);
     const said = element("p", { className: "good" }, `Saved as ${answer.as} ${answer.id}. `);
     if (/^https?:\/\//.test(answer.url ?? "")) {

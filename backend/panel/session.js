@@ -48,6 +48,11 @@ export class Session extends EventTarget {
     return ["stopped", "interrupted", "failed"].includes(this.propagation?.state);
   }
 
+  /** `saved`: as the state has it. */
+  hasChangedSince({ revision, serial }) {
+    return this.pendingCount > 0 || this.revision > revision || this._newestSerial > serial;
+  }
+
   object(id) {
     return this.objects.find((item) => item.id === id);
   }
@@ -212,6 +217,7 @@ export class Session extends EventTarget {
     this.canRedo = state.can_redo;
     this.othersOnTask = state.others_on_task ?? 0;
     this.saved = state.saved ?? null;
+    this._newestSerial = state.serial;
     // While more changes wait, what is shown is ahead of what the service knows.
     if (!this.objects || isNewest) {
       this.objects = state.objects.map(({ id, labels, prompts }) => ({ id, labels, prompts }));
@@ -321,6 +327,7 @@ export class Session extends EventTarget {
     } else if (event.type === "frame") {
       const index = event.frame_index;
       this._serial = event.serial;
+      this._newestSerial = Math.max(this._newestSerial, event.serial);
       this.masks.putFrame(index, event.objects, (id) => this._pending.has(keyOf(id, index)));
       this._emit("masks", index);
     }

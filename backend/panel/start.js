@@ -1,49 +1,35 @@
 // From the page's address to a session: which task or video, and whose work goes on.
 
+import { asked, keepInAddress } from "./address.js";
 import { ApiError } from "./api.js";
 import { element, part, setText } from "./dom.js";
 import { browser, recall, remember } from "./memory.js";
-import { ask } from "./notices.js";
+import { ask, say } from "./notices.js";
 import { Session } from "./session.js";
 
 const MOST_REMEMBERED = 50;
 
-/** What the address asks for: {session, task, project, video, file}, texts or null. */
-export function asked() {
-  const query = new URLSearchParams(location.search);
-  return Object.fromEntries(
-    ["session", "task", "project", "video", "file"].map((name) => [name, query.get(name)]),
-  );
-}
-
-/** Keeps what is open in the address, so that a reload finds it. */
-export function keepInAddress(changes) {
-  const url = new URL(location.href);
-  for (const [name, value] of Object.entries(changes)) {
-    if (value === null) url.searchParams.delete(name);
-    else url.searchParams.set(name, value);
-  }
-  history.replaceState(null, "", url);
-}
-
 /** {session, task}: task is null for a video without one. Rejects with what the service says. */
-export async function begin(api, query = asked()) {
+export async function begin(api) {
+  const query = asked();
   if (query.session) {
     const found = await opened(api, query.session);
     if (found) return found;
+    say("The session of this address is no longer kept.");
   }
-  if (query.task) return onTask(api, await choiceOfTask(api, query.task));
+  if (query.task) return onTask(api, await readTask(api, query.task));
   if (query.file) return onFile(api, query.file);
   if (query.video) return onTask(api, await taskOfVideo(api, query));
   if (query.project) return onTask(api, await taskOfProject(api, query.project));
   return onFile(api, await askForFile());
 }
 
-/** A new session on what a session was on, from what is there now. */
-export async function beginAgain(api, task, query = asked()) {
-  if (task) return withVersion(await Session.create(api, { task_id: task.id }), await choiceOfTask(api, task.id));
-  if (query.file) return { session: await Session.create(api, { video: query.file }), task: null };
-  return begin(api, { ...query, session: null });
+/** A new session on what the page shows, from what Label Studio has now. */
+export async function beginAgain(api, task) {
+  if (task) return created(api, await readTask(api, task.id));
+  const { file } = asked();
+  if (!file) throw new Error("the address names no file: open the page with ?file=...");
+  return { session: await Session.create(api, { video: file }), task: null };
 }
 
 /** Null when the session is gone for good. */
@@ -56,68 +42,81 @@ async function opened(api, id) {
     throw error;
   }
   if (session.taskId === null) return { session, task: null };
-  return withVersion(session, await choiceOfTask(api, session.taskId));
+  return withVersion(session, await readTask(api, session.taskId));
+}
+
+/** This browser's own session of that name, or another that a person wants to go on with. */
+async function known(api, name, query) {
+  const mine = remembered()[name]?.session;
+  const found = mine && await opened(api, mine);
+  if (found) return found;
+  const { sessions } = await api.get(`api/sessions?${new URLSearchParams(query)}`);
+  if (sessions.length === 0) return null;
+  const answer = await ask(
+    "There is work on this video already",
+    `A session of ${timeText(sessions[0].used_at)} is kept. Two people who go on with one session `
+    + "change each other's work.",
+    { new: "Begin a new one", go: "Go on with it" },
+  );
+  return answer === "go" ? opened(api, sessions[0].id) : null;
 }
 
 async function onFile(api, file) {
   keepInAddress({ file });
-  return { session: await Session.create(api, { video: file }), task: null };
+  const name = `file ${file}`;
+  const found = await known(api, name, { video: file });
+  const session = found?.session ?? await Session.create(api, { video: file });
+  rememberSession(name, session.id, null);
+  return { session, task: null };
 }
 
 // --- tasks ---------------------------------------------------------------------
 
-function choiceOfTask(api, id) {
+function readTask(api, id) {
   return api.get(`api/panel/tasks/${encodeURIComponent(id)}`);
 }
 
 async function onTask(api, task) {
   keepInAddress({ task: task.id });
-  const mine = remembered()[task.id]?.session;
-  const found = mine && await opened(api, mine);
-  if (found) return found;
-  const others = (await api.get(`api/sessions?task_id=${task.id}`)).sessions;
-  if (others.length) {
-    const { id, used_at: usedAt } = others[0];
-    const answer = await ask(
-      "Somebody has worked on this task here",
-      `A session of ${timeText(usedAt)} is kept. Two people who go on with one session change `
-      + "each other's work; a new one begins with what Label Studio has.",
-      { new: "Begin a new one", go: "Go on with it" },
-    );
-    const kept = answer === "go" && await opened(api, id);
-    if (kept) return kept;
-  }
-  return withVersion(await Session.create(api, { task_id: task.id }), task);
+  return await known(api, `task ${task.id}`, { task_id: task.id }) ?? created(api, task);
+}
+
+async function created(api, task) {
+  const body = { task_id: task.id, project_id: task.project_id };
+  return withVersion(await Session.create(api, body), task);
 }
 
 /** The task's version is that of when the session began, also after a reload. */
 function withVersion(session, task) {
-  const known = remembered()[task.id];
-  const version = known?.session === session.id ? known.version : task.version;
-  rememberTask(task.id, session.id, version);
+  const before = remembered()[`task ${task.id}`];
+  const version = before?.session === session.id ? before.version : task.version;
+  rememberSession(`task ${task.id}`, session.id, version);
   return { session, task: { ...task, version } };
 }
 
 function remembered() {
-  return recall(browser, "tasks") ?? {};
+  return recall(browser, "sessions") ?? {};
 }
 
-export function rememberTask(taskId, session, version) {
-  const { [taskId]: _, ...others } = remembered();
+/** `name`: of the task or file. `version`: of the task that the session knows, or null. */
+export function rememberSession(name, session, version) {
+  const { [name]: _, ...others } = remembered();
   const newest = Object.entries(others).sort(([, a], [, b]) => b.at - a.at);
   const kept = Object.fromEntries(newest.slice(0, MOST_REMEMBERED - 1));
-  remember(browser, "tasks", { ...kept, [taskId]: { session, version, at: Date.now() } });
+  remember(browser, "sessions", { ...kept, [name]: { session, version, at: Date.now() } });
 }
 
-async function taskOfVideo(api, { video, project }) {
-  const query = new URLSearchParams({ video, ...(project ? { project } : {}) });
-  const { tasks } = await api.get(`api/panel/tasks?${query}`);
-  if (tasks.length === 0) {
-    throw new ApiError(404, "no such task", `No task that this link may open has the video ${video}.`);
+async function taskOfVideo(api, { video: readings, project }) {
+  for (const video of readings) {
+    const query = new URLSearchParams({ video, ...(project ? { project } : {}) });
+    const { tasks } = await api.get(`api/panel/tasks?${query}`);
+    if (tasks.length === 0) continue;
+    const chosen = tasks.length === 1 ? tasks[0]
+      : await choose(`${tasks.length} tasks have this video. Which one?`, tasks);
+    return readTask(api, chosen.id);
   }
-  const chosen = tasks.length === 1 ? tasks[0]
-    : await choose(`${tasks.length} tasks have this video. Which one?`, tasks);
-  return choiceOfTask(api, chosen.id);
+  const detail = `No task that this link may open has the video ${readings[0]}.`;
+  throw new ApiError(404, "no such task", detail);
 }
 
 async function taskOfProject(api, project) {
@@ -128,7 +127,7 @@ async function taskOfProject(api, project) {
     const title = tasks[0]?.project_title ?? `project ${project}`;
     const text = total ? `${title}: ${total} tasks.` : `There are no tasks in ${title}.`;
     const chosen = await choose(text, tasks, { page, pages });
-    if (typeof chosen !== "number") return choiceOfTask(api, chosen.id);
+    if (typeof chosen !== "number") return readTask(api, chosen.id);
     page = chosen;
   }
 }

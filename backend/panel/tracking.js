@@ -68,7 +68,7 @@ export class TrackingControls {
     const corrected = prompted.length ? this._corrected(prompted[0], prompted.at(-1)) : null;
     const mark = isBack ? "last mark" : "first mark";
     const start = corrected ?? (isBack ? prompted.at(-1) : prompted[0]);
-    setText(auto, start === undefined ? "auto" : `auto: frame ${start + 1}`);
+    setText(auto, start === undefined ? "auto" : `auto (${start + 1})`);
     setText(marks, mark);
     const button = part("track");
     const request = this.request(frame);

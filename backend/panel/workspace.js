@@ -13,7 +13,7 @@ import { withBox, withoutPoint, withPoint } from "./prompts.js";
 import { encode } from "./rle.js";
 import { Saving } from "./saving.js";
 import { listenToKeys } from "./shortcuts.js";
-import { rememberTask } from "./start.js";
+import { rememberSession } from "./start.js";
 import { Stroke } from "./stroke.js";
 import { Timeline } from "./timeline.js";
 import { TOOLS, Tools } from "./tools.js";
@@ -544,7 +544,9 @@ export class Workspace {
   _stateText() {
     if (this._session.pendingCount > 0) return "Working …";
     const { saved } = this._session;
-    return saved ? `Saved as ${saved.as} ${saved.id}` : "";
+    if (!saved) return "";
+    const isNewer = this._session.hasChangedSince(saved);
+    return isNewer ? `Changes since ${saved.as} ${saved.id}` : `Saved as ${saved.as} ${saved.id}`;
   }
 
   _tellPropagation() {
@@ -583,9 +585,8 @@ export class Workspace {
   }
 
   _onSaved(answer) {
-    rememberTask(this._task.id, this._session.id, this._task.version);
+    rememberSession(`task ${this._task.id}`, this._session.id, answer.version);
     banner("changed", null);
-    this._session.saved = answer;
     this._session.refresh();
   }
 
