@@ -102,9 +102,7 @@ export class Session extends EventTarget {
         this._apply(await this._api.delete(path));
       });
     }
-    return this._change("mark the object", () => (
-      this._withMask(objectId, index, prompts, () => this._api.put(path, prompts))
-    ));
+    return this._askForMask("mark the object", objectId, index, () => this._api.put(path, prompts));
   }
 
   /** Resolves to the frame on which something has changed; undefined when that is none. */
@@ -136,9 +134,7 @@ export class Session extends EventTarget {
       if (!prompts || this._pending.has(key)) continue;
       if (this._settled.get(key) === JSON.stringify(prompts)) continue;
       const path = sessionPath(this.id, "objects", item.id, "masks", index);
-      this._change("show the mask", () => (
-        this._withMask(item.id, index, prompts, () => this._api.get(path))
-      ));
+      this._askForMask("show the mask", item.id, index, () => this._api.get(path));
     }
   }
 
@@ -179,25 +175,25 @@ export class Session extends EventTarget {
     return done;
   }
 
-  async _withMask(objectId, index, prompts, ask) {
+  /** `ask` answers with the mask of the prompts that there are now. */
+  _askForMask(what, objectId, index, ask) {
     const key = keyOf(objectId, index);
+    const settled = JSON.stringify(this.object(objectId).prompts[index]);
     this._pending.set(key, (this._pending.get(key) ?? 0) + 1);
-    try {
-      const answer = await ask();
-      this._noteRevision(answer.revision);
-      this._settled.set(key, JSON.stringify(prompts));
-      if (this._pending.get(key) === 1) {
+    return this._change(what, async () => {
+      try {
+        const answer = await ask();
+        this._noteRevision(answer.revision);
+        if (this._pending.get(key) > 1) return; // a newer one is asked for
         this.masks.put(objectId, index, answer.mask, answer.score);
         this._emit("masks", index);
+      } finally {
+        this._settled.set(key, settled); // also without one: it would be asked again for ever
+        const left = this._pending.get(key) - 1;
+        if (left) this._pending.set(key, left);
+        else this._pending.delete(key);
       }
-    } catch (error) {
-      this._settled.set(key, JSON.stringify(prompts)); // or it would be asked again for ever
-      throw error;
-    } finally {
-      const left = this._pending.get(key) - 1;
-      if (left) this._pending.set(key, left);
-      else this._pending.delete(key);
-    }
+    });
   }
 
   async _fail(what, error) {

@@ -29,7 +29,7 @@ export async function beginAgain(api, task) {
   if (task) return created(api, await readTask(api, task.id));
   const { file } = asked();
   if (!file) throw new Error("the address names no file: open the page with ?file=...");
-  return { session: await Session.create(api, { video: file }), task: null };
+  return createdOnFile(api, file);
 }
 
 /** Null when the session is gone for good. */
@@ -63,10 +63,15 @@ async function known(api, name, query) {
 
 async function onFile(api, file) {
   keepInAddress({ file });
-  const name = `file ${file}`;
-  const found = await known(api, name, { video: file });
-  const session = found?.session ?? await Session.create(api, { video: file });
-  rememberSession(name, session.id, null);
+  const found = await known(api, `file ${file}`, { video: file });
+  if (!found) return createdOnFile(api, file);
+  rememberSession(`file ${file}`, found.session.id, null);
+  return found;
+}
+
+async function createdOnFile(api, file) {
+  const session = await Session.create(api, { video: file });
+  rememberSession(`file ${file}`, session.id, null);
   return { session, task: null };
 }
 
