@@ -19,6 +19,8 @@ from backend.errors import BadRequest, NotReady, ServiceError
 from backend.jobs_api import job_routes
 from backend.metrics import measure
 from backend.model import LoadedModel, load_model
+from backend.panel_api import panel_api
+from backend.panel_page import panel_page
 from backend.predictions import answer_predict, is_ghost
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
@@ -62,6 +64,8 @@ def create_app(
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
+    app.register_blueprint(panel_page(settings))
+    app.register_blueprint(panel_api(service.tracking))
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     measure(app, service.tracking)  # first: what the guard refuses is counted too

@@ -108,6 +108,12 @@ class TooManySessions(ServiceError):
     status, name = 429, "too many sessions"
 
 
+class TooManyRequests(ServiceError):
+    """More than one key's share of requests."""
+
+    status, name = 429, "too many requests"
+
+
 class NotJson(ServiceError):
     """A change that is not said to be JSON: a form of another site could send it."""
 

@@ -14,9 +14,9 @@ _ANSWER_MS = 300_000
 _STILL = """() => {
     const canvas = document.getElementById('canvas');
     return document.getElementById('state').textContent !== 'Working …'
-        && canvas.dataset.frame === String(document.getElementById('frame').value - 1)
-        && canvas.dataset.drawn === 'true';
+        && canvas.dataset.frame === String(document.getElementById('frame').value - 1);
 }"""
+_DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 _PLACE = """([x, y]) => {
     const box = document.getElementById('canvas').getBoundingClientRect();
     const [width, height] = document.getElementById('facts').textContent.match(/\\d+/g).map(Number);
@@ -57,6 +57,7 @@ class Panel:
     def wait_until_still(self) -> None:
         """Until all that was asked for is answered and drawn."""
         self.page.wait_for_function(_STILL)
+        self.page.evaluate(_DRAWN)
 
     def wait_for_tracking(self, state: str = "done") -> None:
         self.page.wait_for_function(_TRACKING, arg=state)
@@ -128,14 +129,10 @@ class Panel:
         return np.asarray(image.convert("RGB").resize(size, box=box), np.int16)
 
     def masked(self, size: tuple[int, int]) -> np.ndarray:
-        """(height, width) bool: which pixels the masks change; marks are left out."""
-        with_masks = self._without_marks(size)
+        """(height, width) bool: which pixels the masks change; not what marks cover."""
         self.page.focus("#canvas")
+        with_masks = self.shown(size)
         self.press("m")
-        without = self._without_marks(size)
+        without = self.shown(size)
         self.press("m")
         return np.abs(with_masks - without).max(axis=2) > 10
-
-    def _without_marks(self, size: tuple[int, int]) -> np.ndarray:
-        # The marks of the selected object are the same in both pictures.
-        return self.shown(size)
