@@ -42,7 +42,7 @@ async function reopen(task) {
 }
 
 function nameOf(task) {
-  if (task) return `Task ${task.id}`;
+  if (task) return `${task.shown} · task ${task.id}`;
   return (asked().file ?? "").split(/[?#]/)[0].split(/[/\\]/).pop() || "Video";
 }
 

@@ -67,7 +67,8 @@ function packed([red, green, blue], alpha) {
   return ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
-function outline(pixels, intervals, height, thickness, value) {
+/** Paints the border pixels of a mask, on the inside. */
+export function outline(pixels, intervals, height, thickness, value) {
   for (let i = 0; i < intervals.length; i += 2) {
     const start = intervals[i];
     const stop = intervals[i + 1];

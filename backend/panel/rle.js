@@ -113,15 +113,3 @@ export function sharedArea(a, b) {
 export function fill(pixels, intervals, value) {
   for (let i = 0; i < intervals.length; i += 2) pixels.fill(value, intervals[i], intervals[i + 1]);
 }
-
-/** Whether the mask has the pixel at `place` (x * height + y). */
-export function includes(intervals, place) {
-  let low = 0;
-  let high = intervals.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (intervals[middle] <= place) low = middle + 1;
-    else high = middle;
-  }
-  return low % 2 === 1;
-}

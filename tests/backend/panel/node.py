@@ -6,30 +6,33 @@ import json
 import shutil
 import subprocess
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(NODE is None, reason="needs node; make e2e runs it in a browser")
+needs_node = pytest.mark.skipif(NODE is None, reason="needs node; make e2e has a browser instead")
+_PROGRAM = """
+    import fs from "node:fs";
+    const load = (name) => import(`./${name}`);
+    const given = JSON.parse(fs.readFileSync("given.json", "utf-8"));
+    const answer = await (async () => { %s })();
+    fs.writeFileSync("answer.json", JSON.stringify(answer));
+"""
 
 
-def run(script: str, given: Any, tmp_path) -> Any:
-    """What `answer` is after `script`, which finds `given` and the modules' folder as `panel`."""
-    folder = files("backend").joinpath("panel")
-    for item in folder.iterdir():
-        if item.name.endswith(".js"):  # .mjs and this: node must take them for modules
-            (tmp_path / item.name).write_text(item.read_text(encoding="utf-8"), encoding="utf-8")
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    (tmp_path / "given.json").write_text(json.dumps(given))
-    program = f"""
-        import fs from "node:fs";
-        const given = JSON.parse(fs.readFileSync("given.json", "utf-8"));
-        let answer;
-        {script}
-        fs.writeFileSync("answer.json", JSON.stringify(answer));
+def run(script: str, given: Any, folder: Path) -> Any:
+    """What the script returns, which finds `given`, and `load(name)` for the panel's modules.
+
+    `folder` is an empty one.
     """
-    (tmp_path / "script.js").write_text(program)
-    done = subprocess.run([NODE, "script.js"], cwd=tmp_path, capture_output=True, text=True)
+    for item in files("backend").joinpath("panel").iterdir():
+        if item.name.endswith(".js"):
+            (folder / item.name).write_text(item.read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "given.json").write_text(json.dumps(given))
+    (folder / "program.js").write_text(_PROGRAM % script)
+    done = subprocess.run([NODE, "program.js"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads((tmp_path / "answer.json").read_text())
+    return json.loads((folder / "answer.json").read_text())

@@ -40,9 +40,9 @@ def test_the_rules_are_those_of_the_previews(tmp_path):
         for curve in every
     ]
     script = """
-        import { doubtfulStretches } from "./doubt.js";
+        const { doubtfulStretches } = await load("doubt.js");
         const whole = (values) => values.map((value) => value ?? NaN);
-        answer = given.map((curve) => doubtfulStretches({
+        return given.map((curve) => doubtfulStretches({
             ...curve, scores: whole(curve.scores), overlaps: whole(curve.overlaps),
         }));
     """
