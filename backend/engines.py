@@ -7,6 +7,7 @@ import enum
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from backend.answers import as_published, view_of
+from backend.clock import SteadyClock
 from backend.errors import NotHere
 from backend.jobs.handles import Work
 from backend.jobs.interface import Queue, Store
@@ -40,19 +41,24 @@ _PATIENCE_SECONDS = {Role.WEB: 5.0, Role.WORKER: 300.0}
 """How long a process waits for a Redis that is down: people are told, work is kept."""
 
 
-def open_store(settings: Settings, role: Role) -> Store:
-    """Raises OSError, sqlite3.Error, RedisError or ValueError when it cannot be opened."""
+def open_store(settings: Settings, role: Role) -> tuple[Store, Callable[[], float]]:
+    """The store, and the clock that its times are of.
+
+    Raises OSError, sqlite3.Error or ValueError when it cannot be opened.
+    """
     if role is Role.ALONE:
-        return JobStore(settings.data_folder / "jobs.sqlite3")
+        clock = SteadyClock()
+        return JobStore(settings.data_folder / "jobs.sqlite3", clock=clock), clock
     _check_installed()
     from backend.jobs.distributed.connection import connect
     from backend.jobs.distributed.storage import Storage
     from backend.jobs.distributed.store import RedisJobStore
 
-    return RedisJobStore(
+    store = RedisJobStore(
         connect(settings.queue, patience_seconds=_PATIENCE_SECONDS[role]),
         storage=None if settings.storage is None else Storage(settings.storage),
     )
+    return store, store.clock
 
 
 def open_model(

@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Collection
 from urllib.parse import urlsplit
 
-from PIL import Image
-
 from backend.errors import BadRequest, MediaTooLarge, ServiceError, UnusableTask
 from backend.media import MediaStore
 from backend.prompts import STAMP
@@ -159,8 +157,8 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
             return f"its list must have {info.frame_count} images, one a frame of the video"
         with media.in_use() as kept:
             (file,) = kept.frame_files(references[:1], task_id=session.origin.task_id)
-            with Image.open(file) as image:
-                size = image.size
+            with kept.opened([file]) as source:
+                size = source.info.width, source.info.height
     except (ServiceError, ValueError, OSError) as error:
         return str(error)
     if size != (info.width, info.height):
@@ -170,13 +168,18 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
 
 def tracks_json(session: Session) -> bytes:
     """The objects as `converters.tracks_json` writes them. Raises ValueError."""
-    reference = session.origin.reference
-    name = PurePosixPath(urlsplit(reference).path).stem if isinstance(reference, str) else ""
-    video = AnnotatedVideo(name or f"session-{session.id[:8]}", session.info, session.tracks())
+    video = AnnotatedVideo(session_name(session), session.info, session.tracks())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tracks.json")
         save_tracks(path, [video])
         return path.read_bytes()
+
+
+def session_name(session: Session) -> str:
+    """Of its video's file, else of itself."""
+    reference = session.origin.reference
+    name = PurePosixPath(urlsplit(reference).path).stem if isinstance(reference, str) else ""
+    return name or f"session-{session.id[:8]}"
 
 
 def frames_asked(text: str | None, frame_count: int) -> range | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Protocol
 
+from backend.errors import StorageFull
 from backend.scheduler import Priority
 
 _PROGRESS_SECONDS = 0.5
@@ -95,7 +97,8 @@ class JobHandle:
         now = time.monotonic()
         if now - self._last_report >= _PROGRESS_SECONDS or done == total:
             self._last_report = now
-            self._store.set_progress(self.job_id, done, total)
+            with contextlib.suppress(StorageFull):  # nothing depends on it
+                self._store.set_progress(self.job_id, done, total)
 
     def begin(self, work: Work) -> None:
         with self._changed:

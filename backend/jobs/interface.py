@@ -55,6 +55,8 @@ class Queue(Protocol):
 
     on_finished: Callable[[Job], None]
     """Called with each job that has ended."""
+    on_failed: Callable[[Job, Exception], None]
+    """Called with each failure of a job here, also of one that is tried again."""
 
     def recover(self) -> None:
         """Take up what an earlier process left; before anything is submitted."""
@@ -62,7 +64,7 @@ class Queue(Protocol):
 
     def start(self) -> None: ...
 
-    def stop(self) -> None: ...
+    def stop(self, wait_seconds: float = 0.0) -> None: ...
 
     def submit(self, spec: JobSpec, *, is_awaited: bool = False) -> Handle:
         """Queue a job, or join the unfinished one that does the same.
@@ -70,7 +72,8 @@ class Queue(Protocol):
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already.
+        Raises TooManyJobs when its project has too many waiting already, Stopping when
+        somebody would wait for what is not begun any more.
         """
         ...
 
@@ -144,7 +147,7 @@ class Store(Protocol):
 
     def retry(self, job_id: str, error: str, after_seconds: float) -> None: ...
 
-    def delete_old(self, before: float) -> int: ...
+    def delete_old(self, age_seconds: float) -> int: ...
 
     # --- results ---
 

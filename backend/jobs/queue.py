@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
-from backend.errors import TooManyJobs
+from backend.deadlines import Deadline
+from backend.errors import Stopping, StorageFull, TooManyJobs
 from backend.jobs.handles import JobHandle, Work
 from backend.jobs.runner import MAX_ATTEMPTS, JobRunner, lane_of
 from backend.jobs.store import JobStore, Waiting
 from backend.jobs.types import Job, JobKind, JobSpec, JobState
+from backend.log_context import working_for
 from backend.scheduler import Priority
 
 logger = logging.getLogger(__name__)
 
 _END_SECONDS = 10.0
 """Between a job's end in the store and its thread's."""
-_LONGEST_SLEEP_SECONDS = 60.0
-"""The store's clock may be set while one waits."""
+_FULL_SECONDS = 5.0
+"""How often it is tried again to note what a full disk did not take."""
 
 
 class JobQueue(JobRunner):
@@ -51,6 +54,9 @@ class JobQueue(JobRunner):
         self._max_queued_per_project = max_queued_per_project
         self._max_attempts = max_attempts
         self._timer: threading.Timer | None = None
+        self._is_stopping = False
+        self._unnoted: set[str] = set()
+        """Jobs that run no more, which the store could not be told."""
         self._posts_unanswered = posts_unanswered
 
     def recover(self) -> None:
@@ -67,18 +73,26 @@ class JobQueue(JobRunner):
             self._is_running = True
         self._dispatch()
 
-    def stop(self) -> None:
-        """Begin no more jobs, and ask the running ones to stop; they begin again next time."""
+    def stop(self, wait_seconds: float = 0.0) -> None:
+        """Begin no more jobs, and ask the running ones to stop; they begin again next time.
+
+        Whoever waits for one is answered with what there is, once it has stopped, and
+        after `wait_seconds` in any case.
+        """
         with self._lock:
-            self._is_running = False
+            self._is_running, self._is_stopping = False, True
             if self._timer is not None:
                 self._timer.cancel()
-            for handle in self._handles.values():
+            handles = list(self._handles.values())
+            for handle in handles:
                 handle.cancel()
-                if handle.lane is None:
-                    handle.end()  # it will not begin
             # Not an attempt that the service did not survive.
             self.store.put_back()
+        deadline = Deadline(wait_seconds)
+        for handle in handles:
+            if handle.lane is not None:
+                handle.wait(deadline.remaining_seconds)
+            handle.end()
 
     def submit(self, spec: JobSpec, *, is_awaited: bool = False) -> JobHandle:
         """Queue a job, or join the unfinished one that does the same.
@@ -86,8 +100,11 @@ class JobQueue(JobRunner):
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already.
+        Raises TooManyJobs when its project has too many waiting already, Stopping when
+        somebody would wait for what is not begun any more.
         """
+        if is_awaited and self._is_stopping:
+            raise Stopping("the service is being stopped: ask again in a moment")
         if spec.priority is not Priority.INTERACTIVE:
             self._check_room(spec)
         with self._lock:
@@ -99,11 +116,14 @@ class JobQueue(JobRunner):
                     # Nobody runs it: the store failed when its end was to be kept.
                     self.store.put_back(job.id)
             handle.want(spec.priority, is_awaited=is_awaited)
-        if is_new:
-            logger.info(
-                "job %s: %s of task %s queued, %s",
-                job.id, job.kind, job.task_id, job.priority.name.lower(),
-            )
+        with working_for(job=job.id, task=job.task_id, project=job.project_id):
+            if is_new:
+                logger.info(
+                    "job %s: %s of task %s queued, %s",
+                    job.id, job.kind, job.task_id, job.priority.name.lower(),
+                )
+            else:
+                logger.info("job %s is taken, as it does the same [%s]", job.id, job.request_id)
         self._dispatch()
         return handle
 
@@ -174,21 +194,42 @@ class JobQueue(JobRunner):
 
     def _dispatch(self) -> None:
         with self._lock:
-            super()._dispatch()
-            if self._is_running:
-                self._wake_for_retry()
+            if not self._is_running:
+                return
+            try:
+                self._note_the_unnoted()
+                super()._dispatch()
+                self._look_again(self.store.seconds_to_retry())
+            except StorageFull as error:
+                logger.error("no job can begin: %s", error)
+                self._look_again(_FULL_SECONDS)
 
-    def _wake_for_retry(self) -> None:
-        """Look again when the next job may be tried again."""
+    def _note_the_unnoted(self) -> None:
+        """They begin again; what they had found is done at once if it could be kept."""
+        for job_id in list(self._unnoted):
+            self.store.put_back(job_id)
+            self._unnoted.discard(job_id)
+
+    def _look_again(self, seconds: float | None) -> None:
+        """Dispatch after so long; None: when something happens."""
         if self._timer is not None:
             self._timer.cancel()
-        seconds = self.store.seconds_to_retry()
-        if seconds is None:
             self._timer = None
+        if seconds is None:
             return
-        self._timer = threading.Timer(min(seconds, _LONGEST_SLEEP_SECONDS), self._dispatch)
+        self._timer = threading.Timer(seconds, self._dispatch)
         self._timer.name, self._timer.daemon = "job-retry", True
         self._timer.start()
+
+    @contextlib.contextmanager
+    def _not_lost(self, job: Job) -> Iterator[None]:
+        """A full disk is no reason to forget a job."""
+        try:
+            yield
+        except StorageFull as error:
+            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
+            with self._lock:
+                self._unnoted.add(job.id)
 
     def _handle_for(self, job: Job) -> JobHandle:
         return self._handles.get(job.id) or self._new_handle(job, is_wanted=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from typing import Callable, Mapping, Sequence
+from typing import Callable, ContextManager, Mapping, Sequence
 
 from backend.errors import ServiceError
 from backend.jobs.handles import JobHandle, Outcome, Work
 from backend.jobs.interface import Store
 from backend.jobs.types import Job, JobKind, JobState
+from backend.log_context import working_for
 from backend.scheduler import Priority
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class JobRunner:
         self._is_running = False
         self.on_finished: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
+        self.on_failed: Callable[[Job, Exception], None] = lambda job, error: None
+        """Called with each failure, also of a job that is tried again."""
 
     def handle(self, job_id: str) -> JobHandle | None:
         """That of an unfinished job."""
@@ -123,17 +127,27 @@ class JobRunner:
         ).start()
 
     def _run(self, job: Job, handle: JobHandle) -> None:
-        ended = None
-        try:
-            ended = self._run_to_the_end(job, handle)
-        finally:
+        with working_for(
+            request_id=job.request_id, job=job.id, task=job.task_id, project=job.project_id
+        ):
+            ended = None
             try:
-                self._give_up_place(job, handle)
+                with self._not_lost(job):
+                    try:
+                        ended = self._run_to_the_end(job, handle)
+                    finally:
+                        try:
+                            self._give_up_place(job, handle)
+                        finally:
+                            handle.end()
             finally:
-                handle.end()
-            self._dispatch()
-        if ended is not None:
-            self.on_finished(ended)
+                self._dispatch()
+            if ended is not None:
+                self.on_finished(ended)
+
+    def _not_lost(self, job: Job) -> ContextManager[None]:
+        """What is done about a job whose end the store does not take."""
+        return contextlib.nullcontext()
 
     def _give_up_place(self, job: Job, handle: JobHandle) -> None:
         with self._lock:
@@ -156,6 +170,7 @@ class JobRunner:
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error
+            self.on_failed(job, error)
             handle.retry_after_seconds = self._retry_after_seconds(job, handle, error)
             if handle.retry_after_seconds is not None:
                 return None
@@ -163,6 +178,7 @@ class JobRunner:
         except Exception as error:  # the boundary of the job
             logger.exception("job %s of task %s failed", job.id, job.task_id)
             handle.error = error
+            self.on_failed(job, error)
             detail = f"{type(error).__name__}; the server's log has the traceback"
             return self._failed(job, handle, detail)
 

@@ -101,6 +101,7 @@ class RedisJobs:
             "result_key": None, "created_at": self._clock(), "started_at": None,
             "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE), "unawaited": None,
             "failures": 0, "failure": None, "owner": None, "line": None,
+            "request_id": spec.request_id,
         }
 
     def _preferred_worker(self, pipe: Pipeline, fields: Fields) -> str | None:
@@ -516,8 +517,13 @@ class RedisJobs:
                 pipe.zcard(keys.jobs_of_state(kind, state))
             return dict(zip(wanted, pipe.execute()))
 
-    def delete_old(self, before: float) -> int:
-        """Forget jobs that ended before then, but none with a prediction still to post."""
+    def delete_old(self, age_seconds: float) -> int:
+        """Forget jobs that ended so long ago, but none with a prediction still to post.
+
+        Counted from the newest job's end, should the clock be far ahead of it.
+        """
+        newest = self._redis.zrange(keys.FINISHED, 0, 0, desc=True, withscores=True)
+        before = min(self._clock(), newest[0][1] if newest else 0.0) - age_seconds
         old = self._redis.zrangebyscore(keys.FINISHED, 0, f"({before}")
         return sum(self._delete(member.decode()) for member in old)
 

@@ -47,7 +47,7 @@ class RedisPosts:
         fields = {
             "id": post_id, "job_id": job.id, "task_id": job.task_id, "attempts": 0,
             "state": PostState.WAITING, "next_attempt_at": now, "error": None,
-            "prediction_id": None,
+            "prediction_id": None, "request_id": job.request_id,
         }
         pipe.hset(keys.post(post_id), mapping=encoded(fields))
         pipe.set(keys.prediction(post_id), packed(prediction))

@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterator, Mapping
 
 from redis.exceptions import RedisError
 
-from backend.errors import TooManyJobs
+from backend.errors import Stopping, TooManyJobs
 from backend.jobs.distributed.events import EventKind, EventListener
 from backend.jobs.distributed.failures import error_of
 from backend.jobs.distributed.keeper import Keeper
@@ -19,6 +19,7 @@ from backend.jobs.distributed.published import Published
 from backend.jobs.distributed.store import RedisJobStore
 from backend.jobs.runner import MAX_ATTEMPTS
 from backend.jobs.types import Job, JobSpec, JobState, StoredResult
+from backend.log_context import working_for
 from backend.scheduler import Priority
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class DistributedQueue:
         self._is_stopping = threading.Event()
         self._pulse_thread = threading.Thread(target=self._pulse, name="job-waiters", daemon=True)
         self.on_finished: Callable[[Job], None] = lambda job: None
+        self.on_failed: Callable[[Job, Exception], None] = lambda job, error: None
 
     def recover(self) -> None:
         """Nothing: what killed processes left is taken up all the time."""
@@ -163,8 +165,8 @@ class DistributedQueue:
         self._keeper.start()
         self._pulse_thread.start()
 
-    def stop(self) -> None:
-        """Wait for no job any more; they go on, and are posted."""
+    def stop(self, wait_seconds: float = 0.0) -> None:
+        """Wait for no job any more; they go on in their workers, and are posted."""
         self._is_stopping.set()
         for handle in self._all_watched():
             handle.give_up()
@@ -176,15 +178,20 @@ class DistributedQueue:
 
     def submit(self, spec: JobSpec, *, is_awaited: bool = False) -> WaitingHandle:
         """As `Queue.submit`."""
+        if is_awaited and self._is_stopping.is_set():
+            raise Stopping("the service is being stopped: ask again in a moment")
         if spec.priority is not Priority.INTERACTIVE:
             self._check_room(spec)
         waiter = uuid.uuid4().hex if is_awaited else None
         job, is_new = self.store.add(spec, waiter=waiter, posts_if_lost=self._posts_unanswered)
-        if is_new:
-            logger.info(
-                "job %s: %s of task %s queued, %s",
-                job.id, job.kind, job.task_id, job.priority.name.lower(),
-            )
+        with working_for(job=job.id, task=job.task_id, project=job.project_id):
+            if is_new:
+                logger.info(
+                    "job %s: %s of task %s queued, %s",
+                    job.id, job.kind, job.task_id, job.priority.name.lower(),
+                )
+            else:
+                logger.info("job %s is taken, as it does the same [%s]", job.id, job.request_id)
         if waiter is not None:
             with self._lock:
                 self._waiters[waiter] = job.id

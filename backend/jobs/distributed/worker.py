@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import threading
 import time
 import uuid
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker, WorkerStatus
@@ -125,7 +126,7 @@ class DistributedWorker(JobRunner):
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def stop(self, wait_seconds: float = 0.0) -> None:
         """Begin no more jobs, ask the running ones to stop, and give them to others."""
         with self._lock:
             was_running, self._is_running = self._is_running, False
@@ -257,6 +258,14 @@ class DistributedWorker(JobRunner):
                 self._published.save(handle.job_id, answer, is_final=is_final)
             handle.has_published_last = is_final
             handle.pace.took(time.monotonic() - begin)
+
+    @contextlib.contextmanager
+    def _not_lost(self, job: Job) -> Iterator[None]:
+        """Nobody renews its lease any more, so that it begins again, here or elsewhere."""
+        try:
+            yield
+        except RedisError as error:
+            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
 
     def _run(self, job: Job, handle: JobHandle) -> None:
         try:
