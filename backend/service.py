@@ -235,7 +235,7 @@ class TrackingService:
             return answer
         return self._last_answer_of(handle, goes_on)
 
-    def _last_answer_of(self, handle: JobHandle, goes_on: bool) -> Answer:
+    def _last_answer_of(self, handle: Handle, goes_on: bool) -> Answer:
         """What a person gets when the job has ended, or has found nothing in time."""
         if handle.error is not None:
             raise handle.error
@@ -250,13 +250,13 @@ class TrackingService:
             self._post_all(handle)
         return answer
 
-    def _leave(self, handle: JobHandle, *, posts_prediction: bool) -> bool:
+    def _leave(self, handle: Handle, *, posts_prediction: bool) -> bool:
         return self.jobs.leave(
             handle, Priority.INTERACTIVE, goes_on_with=Priority.WEBHOOK,
             posts_prediction=posts_prediction,
         )
 
-    def _post_all(self, handle: JobHandle) -> None:
+    def _post_all(self, handle: Handle) -> None:
         """The editor does not bear all the regions of one answer, a prediction does."""
         prediction = handle.work.prediction()
         if prediction is not None:
@@ -274,13 +274,13 @@ class TrackingService:
         waiting = [None if r is None else self._begin(r) for r in requests]
         answers = []
         for item in waiting:
-            if isinstance(item, JobHandle):
+            if item is not None and not isinstance(item, Answer):
                 item.wait(deadline.remaining_seconds)
                 item = self._complete_answer_of(item)
             answers.append(item or NOTHING)
         return answers
 
-    def _begin(self, request: TaskRequest) -> Answer | JobHandle | None:
+    def _begin(self, request: TaskRequest) -> Answer | Handle | None:
         """The stored answer, or the job that makes one; None when nothing is asked."""
         try:
             asked = self._propagation(request)
@@ -298,7 +298,7 @@ class TrackingService:
             logger.exception("task %s of a batch cannot be answered", request.task_id)
         return None
 
-    def _complete_answer_of(self, handle: JobHandle) -> Answer:
+    def _complete_answer_of(self, handle: Handle) -> Answer:
         goes_on = self.jobs.leave(
             handle, Priority.BATCH, goes_on_with=Priority.BATCH,
             posts_prediction=self.can_post and _goes_on(handle),
@@ -560,12 +560,12 @@ class TrackWork:
         return source.answer(is_limited=is_limited, is_final=is_final)
 
 
-def _goes_on(handle: JobHandle) -> bool:
+def _goes_on(handle: Handle) -> bool:
     """Whether there is more to come after those who waited have left."""
     return not handle.has_ended or handle.retry_after_seconds is not None
 
 
-def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:
+def _answer_so_far(handle: Handle) -> tuple[Answer, bool]:
     """What there is, and whether that is all there will be."""
     if handle.work is None:
         return Answer((), is_complete=False), False

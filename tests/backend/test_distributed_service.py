@@ -151,7 +151,7 @@ def test_errors_of_a_worker_are_answered_as_ones_of_this_process(cluster):
     missing = client.post("/predict", json=call(task(data={"video": "/data/upload/1/x.mp4"}), box()))
     assert missing.status_code == 404 and "x.mp4" in missing.json["detail"]
     many = client.post("/predict", json=call(task(), box("a"), box("b")))
-    assert many.status_code == 422 and "2 objects" in many.json["detail"]
+    assert many.status_code == 413 and "2 objects" in many.json["detail"]
 
 
 def test_a_batch_is_answered_in_full_or_posted(cluster, studio):

@@ -10,12 +10,14 @@ from sam2_model.video import VideoDecodeError
 
 _VALUE_ERRORS = (VideoDecodeError, UnsupportedConfigError, ValueError)
 """The most special first."""
+_ANSWERED = ("status", "name", "retry_after_seconds")
+"""What of a `ServiceError` those who asked are told beside its text."""
 
 
 def failure_of(error: BaseException) -> dict[str, Any] | None:
     """What tells the kind of an error, as JSON; None for one that nobody foresaw."""
     if isinstance(error, ServiceError):
-        return {"status": error.status, "name": error.name}
+        return {name: getattr(error, name) for name in _ANSWERED}
     for kind in _VALUE_ERRORS:
         if isinstance(error, kind):
             return {"type": kind.__name__}
@@ -29,5 +31,6 @@ def error_of(failure: Mapping[str, Any] | None, detail: str) -> Exception:
             return kind(detail)
     error = ServiceError(detail)
     if failure is not None:
-        error.status, error.name = failure["status"], failure["name"]
+        for name in _ANSWERED:
+            setattr(error, name, failure[name])
     return error

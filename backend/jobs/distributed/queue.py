@@ -50,11 +50,15 @@ class WaitingHandle:
         self._failures = store.failures(job.id) if failures is None else failures
         self._work: Any = None
         self._is_given_up = False
+        self.watchers = 0
+        """How many wait for it, so that it is refreshed by events."""
         self.refresh()
 
     @property
     def work(self) -> Any:
         """What the job has found so far; None before it has begun."""
+        if not self.watchers:
+            self.refresh()
         return self._work
 
     @property
@@ -252,6 +256,7 @@ class DistributedQueue:
         """The handle learns what becomes of its job."""
         with self._lock:
             self._watched[handle.job_id].add(handle)
+            handle.watchers += 1
         try:
             handle.refresh()
             if self._is_stopping.is_set():
@@ -259,7 +264,9 @@ class DistributedQueue:
             yield
         finally:
             with self._lock:
-                self._watched[handle.job_id].discard(handle)
+                handle.watchers -= 1
+                if not handle.watchers:
+                    self._watched[handle.job_id].discard(handle)
                 if not self._watched[handle.job_id]:
                     del self._watched[handle.job_id]
 

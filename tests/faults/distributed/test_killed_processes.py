@@ -9,7 +9,7 @@ from backend.jobs.distributed import keys
 from backend.jobs.types import JobState
 from tests.backend.calls import box, call, keyframe, saved, task
 from tests.backend.test_server import ask
-from tests.faults.conftest import FRAMES, SECONDS, kill
+from tests.faults.distributed.conftest import FRAMES, SECONDS, kill
 
 BOX = box("a", keyframe(1, x=25, y=25, width=30, height=30))
 
