@@ -12,7 +12,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY converters converters
 COPY sam2_model sam2_model
 COPY backend backend
-RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[hub]'
+RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[hub,redis]'
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 annotator \
