@@ -188,6 +188,7 @@ def test_results_lie_where_the_storage_is(redis_server, clock, tmp_path, url):
     for name in "abc":
         clock.now += 1
         save(store, result(name, 10_000))
+    clock.now += 1
     assert store.result("a").regions == result("a", 10_000).regions
     assert not store.redis.exists(keys.result_body("a"))
     clock.now += 1
