@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Hashable, Iterator, Protocol, Sequence
 
 from backend.deadlines import Deadline
+from backend.decoding import open_media
 from backend.errors import NotReady
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
@@ -77,17 +78,23 @@ def load_model(settings: Settings) -> LoadedModel:
     """
     # Imported here: torch takes seconds, and /health answers meanwhile.
     from sam2_model.interactive import InteractiveVideo
-    from sam2_model.session import StateLimits
+    from sam2_model.session import InferenceState, StateLimits
     from sam2_model.tracker import track_steps
 
     predictor, stop = _load_predictor(settings), _stop_rules(settings)
     limits = StateLimits(
         feature_cache_bytes=settings.feature_cache_bytes // settings.kept_states
     )
+
+    def init_state(files: Path | Sequence[Path]) -> InferenceState:
+        return InferenceState(open_media(files, settings), predictor.model, limits=limits)
+
+    def open_video(files: Path | Sequence[Path]) -> InteractiveVideo:
+        source = open_media(files, settings)
+        return InteractiveVideo.open(source, predictor=predictor, limits=limits, stop=stop)
+
     return LoadedModel(
-        functools.partial(track_steps, predictor=predictor, stop=stop),
-        functools.partial(predictor.init_state, limits=limits),
-        functools.partial(InteractiveVideo.open, predictor=predictor, limits=limits, stop=stop),
+        functools.partial(track_steps, predictor=predictor, stop=stop), init_state, open_video
     )
 
 

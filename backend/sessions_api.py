@@ -20,7 +20,14 @@ from flask import Blueprint, Response, current_app, jsonify, request
 from PIL import Image
 
 from backend.deadlines import Deadline
-from backend.errors import BadRequest, NotJson, TooManySessions, UnusableTask
+from backend.errors import (
+    BadRequest,
+    NotJson,
+    TooManyRequests,
+    TooManySessions,
+    UnusableTask,
+)
+from backend.json_body import json_body
 from backend.service import TrackingService
 from backend.session_media import SessionOrigin
 from backend.session_results import frames_asked, regions_of, tracks_json
@@ -39,7 +46,6 @@ if TYPE_CHECKING:
     from backend.label_studio_client import LabelStudioClient
 
 _MAX_BODY_BYTES = 32 * 2**20
-_RETRY_SECONDS = 5
 _STREAM_SECONDS = 240.0
 """A stream ends after this; the client asks again from the serial it has."""
 _HEARTBEAT_SECONDS = 15.0
@@ -58,7 +64,7 @@ def sessions_blueprint(service: TrackingService) -> Blueprint:
     api = _SessionsApi(service)
     blueprint = Blueprint("sessions", __name__, url_prefix="/api/sessions")
     blueprint.before_request(_check_change)
-    blueprint.after_request(_add_retry_after)
+    blueprint.after_request(_never_stored)
     one = "/<session_id>"
     prompts = f"{one}/objects/<object_id>/prompts/<int:frame_index>"
     for rule, method, view in (
@@ -98,9 +104,7 @@ def _check_change() -> None:
         )
 
 
-def _add_retry_after(response: Response) -> Response:
-    if response.status_code in (429, 503):
-        response.headers.setdefault("Retry-After", str(_RETRY_SECONDS))
+def _never_stored(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
@@ -355,7 +359,7 @@ class _SessionsApi:
     def _place(self) -> Iterator[None]:
         """For what waits for the device: threads must be left for what does not."""
         if not self._places.acquire(blocking=False):
-            raise TooManySessions("too many requests are waiting for the model; try again later")
+            raise TooManyRequests("too many requests are waiting for the model; try again later")
         try:
             yield
         finally:
@@ -379,12 +383,7 @@ def _newest_results(label_studio: LabelStudioClient, task_id: int) -> Sequence[o
 
 def _body(members: set[str] | None = None) -> Mapping[str, Any]:
     """The JSON object of the request; none is an empty one. Raises BadRequest."""
-    text = request.get_data(cache=False)
-    try:
-        value = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
-    return check_object(value, "the body", members)
+    return check_object(json_body(default={}), "the body", members)
 
 
 def _query_whole(name: str, default: int, minimum: int) -> int:
