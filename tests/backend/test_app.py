@@ -465,7 +465,7 @@ def test_too_many_objects_are_refused(make_client):
 def test_a_body_that_is_no_request_is_a_bad_one(client, text):
     answer = client.post("/predict", data=text.encode("latin-1"))
     assert answer.status_code == 400
-    assert set(answer.json) == {"error", "detail"}
+    assert set(answer.json) == {"error", "detail", "request_id"}
 
 
 @pytest.mark.parametrize(
