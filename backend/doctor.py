@@ -17,6 +17,7 @@ from backend.label_configs import has_export_trap, media_videos
 from backend.label_studio_client import (
     LabelStudioClient,
     LabelStudioError,
+    LabelStudioFailure,
     TokenKind,
 )
 from backend.settings import Settings
@@ -38,6 +39,9 @@ _DECODERS = {
 }
 _LARGEST_LOOKED_AT_BYTES = 256 * 2**20
 _MAX_PROJECTS = 50
+_OTHER_CONFIG = (
+    "take a config of the README: sam2-label-studio project create makes a project with one"
+)
 
 
 class Level(enum.StrEnum):
@@ -250,7 +254,13 @@ def label_studio_findings(
         user = client.who_am_i()
         version = client.version()
     except LabelStudioError as error:
-        yield _of_error(error)
+        if error.failure is LabelStudioFailure.NOT_FOUND:  # every Label Studio has these pages
+            yield _broken(
+                f"{client.url} answers, and is no Label Studio",
+                "set LABEL_STUDIO_URL to Label Studio's address, with its path if it has one",
+            )
+        else:
+            yield _of_error(error)
         return
     yield _ok(f"{client.url}: version {version.get('release', 'unknown')}")
     yield _ok(f"the {client.token_kind} works, for {user.get('email', 'its user')}")
@@ -263,17 +273,17 @@ def label_studio_findings(
     yield from _project_findings(client, settings, backend_url, with_media)
 
 
-def _of_error(error: LabelStudioError) -> Finding:
+def _of_error(error: LabelStudioError, level: Level = Level.BROKEN) -> Finding:
     """Its detail ends with what to do."""
     detail, _, fix = error.detail.rpartition(": ")
-    return _broken(detail or error.detail, fix)
+    return Finding(level, detail or error.detail, fix)
 
 
 def _address_findings(client: LabelStudioClient, backend_url: str) -> Findings:
     try:
         is_blocked = client.blocks_address(backend_url)
     except LabelStudioError as error:
-        yield _note(f"whether {backend_url} is blocked cannot be told: {error.detail}", "")
+        yield _of_error(error, Level.NOTE)
         return
     if is_blocked:
         yield _broken(
@@ -291,7 +301,10 @@ def _project_findings(
     number = 0
     for number, project in enumerate(client.projects(), start=1):
         if number > _MAX_PROJECTS:
-            yield _note(f"only the first {_MAX_PROJECTS} projects were looked at", "")
+            yield _note(
+                f"only the newest {_MAX_PROJECTS} projects were looked at",
+                "of another one see Settings, Model in Label Studio",
+            )
             return
         name = f"project {project['id']} {project.get('title', '')!r}"
         try:
@@ -316,7 +329,7 @@ def _one_project(
         config = parse_label_config(project.get("label_config") or "<View/>")
     except UnsupportedConfigError as error:
         if backends:
-            yield _broken(f"its config cannot be served: {error}", "use a config of project create")
+            yield _broken(str(error), _OTHER_CONFIG)
         else:
             yield _ok("is not for SAM 2")
         return
@@ -394,7 +407,10 @@ def _framerate_findings(
         with open_frame_source(path) as source:
             trap = framerate_trap(resolve_framerate(tags[0], task["data"]), source.info)
     except (ServiceError, VideoDecodeError, ValueError, OSError) as error:
-        yield _note(f"task {task['id']}: its video cannot be looked at: {error}", "")
+        yield _note(
+            f"task {task['id']}: its video cannot be looked at: {error}",
+            "mend the task's data, or let this service fetch it: docs/troubleshooting.md",
+        )
         return
     if trap is None:
         yield _ok(f"task {task['id']}: its frame rate is the editor's")
