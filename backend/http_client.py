@@ -36,7 +36,8 @@ _JSON_SECONDS = 20.0
 _READ_BYTES = 2**20
 _MAX_JSON_BYTES = 2**20
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Half a surrogate pair, which JSON may have, is no character of a URL either."""
 _VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PAGE_TYPES = frozenset(
@@ -149,10 +150,12 @@ def without_query(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
+        host, path = parts.netloc.rpartition("@")[2], parts.path
     except ValueError:
         return "the media reference"
-    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    if parts.scheme and not host:  # http:/user:password@host
+        path = path.rpartition("@")[2]
+    shown = urlunsplit((parts.scheme, host, path, "", ""))
     return _CONTROL.sub("", shown)[:200]
 
 
