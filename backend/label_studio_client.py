@@ -14,10 +14,14 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote
 
+from backend import log_context
 from backend.deadlines import Deadline
 from backend.errors import ServiceError
 from backend.settings import Settings
@@ -103,6 +107,8 @@ class NewestWork:
     id: int
     result: list[Json]
     updated_at: str
+    annotation_id: int | None
+    """The annotation that it is, or is a draft of; None: a draft of a new one."""
 
 
 class LabelStudioClient:
@@ -240,6 +246,51 @@ class LabelStudioClient:
             f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
         )
 
+    def find_tasks(
+        self,
+        project_id: int,
+        conditions: Sequence[tuple[str, object]] = (),
+        *,
+        page: int = 1,
+        page_size: int = _PAGE_SIZE,
+    ) -> tuple[list[Json], int]:
+        """A page of the tasks of which one of the conditions holds, and how many there are.
+
+        Id, data as it was imported, and counts; asks no model for anything.
+
+        Args:
+            conditions: (column of the Data Manager, value that it must have): "id",
+                "data.video"; none: all tasks.
+        """
+        items = [
+            {
+                "filter": f"filter:tasks:{column}",
+                "operator": "equal",
+                "type": "Number" if isinstance(value, int) else "String",
+                "value": value,
+            }
+            for column, value in conditions
+        ]
+        query = {"filters": {"conjunction": "or", "items": items}} if items else {}
+        parameters = {
+            "project": project_id,
+            # Without `review` Label Studio has the model predict the tasks before it answers.
+            "review": "true",
+            "resolve_uri": "false",
+            "page": page,
+            "page_size": page_size,
+            # Label Studio unquotes it once more than the parameter that it is.
+            "query": quote(json.dumps(query)),
+        }
+        with self._asking(f"for tasks of project {project_id}") as sdk:
+            response = sdk._client_wrapper.httpx_client.request(
+                "api/tasks/", method="GET", params=parameters
+            )
+            if response.status_code == 404 and page > 1:
+                return [], 0  # past the end
+            answer = _checked(response, dict)
+            return _field(answer, "tasks", list), _field(answer, "total", int)
+
     def tasks(self, project_id: int) -> Iterator[Json]:
         """All tasks with data, annotations and predictions, the last changed first.
 
@@ -258,6 +309,30 @@ class LabelStudioClient:
                 f"api/tasks/{task_id}/drafts", method="GET"
             )
             return _checked(response, list)
+
+    def create_draft(self, task_id: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Store a draft of a new annotation, which the key's user alone sees; its id.
+
+        Raises ValueError as `check_results` does.
+        """
+        check_results(result)
+        return self._send_draft(f"api/tasks/{task_id}/drafts", "POST", task_id, result)
+
+    def update_draft(
+        self, draft_id: int, task_id: int, result: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Give a draft another result, which is sent as it is; its id."""
+        return self._send_draft(f"api/drafts/{draft_id}", "PATCH", task_id, result)
+
+    def _send_draft(
+        self, path: str, method: str, task_id: int, result: Sequence[Mapping[str, Any]]
+    ) -> int:
+        with self._asking(f"to store a draft for task {task_id}") as sdk:
+            # The SDK has no call for drafts.
+            response = sdk._client_wrapper.httpx_client.request(
+                path, method=method, json={"result": list(result), "lead_time": 0}
+            )
+            return _field(_checked(response, dict), "id", int)
 
     def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
         """What a person changed last on the task; None: nobody has begun.
@@ -356,6 +431,24 @@ class LabelStudioClient:
             )
             return _field(answer, "id", int)
 
+    def update_prediction(
+        self,
+        prediction_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        score: float,
+        model_version: str,
+    ) -> int:
+        """Give a prediction another result; its id. Raises ValueError as `check_prediction`."""
+        check_prediction(result, score=score, model_version=model_version)
+        with self._asking(f"to change prediction {prediction_id}") as sdk:
+            answer = _body(
+                sdk.predictions.with_raw_response.update(
+                    prediction_id, result=list(result), score=score, model_version=model_version
+                )
+            )
+            return _field(answer, "id", int)
+
     def delete_prediction(self, prediction_id: int) -> None:
         with self._asking(f"to delete prediction {prediction_id}") as sdk:
             sdk.predictions.delete(prediction_id)
@@ -381,6 +474,14 @@ class LabelStudioClient:
         with self._asking(f"to store an annotation for task {task_id}") as sdk:
             answer = _body(
                 sdk.annotations.with_raw_response.create(task_id, result=list(result))
+            )
+            return _field(answer, "id", int)
+
+    def update_annotation(self, annotation_id: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Give an annotation another result, which is sent as it is; its id."""
+        with self._asking(f"to change annotation {annotation_id}") as sdk:
+            answer = _body(
+                sdk.annotations.with_raw_response.update(annotation_id, result=list(result))
             )
             return _field(answer, "id", int)
 
@@ -464,6 +565,7 @@ class LabelStudioClient:
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context(),
+            event_hooks={"request": [_name_request]},
         )
         # With the slash the SDK keeps the address's path when it refreshes a token.
         return LabelStudio(
@@ -539,13 +641,21 @@ class LabelStudioClient:
             failure,
             detail + (f" ({said})" if said else "") + f": {what_to_do}",
             http_status=status,
-            retry_after_seconds=_retry_after_seconds(headers.get("retry-after")),
+            retry_after_seconds=_retry_after_seconds(
+                headers.get("retry-after"), headers.get("date")
+            ),
         )
 
     def _shown(self, text: str) -> str:
         """Shortened, and without the key, whoever repeats it."""
         text = text.replace(self._api_key, "***")
         return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _name_request(request: Any) -> None:
+    """So that Label Studio's own log has the id too."""
+    if (request_id := log_context.request_id()) is not None:
+        request.headers["X-Request-ID"] = request_id
 
 
 class _Unexpected(Exception):
@@ -597,7 +707,10 @@ def newest_work(task: Mapping[str, Any]) -> NewestWork | None:
 
 def _work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
     updated_at = work.get("updated_at") or work.get("created_at") or ""
-    return NewestWork(is_draft, work["id"], list(work.get("result") or ()), str(updated_at))
+    return NewestWork(
+        is_draft, work["id"], list(work.get("result") or ()), str(updated_at),
+        work.get("annotation") if is_draft else work["id"],
+    )
 
 
 def _meaning(
@@ -661,9 +774,24 @@ def _said(body: object) -> str:
     return "" if text.lstrip().startswith("<") else " ".join(_TAG.sub("", text).split())
 
 
-def _retry_after_seconds(text: str | None) -> float | None:
-    """Of the header's form in seconds; a date is taken as nothing said."""
-    return float(text) if text is not None and text.strip().isdigit() else None
+def _retry_after_seconds(text: str | None, date: str | None) -> float | None:
+    """Of `Retry-After`, seconds or a date, beside the answer's own `Date`; None: nothing
+    that can be read."""
+    text = "" if text is None else text.strip()
+    if text.isdecimal() and text.isascii():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - _date(date)).total_seconds())
+    except (ValueError, TypeError):  # none, or one without a zone
+        return None
+
+
+def _date(header: str | None) -> datetime:
+    """Now, by the clock of the one who answered, if it says so."""
+    try:
+        return parsedate_to_datetime(header or "")
+    except ValueError:
+        return datetime.now(timezone.utc)
 
 
 def _without_query(url: str) -> str:

@@ -12,16 +12,15 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, unquote_plus, urlsplit
+from urllib.parse import quote, unquote, unquote_plus
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.datastructures import Range
 from werkzeug.utils import send_file
 
 from backend.errors import NotReady
-from backend.link_keys import check_key
+from backend.link_keys import KeyPurpose, check_key
 from backend.preview_videos import PreviewVideos
-from backend.settings import Settings
 
 if TYPE_CHECKING:
     from backend.service import TrackingService
@@ -53,27 +52,17 @@ def add_preview(app: Flask, service: TrackingService) -> None:
     app.register_blueprint(routes)
 
 
-def allowed_origins(settings: Settings) -> frozenset[str]:
-    """Whose pages may show previews, as browsers name them."""
-    origins = set(settings.preview_origins)
-    if settings.label_studio_url is not None:
-        parts = urlsplit(settings.label_studio_url.lower())
-        default_port = {"http": ":80", "https": ":443"}[parts.scheme]
-        origins.add(f"{parts.scheme}://{parts.netloc.removesuffix(default_port)}")
-    return frozenset(origins)
-
-
 class _PreviewView:
     def __init__(self, service: TrackingService) -> None:
         self._settings = service.settings
-        self._origins = allowed_origins(service.settings)
+        self._origins = service.settings.label_studio_origins
         self._whole_files = threading.BoundedSemaphore(_WHOLE_FILES_AT_ONCE)
         self.previews = PreviewVideos(service)
 
     def video(self) -> Response:
         """Raises KeyRefused before anything is looked for."""
         query = _Query.of(request.query_string.decode("latin-1"))
-        check_key(self._settings, query.key)
+        check_key(self._settings, query.key, KeyPurpose.PREVIEW)
         if (path := self.previews.find(query.version)) is not None:
             return self._part(path)
         path = self.previews.newest(query.readings)

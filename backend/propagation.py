@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from backend.errors import UnusableTask
+from backend.errors import OverLimit
 from backend.fingerprints import content_fingerprint
 from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
@@ -352,13 +352,15 @@ class _Part:
     ) -> None:
         info, limits = source.info, self.settings
         if info.frame_count > limits.max_frames:
-            raise UnusableTask(
-                f"the video has {info.frame_count} frames, may have {limits.max_frames}"
+            raise OverLimit(
+                f"the video has {info.frame_count} frames, may have {limits.max_frames} "
+                "(SAM2_MAX_FRAMES)"
             )
         requests = self.requests(info)
         if len(requests) > limits.max_objects:
-            raise UnusableTask(
-                f"the request has {len(requests)} objects, may have {limits.max_objects}"
+            raise OverLimit(
+                f"the request has {len(requests)} objects, may have {limits.max_objects} "
+                "(SAM2_MAX_OBJECTS)"
             )
         groups: dict[TrackingOptions, list[ObjectRequest]] = {}
         for request in requests:
@@ -384,10 +386,7 @@ class _Part:
 
     def scores(self) -> Iterator[float]:
         """One an object that was seen."""
-        for track in (track for run in self.runs for track in run.tracked().tracks):
-            seen = [track.scores[index] for index in track.masks if index in track.scores]
-            if seen:
-                yield probability_of(float(np.quantile(seen, _DOUBTFUL_SHARE)))
+        yield from track_scores(track for run in self.runs for track in run.tracked().tracks)
 
 
 class _VideoPart(_Part):
@@ -651,6 +650,14 @@ class _FramesPart(_Part):
                 to_name=self.tag.name,
             )
         return regions
+
+
+def track_scores(tracks: Iterable[Track]) -> Iterator[float]:
+    """How sure each object that was seen is, in [0, 1]: low where some frames are doubtful."""
+    for track in tracks:
+        seen = [track.scores[index] for index in track.masks if index in track.scores]
+        if seen:
+            yield probability_of(float(np.quantile(seen, _DOUBTFUL_SHARE)))
 
 
 def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:

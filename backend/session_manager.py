@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import Conflict, NotFound, NotReady, TooManySessions, UnusableTask
+from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
 from backend.fingerprints import content_fingerprint
+from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService
 from backend.session_media import SessionOrigin
-from backend.session_store import SessionStore
+from backend.session_store import KnownSession, SessionStore
 from backend.sessions import Session
 from backend.settings import Settings
 from converters.types import VideoInfo
@@ -47,12 +48,16 @@ class SessionManager:
         media: MediaStore,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """`wall_clock` tells what the store keeps."""
         self._settings = settings
         self._model = model
         self._media = media
         self._clock = clock
-        self._store = SessionStore(settings.data_folder / "sessions.sqlite3")
+        self._store = SessionStore(
+            settings.data_folder / "sessions.sqlite3", clock=wall_clock
+        )
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         """The longest unused first."""
@@ -62,7 +67,7 @@ class SessionManager:
 
     def start(self) -> None:
         """Forget old sessions, and close idle ones from now on."""
-        count = self._store.delete_old(time.time() - self._settings.session_days * _DAY_SECONDS)
+        count = self._store.delete_old(self._settings.session_days * _DAY_SECONDS)
         if count:
             logger.info("%d old sessions are forgotten", count)
         threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
@@ -78,6 +83,9 @@ class SessionManager:
             self._is_ending.set()
             entries = list(self._open.values())
             self._open.clear()
+        for entry in entries:  # all of them, before the first is waited for
+            if entry.session is not None:
+                entry.session.stop()
         for entry in entries:
             self._close(entry)
         self._store.close()
@@ -167,7 +175,7 @@ class SessionManager:
         surplus = None
         with self._lock:
             if self._is_ending.is_set():
-                raise NotReady("the service is stopping")
+                raise Stopping("the service is being stopped: ask again in a moment")
             if len(self._open) >= self._settings.max_sessions:
                 surplus = next((e for e in self._open.values() if e.is_idle), None)
                 if surplus is None:
@@ -183,15 +191,19 @@ class SessionManager:
     def _check_length(self, video: InteractiveVideo) -> None:
         count, limit = video.info.frame_count, self._settings.max_frames
         if count > limit:
-            raise UnusableTask(f"the video has {count} frames, may have {limit}")
+            raise OverLimit(f"the video has {count} frames, may have {limit} (SAM2_MAX_FRAMES)")
 
     @contextlib.contextmanager
-    def using(self, session_id: str) -> Iterator[Session]:
+    def using(self, session_id: str, *, project_id: int | None = None) -> Iterator[Session]:
         """The session, which stays open inside the `with`.
+
+        Args:
+            project_id: another project's session is not found; None: any.
 
         Raises NotFound, and as `create` when it is to be opened again; Conflict when
         its media is not what it was.
         """
+        self._check_project(session_id, project_id)
         entry = self._entry(session_id)
         try:
             yield entry.session
@@ -227,9 +239,11 @@ class SessionManager:
             return entry
 
     def _reopened(self, session_id: str) -> _Open:
+        if self._is_ending.is_set():
+            raise Stopping("the service is being stopped: ask again in a moment")
         stored = self._store.load(session_id)
         if stored is None:
-            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+            raise _no_session(session_id)
         origin = SessionOrigin.from_json(stored.body["origin"])
 
         def restore(content: str, video: InteractiveVideo) -> Session:
@@ -267,13 +281,14 @@ class SessionManager:
         self._close(entry)
         return True
 
-    def delete(self, session_id: str) -> None:
-        """Stop a session and forget it. Raises NotFound."""
+    def delete(self, session_id: str, *, project_id: int | None = None) -> None:
+        """Stop a session and forget it. Raises NotFound as `using`."""
+        self._check_project(session_id, project_id)
         with self._lock:
             entry = self._open.pop(session_id, None)
         was_stored = self._store.delete(session_id)
         if entry is None and not was_stored:
-            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+            raise _no_session(session_id)
         if entry is not None:
             self._close(entry)
 
@@ -283,6 +298,37 @@ class SessionManager:
         entry.session.close()
         self._videos.close(entry.session.content, entry.video)
         logger.info("session %s closed", entry.session.id)
+
+    # --- finding -------------------------------------------------------------
+
+    def of_task(self, task_id: int, *, project_id: int | None = None) -> list[KnownSession]:
+        """The stored sessions on a task, the last used first; of that project's, or of any."""
+        return [
+            known
+            for known in self._store.list(task_id)
+            if SessionOrigin.from_json(known.origin).belongs_to(project_id)
+        ]
+
+    def of_video(self, reference: str, *, project_id: int | None = None) -> list[KnownSession]:
+        """The same on a video without a task: of no project."""
+        if project_id not in (None, STAND_ALONE):
+            return []
+        return [k for k in self._store.list(None) if k.origin["reference"] == reference]
+
+    def _check_project(self, session_id: str, project_id: int | None) -> None:
+        """Raises NotFound for a session of another project, as for one that is not there."""
+        if project_id is None:
+            return
+        with self._lock:
+            entry = self._open.get(session_id)
+        if entry is not None and entry.session is not None:
+            origin = entry.session.origin
+        elif (stored := self._store.origin(session_id)) is not None:
+            origin = SessionOrigin.from_json(stored)
+        else:
+            raise _no_session(session_id)
+        if not origin.belongs_to(project_id):
+            raise _no_session(session_id)
 
     # --- counting ------------------------------------------------------------
 
@@ -307,6 +353,10 @@ class SessionManager:
             for other in others
             if other.is_stored
         )
+
+
+def _no_session(session_id: str) -> NotFound:
+    return NotFound(f"session {session_id!r:.80}: there is none of this id")
 
 
 @dataclass

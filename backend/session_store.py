@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     created_at REAL NOT NULL, used_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS sessions_by_use ON sessions (used_at);
+CREATE INDEX IF NOT EXISTS sessions_by_task ON sessions (task_id, used_at);
 CREATE TABLE IF NOT EXISTS session_frames (
     session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     frame_index INTEGER NOT NULL, serial INTEGER NOT NULL, body BLOB NOT NULL,
@@ -44,11 +45,21 @@ class StoredSession:
     frames: tuple[StoredFrame, ...]
 
 
+@dataclass(frozen=True)
+class KnownSession:
+    """A session in a list of them."""
+
+    session_id: str
+    origin: Json
+    created_at: float
+    used_at: float
+
+
 class SessionStore(SqliteFile):
     """Safe for many threads; every method is one transaction."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened."""
+        """Raises as `SqliteFile`."""
         self._clock = clock
         super().__init__(path, _SCHEMA)
 
@@ -107,6 +118,27 @@ class SessionStore(SqliteFile):
             tuple(StoredFrame(f["frame_index"], f["serial"], unpacked(f["body"])) for f in frames),
         )
 
+    def list(self, task_id: int | None) -> list[KnownSession]:
+        """The sessions on a task (None: those without one), the last used first."""
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT id, body, created_at, used_at FROM sessions WHERE task_id IS ? "
+                "ORDER BY used_at DESC, rowid DESC",
+                (task_id,),
+            ).fetchall()
+        return [
+            KnownSession(
+                row["id"], unpacked(row["body"])["origin"], row["created_at"], row["used_at"]
+            )
+            for row in rows
+        ]
+
+    def origin(self, session_id: str) -> Json | None:
+        """What a session is on; None when there is none of that id."""
+        with self.transaction() as db:
+            row = db.execute("SELECT body FROM sessions WHERE id = ?", (session_id,)).fetchone()
+        return None if row is None else unpacked(row["body"])["origin"]
+
     def delete(self, session_id: str) -> bool:
         """Forget a session; False when there is none of that id."""
         with self.transaction() as db:
@@ -114,7 +146,12 @@ class SessionStore(SqliteFile):
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
             )
 
-    def delete_old(self, before: float) -> int:
-        """Forget sessions that nobody has used since then; how many."""
+    def delete_old(self, age_seconds: float) -> int:
+        """Forget sessions that nobody has used for so long; how many.
+
+        Counted from the newest one's use, should the clock be far ahead of it.
+        """
         with self.transaction() as db:
+            newest = db.execute("SELECT MAX(used_at) FROM sessions").fetchone()[0]
+            before = min(self._clock(), newest or 0.0) - age_seconds
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequenc
 
 import numpy as np
 
-from backend.errors import BadRequest, Conflict, NotFound, ServiceError
+from backend.errors import BadRequest, Conflict, NotFound, OverLimit, ServiceError
+from backend.log_context import carried
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore, StoredFrame, StoredSession
@@ -25,6 +26,7 @@ from backend.session_values import (
     Propagation,
     PropagationRequest,
     PropagationState,
+    Saved,
     SessionObject,
     Shown,
     check_labels,
@@ -94,7 +96,10 @@ class Session:
         self._thread: threading.Thread | None = None
         self._stop_asked = threading.Event()
         self._prewarming = 0
+        self._saved: Saved | None = None
         self._is_closed = False
+        self.saving = threading.Lock()
+        """Held while it is stored in Label Studio: two who save must not make two of it."""
 
     @classmethod
     def restored(cls, stored: StoredSession, *arguments, **options) -> Session:
@@ -105,6 +110,8 @@ class Session:
             for object_id, item in stored.body["objects"].items()
         }
         session._revision = stored.body["revision"]
+        saved = stored.body.get("saved")
+        session._saved = None if saved is None else Saved.from_json(saved)
         for frame in stored.frames:
             session._frames[frame.frame_index] = session._frame_from_stored(frame)
             session._serial = max(session._serial, frame.serial)
@@ -149,6 +156,18 @@ class Session:
         with self._condition:
             return self._revision
 
+    @property
+    def serial(self) -> int:
+        """Changes with every change of a frame's masks."""
+        with self._condition:
+            return self._serial
+
+    @property
+    def saved(self) -> Saved | None:
+        """When it was last stored in Label Studio."""
+        with self._condition:
+            return self._saved
+
     def summary(self) -> Json:
         """What may change while somebody watches: `state` without objects and video."""
         with self._condition:
@@ -184,6 +203,7 @@ class Session:
                     for object_id, item in self._objects.items()
                 ],
                 "serial": self._serial,
+                "saved": None if self._saved is None else self._saved.to_json(),
                 **self.summary(),
             }
 
@@ -284,10 +304,10 @@ class Session:
         """Objects that there are already; before anything else is done, and no undo takes
         them away. Raises BadRequest."""
         if len(known) > self._max_objects:
-            raise BadRequest(f"there are {len(known)} objects, may be {self._max_objects}")
+            raise OverLimit(f"there are {len(known)} objects, may be {self._max_objects}")
         count = sum(len(item.prompts) for item in known)
         if count > _MAX_PROMPTED:
-            raise BadRequest(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
+            raise OverLimit(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
         objects: dict[str, SessionObject] = {}
         frames: dict[int, dict[str, Shown]] = {}
         for item in known:
@@ -310,7 +330,7 @@ class Session:
         with self._condition:
             item = self._objects.get(object_id)
             if item is None and len(self._objects) >= self._max_objects:
-                raise BadRequest(
+                raise OverLimit(
                     f"the session has {len(self._objects)} objects, may have {self._max_objects}"
                 )
             if item is None:
@@ -364,7 +384,7 @@ class Session:
     def _check_room(self, item: SessionObject, frame_index: int) -> None:
         count = sum(len(other.prompts) for other in self._objects.values())
         if frame_index not in item.prompts and count >= _MAX_PROMPTED:
-            raise BadRequest(
+            raise OverLimit(
                 f"the session has prompts on {count} frames, all objects counted; it may "
                 f"have {_MAX_PROMPTED}"
             )
@@ -517,7 +537,7 @@ class Session:
         pending = [index for index in frame_indices if index not in cached]
         if pending:
             threading.Thread(
-                target=self._prewarm, args=(number, pending), name="prewarm", daemon=True
+                target=carried(self._prewarm), args=(number, pending), name="prewarm", daemon=True
             ).start()
         return cached, pending
 
@@ -565,7 +585,7 @@ class Session:
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
         self._thread = threading.Thread(
-            target=self._propagate,
+            target=carried(self._propagate),
             args=(self._objects, propagation),
             name=f"session-{self.id[:8]}",
             daemon=True,
@@ -663,6 +683,12 @@ class Session:
 
     # --- keeping and closing -------------------------------------------------
 
+    def note_saved(self, saved: Saved) -> None:
+        """It has been stored in Label Studio."""
+        with self._condition:
+            self._saved = saved
+            self._save([])
+
     def save(self) -> None:
         """Keep a new session, with the frames that it began with."""
         with self._condition:
@@ -675,6 +701,7 @@ class Session:
             "origin": self.origin.to_json(),
             "content": self.content,
             "revision": self._revision,
+            "saved": None if self._saved is None else self._saved.to_json(),
             "objects": {key: object_to_stored(item) for key, item in self._objects.items()},
         }
         self._store.save(self.id, body, task_id=self.origin.task_id)

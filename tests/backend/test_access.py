@@ -30,7 +30,7 @@ def test_all_else_needs_the_password(closed, path, login):
     answer = closed.get(path, auth=login)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"].startswith("Basic ")
-    assert set(answer.json) == {"error", "detail"}
+    assert set(answer.json) == {"error", "detail", "request_id"}
     assert LOGIN[1] not in answer.get_data(as_text=True)
 
 

@@ -148,7 +148,7 @@ def test_a_task_that_label_studio_does_not_have_is_said(client):
 )
 def test_a_bad_order_names_the_value_and_the_rule(client, change, status, message):
     answer = client.post("/api/jobs", json=order() | change)
-    assert (answer.status_code, set(answer.json)) == (status, {"error", "detail"})
+    assert (answer.status_code, set(answer.json)) == (status, {"error", "detail", "request_id"})
     assert message in answer.json["detail"]
     assert client.get("/api/jobs").json["jobs"] == []
 
