@@ -38,6 +38,8 @@ _MAX_JSON_BYTES = 2**20
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 """Half a surrogate pair, which JSON may have, is no character of a URL either."""
+_PASSWORD_IN_PATH = re.compile(r"[^/]*:[^/]*@")
+"""Where a URL has a slash too many or too few: http:/user:password@host"""
 _VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PAGE_TYPES = frozenset(
@@ -150,11 +152,10 @@ def without_query(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        host, path = parts.netloc.rpartition("@")[2], parts.path
+        host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the media reference"
-    if parts.scheme and not host:  # http:/user:password@host
-        path = path.rpartition("@")[2]
+    path = _PASSWORD_IN_PATH.sub("", parts.path)
     shown = urlunsplit((parts.scheme, host, path, "", ""))
     return _CONTROL.sub("", shown)[:200]
 
