@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = Settings.from_environment()
-        configure_logging(settings.secrets)
+        configure_logging(settings.secrets, is_json=settings.log_format == "json")
         return options.run(options, settings)
     except (ValueError, OSError, CheckpointError, ServiceError) as error:
         print(f"sam2-label-studio: {error}", file=sys.stderr)

@@ -14,11 +14,14 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
+from backend import log_context
 from backend.deadlines import Deadline
 from backend.errors import ServiceError
 from backend.settings import Settings
@@ -583,6 +586,7 @@ class LabelStudioClient:
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context(),
+            event_hooks={"request": [_name_request]},
         )
         # With the slash the SDK keeps the address's path when it refreshes a token.
         return LabelStudio(
@@ -658,13 +662,21 @@ class LabelStudioClient:
             failure,
             detail + (f" ({said})" if said else "") + f": {what_to_do}",
             http_status=status,
-            retry_after_seconds=_retry_after_seconds(headers.get("retry-after")),
+            retry_after_seconds=_retry_after_seconds(
+                headers.get("retry-after"), headers.get("date")
+            ),
         )
 
     def _shown(self, text: str) -> str:
         """Shortened, and without the key, whoever repeats it."""
         text = text.replace(self._api_key, "***")
         return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _name_request(request: Any) -> None:
+    """So that Label Studio's own log has the id too."""
+    if (request_id := log_context.request_id()) is not None:
+        request.headers["X-Request-ID"] = request_id
 
 
 class _Unexpected(Exception):
@@ -783,9 +795,24 @@ def _said(body: object) -> str:
     return "" if text.lstrip().startswith("<") else " ".join(_TAG.sub("", text).split())
 
 
-def _retry_after_seconds(text: str | None) -> float | None:
-    """Of the header's form in seconds; a date is taken as nothing said."""
-    return float(text) if text is not None and text.strip().isdigit() else None
+def _retry_after_seconds(text: str | None, date: str | None) -> float | None:
+    """Of `Retry-After`, seconds or a date, beside the answer's own `Date`; None: nothing
+    that can be read."""
+    text = "" if text is None else text.strip()
+    if text.isdecimal() and text.isascii():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - _date(date)).total_seconds())
+    except (ValueError, TypeError):  # none, or one without a zone
+        return None
+
+
+def _date(header: str | None) -> datetime:
+    """Now, by the clock of the one who answered, if it says so."""
+    try:
+        return parsedate_to_datetime(header or "")
+    except ValueError:
+        return datetime.now(timezone.utc)
 
 
 def _without_query(url: str) -> str:

@@ -59,7 +59,7 @@ class SessionStore(SqliteFile):
     """Safe for many threads; every method is one transaction."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened."""
+        """Raises as `SqliteFile`."""
         self._clock = clock
         super().__init__(path, _SCHEMA)
 
@@ -146,7 +146,12 @@ class SessionStore(SqliteFile):
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
             )
 
-    def delete_old(self, before: float) -> int:
-        """Forget sessions that nobody has used since then; how many."""
+    def delete_old(self, age_seconds: float) -> int:
+        """Forget sessions that nobody has used for so long; how many.
+
+        Counted from the newest one's use, should the clock be far ahead of it.
+        """
         with self.transaction() as db:
+            newest = db.execute("SELECT MAX(used_at) FROM sessions").fetchone()[0]
+            before = min(self._clock(), newest or 0.0) - age_seconds
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount

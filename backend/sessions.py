@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequenc
 
 import numpy as np
 
-from backend.errors import BadRequest, Conflict, NotFound, ServiceError
+from backend.errors import BadRequest, Conflict, NotFound, OverLimit, ServiceError
+from backend.log_context import carried
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore, StoredFrame, StoredSession
@@ -303,10 +304,10 @@ class Session:
         """Objects that there are already; before anything else is done, and no undo takes
         them away. Raises BadRequest."""
         if len(known) > self._max_objects:
-            raise BadRequest(f"there are {len(known)} objects, may be {self._max_objects}")
+            raise OverLimit(f"there are {len(known)} objects, may be {self._max_objects}")
         count = sum(len(item.prompts) for item in known)
         if count > _MAX_PROMPTED:
-            raise BadRequest(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
+            raise OverLimit(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
         objects: dict[str, SessionObject] = {}
         frames: dict[int, dict[str, Shown]] = {}
         for item in known:
@@ -329,7 +330,7 @@ class Session:
         with self._condition:
             item = self._objects.get(object_id)
             if item is None and len(self._objects) >= self._max_objects:
-                raise BadRequest(
+                raise OverLimit(
                     f"the session has {len(self._objects)} objects, may have {self._max_objects}"
                 )
             if item is None:
@@ -383,7 +384,7 @@ class Session:
     def _check_room(self, item: SessionObject, frame_index: int) -> None:
         count = sum(len(other.prompts) for other in self._objects.values())
         if frame_index not in item.prompts and count >= _MAX_PROMPTED:
-            raise BadRequest(
+            raise OverLimit(
                 f"the session has prompts on {count} frames, all objects counted; it may "
                 f"have {_MAX_PROMPTED}"
             )
@@ -536,7 +537,7 @@ class Session:
         pending = [index for index in frame_indices if index not in cached]
         if pending:
             threading.Thread(
-                target=self._prewarm, args=(number, pending), name="prewarm", daemon=True
+                target=carried(self._prewarm), args=(number, pending), name="prewarm", daemon=True
             ).start()
         return cached, pending
 
@@ -584,7 +585,7 @@ class Session:
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
         self._thread = threading.Thread(
-            target=self._propagate,
+            target=carried(self._propagate),
             args=(self._objects, propagation),
             name=f"session-{self.id[:8]}",
             daemon=True,

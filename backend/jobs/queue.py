@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Protocol, Sequence
+from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence
 
-from backend.errors import ServiceError, TooManyJobs
+from backend.deadlines import Deadline
+from backend.errors import ServiceError, Stopping, StorageFull, TooManyJobs
 from backend.jobs.store import JobStore, Waiting
 from backend.jobs.types import Job, JobKind, JobSpec, JobState
+from backend.log_context import working_for
 from backend.scheduler import Priority
 
 logger = logging.getLogger(__name__)
@@ -23,8 +26,8 @@ _END_SECONDS = 10.0
 
 _RETRY_SECONDS = (60.0, 240.0, 900.0, 2100.0)
 """Between the attempts of a job in the background: the last one within the hour."""
-_LONGEST_SLEEP_SECONDS = 60.0
-"""The store's clock may be set while one waits."""
+_FULL_SECONDS = 5.0
+"""How often it is tried again to note what a full disk did not take."""
 
 _INTERACTIVE, _BACKGROUND, _TRAINING = "interactive", "background", "training"
 
@@ -104,7 +107,8 @@ class JobHandle:
         now = time.monotonic()
         if now - self._last_report >= _PROGRESS_SECONDS or done == total:
             self._last_report = now
-            self._store.set_progress(self.job_id, done, total)
+            with contextlib.suppress(StorageFull):  # nothing depends on it
+                self._store.set_progress(self.job_id, done, total)
 
     def begin(self, work: Work) -> None:
         with self._changed:
@@ -183,8 +187,13 @@ class JobQueue:
         self._last_served: dict[int | None, int] = {}
         self._served_count = 0
         self._is_running = False
+        self._is_stopping = False
+        self._unnoted: set[str] = set()
+        """Jobs that run no more, which the store could not be told."""
         self.on_finished: Callable[[Job], None] = lambda job: None
         """Called with each job that has ended."""
+        self.on_failed: Callable[[Job, Exception], None] = lambda job, error: None
+        """Called with each failure, also of a job that is tried again."""
 
     def recover(self) -> None:
         """Queue again what an earlier process left unfinished; before anything is submitted."""
@@ -200,18 +209,26 @@ class JobQueue:
             self._is_running = True
         self._dispatch()
 
-    def stop(self) -> None:
-        """Begin no more jobs, and ask the running ones to stop; they begin again next time."""
+    def stop(self, wait_seconds: float = 0.0) -> None:
+        """Begin no more jobs, and ask the running ones to stop; they begin again next time.
+
+        Whoever waits for one is answered with what there is, once it has stopped, and
+        after `wait_seconds` in any case.
+        """
         with self._lock:
-            self._is_running = False
+            self._is_running, self._is_stopping = False, True
             if self._timer is not None:
                 self._timer.cancel()
-            for handle in self._handles.values():
+            handles = list(self._handles.values())
+            for handle in handles:
                 handle.cancel()
-                if handle.lane is None:
-                    handle.end()  # it will not begin
             # Not an attempt that the service did not survive.
             self.store.put_back()
+        deadline = Deadline(wait_seconds)
+        for handle in handles:
+            if handle.lane is not None:
+                handle.wait(deadline.remaining_seconds)
+            handle.end()
 
     def submit(self, spec: JobSpec, *, is_awaited: bool = False) -> JobHandle:
         """Queue a job, or join the unfinished one that does the same.
@@ -219,8 +236,11 @@ class JobQueue:
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already.
+        Raises TooManyJobs when its project has too many waiting already, Stopping when
+        somebody would wait for what is not begun any more.
         """
+        if is_awaited and self._is_stopping:
+            raise Stopping("the service is being stopped: ask again in a moment")
         if spec.priority is not Priority.INTERACTIVE:
             self._check_room(spec)
         with self._lock:
@@ -232,11 +252,14 @@ class JobQueue:
                     # Nobody runs it: the store failed when its end was to be kept.
                     self.store.put_back(job.id)
             handle.want(spec.priority, is_awaited=is_awaited)
-        if is_new:
-            logger.info(
-                "job %s: %s of task %s queued, %s",
-                job.id, job.kind, job.task_id, job.priority.name.lower(),
-            )
+        with working_for(job=job.id, task=job.task_id, project=job.project_id):
+            if is_new:
+                logger.info(
+                    "job %s: %s of task %s queued, %s",
+                    job.id, job.kind, job.task_id, job.priority.name.lower(),
+                )
+            else:
+                logger.info("job %s is taken, as it does the same [%s]", job.id, job.request_id)
         self._dispatch()
         return handle
 
@@ -329,20 +352,31 @@ class JobQueue:
     def _dispatch(self) -> None:
         """Begin what there is room for."""
         with self._lock:
-            while self._is_running and (waiting := self._next()) is not None:
-                self._begin(waiting)
-            if self._is_running:
-                self._wake_for_retry()
+            if not self._is_running:
+                return
+            try:
+                self._note_the_unnoted()
+                while (waiting := self._next()) is not None:
+                    self._begin(waiting)
+                self._look_again(self.store.seconds_to_retry())
+            except StorageFull as error:
+                logger.error("no job can begin: %s", error)
+                self._look_again(_FULL_SECONDS)
 
-    def _wake_for_retry(self) -> None:
-        """Look again when the next job may be tried again."""
+    def _note_the_unnoted(self) -> None:
+        """They begin again; what they had found is done at once if it could be kept."""
+        for job_id in list(self._unnoted):
+            self.store.put_back(job_id)
+            self._unnoted.discard(job_id)
+
+    def _look_again(self, seconds: float | None) -> None:
+        """Dispatch after so long; None: when something happens."""
         if self._timer is not None:
             self._timer.cancel()
-        seconds = self.store.seconds_to_retry()
-        if seconds is None:
             self._timer = None
+        if seconds is None:
             return
-        self._timer = threading.Timer(min(seconds, _LONGEST_SLEEP_SECONDS), self._dispatch)
+        self._timer = threading.Timer(seconds, self._dispatch)
         self._timer.name, self._timer.daemon = "job-retry", True
         self._timer.start()
 
@@ -374,17 +408,33 @@ class JobQueue:
         ).start()
 
     def _run(self, job: Job, handle: JobHandle) -> None:
-        ended = None
-        try:
-            ended = self._run_to_the_end(job, handle)
-        finally:
+        with working_for(
+            request_id=job.request_id, job=job.id, task=job.task_id, project=job.project_id
+        ):
+            ended = None
             try:
-                self._give_up_place(job, handle)
+                with self._not_lost(job):
+                    try:
+                        ended = self._run_to_the_end(job, handle)
+                    finally:
+                        try:
+                            self._give_up_place(job, handle)
+                        finally:
+                            handle.end()
             finally:
-                handle.end()
-            self._dispatch()
-        if ended is not None:
-            self.on_finished(ended)
+                self._dispatch()
+            if ended is not None:
+                self.on_finished(ended)
+
+    @contextlib.contextmanager
+    def _not_lost(self, job: Job) -> Iterator[None]:
+        """A full disk is no reason to forget a job."""
+        try:
+            yield
+        except StorageFull as error:
+            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
+            with self._lock:
+                self._unnoted.add(job.id)
 
     def _give_up_place(self, job: Job, handle: JobHandle) -> None:
         with self._lock:
@@ -410,6 +460,7 @@ class JobQueue:
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error
+            self.on_failed(job, error)
             handle.retry_after_seconds = self._retry_after_seconds(job, handle, error)
             if handle.retry_after_seconds is not None:
                 return None
@@ -417,9 +468,9 @@ class JobQueue:
         except Exception as error:  # the boundary of the job
             logger.exception("job %s of task %s failed", job.id, job.task_id)
             handle.error = error
+            self.on_failed(job, error)
             detail = f"{type(error).__name__}; the server's log has the traceback"
             return self.store.finish(job.id, JobState.FAILED, error=detail)
-
 
     def _retry_after_seconds(
         self, job: Job, handle: JobHandle, error: Exception

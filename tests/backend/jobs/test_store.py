@@ -1,14 +1,17 @@
 """What the store keeps, over restarts, kills, full disks and many threads."""
 
+import contextlib
 import random
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backend.errors import StorageFull
 from backend.jobs.store import JobStore
 from backend.jobs.types import JobKind, JobState, PostState, StoredResult
 from backend.scheduler import Priority
+from backend.sqlite_file import packed
 from tests.backend.jobs.conftest import spec
 
 PREDICTION = {"result": [{"id": "a"}], "score": 0.5, "model_version": "v"}
@@ -139,16 +142,79 @@ def test_a_stop_is_no_failed_attempt(store):
     assert store.get(job.id).state is JobState.QUEUED and store.get(job.id).attempts == 0
 
 
-def test_a_file_of_another_version_is_put_aside(tmp_path, caplog):
+VERSION_1 = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL,
+    key TEXT NOT NULL, project_id INTEGER, task_id INTEGER,
+    posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT,
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
+);
+CREATE INDEX jobs_waiting ON jobs (state, kind, priority, project_id, created_at, id);
+CREATE INDEX jobs_by_key ON jobs (key, state);
+CREATE INDEX jobs_by_task ON jobs (task_id, state);
+CREATE TABLE posts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, job_id TEXT NOT NULL UNIQUE, task_id INTEGER NOT NULL,
+    state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, next_attempt_at REAL NOT NULL,
+    error TEXT, prediction_id INTEGER, prediction BLOB NOT NULL
+);
+PRAGMA user_version = 1;
+"""
+"""As the first release made it."""
+
+
+def test_a_file_of_an_older_version_is_upgraded_and_a_copy_kept(tmp_path, caplog):
     path = tmp_path / "jobs.sqlite3"
-    old = sqlite3.connect(path)
-    old.execute("CREATE TABLE jobs (id TEXT)")
-    old.commit()
-    old.close()
-    store = JobStore(path)
-    assert store.list() == []
-    store.close()
-    assert (tmp_path / "jobs.sqlite3.version-0").exists() and "version-0" in caplog.text
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_1)
+        for state in ("queued", "done"):
+            old.execute(
+                "INSERT INTO jobs (id, kind, state, priority, key, posts_prediction, "
+                "created_at, request) VALUES (?, 'track', ?, 1, ?, 1, 5.0, ?)",
+                (state, state, state, packed({"a": state})),
+            )
+        old.execute(
+            "INSERT INTO posts (job_id, task_id, state, next_attempt_at, prediction) "
+            "VALUES ('done', 7, 'waiting', 1.0, ?)", (packed(PREDICTION),),
+        )
+        old.commit()
+    for _ in range(2):  # once upgraded, nothing more is done
+        with contextlib.closing(JobStore(path)) as store:
+            assert store.get("queued").request == {"a": "queued"}
+            assert store.get("queued").request_id is None
+            (post,) = store.due_posts()
+            assert post.task_id == 7 and post.prediction == PREDICTION
+            assert [waiting.id for waiting in store.first_waiting()] == ["queued"]
+    kept = tmp_path / "jobs.sqlite3.version-1"
+    with contextlib.closing(sqlite3.connect(kept)) as old:
+        assert old.execute("SELECT COUNT(*) FROM jobs").fetchone() == (2,)
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+    assert str(kept) in caplog.text
+
+
+def test_an_upgrade_makes_what_a_new_file_has(tmp_path):
+    def columns(path):
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            return [row[1:4] for row in db.execute("PRAGMA table_info(jobs)")]
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "old")) as old:
+        old.executescript(VERSION_1)
+    for name in ("old", "new"):
+        JobStore(tmp_path / name).close()
+    assert columns(tmp_path / "old") == columns(tmp_path / "new")
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "jobs.sqlite3"
+    JobStore(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="version 99.*run the newer program"):
+        JobStore(path)
+    with contextlib.closing(sqlite3.connect(path)) as newer:
+        assert newer.execute("PRAGMA user_version").fetchone() == (99,)
+    assert [file.name for file in tmp_path.iterdir()] == ["jobs.sqlite3"]
 
 
 def test_a_file_that_is_no_store_is_an_error_that_leaves_it_alone(tmp_path):
@@ -170,7 +236,7 @@ def test_a_failed_transaction_changes_nothing_and_the_next_one_works(store):
 def test_a_full_disk_is_an_error_after_which_the_store_still_works(store):
     pages = store._connection.execute("PRAGMA page_count").fetchone()[0]
     store._connection.execute(f"PRAGMA max_page_count = {pages + 4}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(StorageFull, match="jobs.sqlite3 cannot be written .*full"):
         save(store, result("big", 10**6))
     store._connection.execute("PRAGMA max_page_count = 1000000")
     save(store, result("big", 10**6))
@@ -238,8 +304,11 @@ def test_jobs_that_ended_long_ago_are_forgotten_but_not_their_waiting_prediction
     store.set_posted(store.post_of_job(posted.id).id, 7)
     store.begin(running.id)
     clock.now += 100
-    assert store.delete_old(clock.now) == 2
-    assert {job.id for job in store.list()} == {waiting.id, running.id}
+    assert store.delete_old(50) == 0  # nothing is newer: is it the clock that is ahead?
+    newest, _ = store.add(spec("n"))
+    store.finish(newest.id, JobState.DONE)
+    assert store.delete_old(50) == 2
+    assert {job.id for job in store.list()} == {waiting.id, running.id, newest.id}
     assert store.post_of_job(waiting.id).state is PostState.WAITING
 
 
