@@ -1,7 +1,6 @@
 """Sessions opened with a task's regions: prompts and tracked frames are there from the start."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
