@@ -214,16 +214,12 @@ def _mend_model(
     client: LabelStudioClient, backend: Mapping[str, Any], url: str,
     basic_auth: tuple[str, str] | None,
 ) -> None:
-    fields = {} if backend.get("is_interactive") else {"is_interactive": True}
-    if basic_auth is not None:
-        user, password = basic_auth
-        fields |= {
-            "auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password
-        }
-    if fields:
-        client.update_backend(backend["id"], **fields)
-    said = ["was connected already" if not fields else "was connected"]
-    said += ["is now interactive too"] * ("is_interactive" in fields)
+    is_interactive = bool(backend.get("is_interactive"))
+    if is_interactive and basic_auth is None:
+        print(f"model {url}: was connected already")
+        return
+    client.update_backend(backend, basic_auth=basic_auth)
+    said = ["was connected"] + ["is now interactive too"] * (not is_interactive)
     said += ["has the service's password now"] * (basic_auth is not None)
     print(f"model {url}: {', '.join(said)}")
 

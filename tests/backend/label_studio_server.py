@@ -243,7 +243,8 @@ def _create_annotation(server: LabelStudioServer, call: Call, match: Any) -> Ans
 
 def _create_draft(server: LabelStudioServer, call: Call, match: Any) -> Answer:
     item = {
-        "id": next(server._numbers), "annotation": None, "updated_at": server.now(), **call.json
+        "id": next(server._numbers), "annotation": None, "user": "admin@example.com",
+        "updated_at": server.now(), **call.json,
     }
     server.tasks[int(match[1])]["drafts"].append(item)
     return Answer(item, 201)
@@ -308,6 +309,9 @@ def _connect(server: LabelStudioServer, call: Call, match: Any) -> Answer:
 
 def _change_backend(server: LabelStudioServer, call: Call, match: Any) -> Answer:
     (item,) = [b for b in server.backends if b["id"] == int(match[1])]
+    for name in ("url", "project"):
+        if name not in call.json:
+            return problem(500, f"MLBackend.setup_() missing 1 required argument: '{name}'")
     item.update(call.json)
     return Answer(item)
 

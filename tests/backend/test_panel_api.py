@@ -150,7 +150,7 @@ def test_what_cannot_be_looked_for_is_refused(client, project):
     ):
         answer = client.get(f"/api/panel/tasks{query}")
         assert answer.status_code == status, answer.json
-        assert set(answer.json) == {"error", "detail"} and len(answer.json["detail"]) < 400
+        assert {"error", "detail"} <= set(answer.json) and len(answer.json["detail"]) < 400
     assert client.get("/api/panel/tasks/999999").status_code == 404
     assert client.get(f"/api/panel/tasks/{2**70}").status_code == 400
 
