@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+from backend.config_links import ConfigLink, links_in
 from backend.errors import ServiceError
 from backend.label_configs import has_export_trap, media_videos
 from backend.label_studio_client import (
@@ -20,6 +21,7 @@ from backend.label_studio_client import (
     LabelStudioFailure,
     TokenKind,
 )
+from backend.link_keys import KeyRefused, check_key
 from backend.settings import Settings
 from converters.label_studio.config import (
     LabelConfig,
@@ -42,6 +44,7 @@ _MAX_PROJECTS = 50
 _OTHER_CONFIG = (
     "take a config of the README: sam2-label-studio project create makes a project with one"
 )
+_FEW_DAYS = 30
 
 
 class Level(enum.StrEnum):
@@ -339,6 +342,7 @@ def _one_project(
     for reason in config.ignored:
         yield _note(f"not served: {reason}", "see the label configs in the README")
     yield from _backend_findings(client, project, backends, backend_url)
+    yield from link_findings(project, settings)
     if has_export_trap(config):
         yield _broken(
             "Label Studio's exports fail: valueList with KeyPointLabels and no RectangleLabels",
@@ -382,6 +386,41 @@ def _backend_findings(
             "predictions are not retrieved when a task is opened",
             "Settings, Annotation: retrieve predictions when loading a task",
         )
+
+
+def link_findings(project: Mapping[str, Any], settings: Settings) -> Findings:
+    """The config's links to previews and panels: their keys, and whether browsers show them."""
+    for link in links_in(project.get("label_config") or ""):
+        renew = f"sam2-label-studio project connect {project['id']}"
+        try:
+            key = check_key(settings, link.key, link.purpose)
+        except KeyRefused as error:
+            yield _broken(
+                f"its {link.purpose} shows nothing: {error.detail}",
+                f"{renew}, with the service's SAM2_DATA_FOLDER or SAM2_LINK_SECRET",
+            )
+            continue
+        if key.project_id != project["id"]:
+            yield _broken(
+                f"its {link.purpose} has the key of project {key.project_id}", renew
+            )
+        elif key.days_left < _FEW_DAYS:
+            yield _note(f"its {link.purpose}'s key holds for {key.days_left:.0f} more days", renew)
+        else:
+            yield _ok(f"its {link.purpose}'s key holds for {key.days_left:.0f} days")
+        yield from _framing_findings(link, settings)
+
+
+def _framing_findings(link: ConfigLink, settings: Settings) -> Findings:
+    origins = settings.label_studio_origins
+    secure = [origin for origin in origins if origin.startswith("https://")]
+    if secure and link.base.startswith("http://"):
+        yield _broken(
+            f"its {link.purpose} is at {link.base}, which browsers refuse inside {secure[0]}",
+            "give the service an https address too, and --preview-url or --panel-url",
+        )
+    else:
+        yield _ok(f"its {link.purpose} may be shown by pages of {', '.join(origins)}")
 
 
 def _framerate_findings(
