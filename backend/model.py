@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Hashable, Iterator, Protocol, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import NotReady
+from backend.errors import DeviceFull, NotReady
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
 from backend.states import StateCache
@@ -170,7 +170,10 @@ class ModelService:
         model = self.wait()
         # A kept state goes on reading the files it was made with.
         paths = (files,) if isinstance(files, Path) else tuple(files)
-        with self._states.borrowed((key, paths), lambda: model.init_state(files)) as state:
+        with (
+            self._making_room_for_others(),
+            self._states.borrowed((key, paths), lambda: model.init_state(files)) as state,
+        ):
 
             def track(source, prompts, frame_range=None, **options):
                 frames = model.track(state, prompts, frame_range, **options)
@@ -182,6 +185,15 @@ class ModelService:
                 )
 
             yield state.source, track
+
+    @contextlib.contextmanager
+    def _making_room_for_others(self) -> Iterator[None]:
+        """What is kept for later must not stand in the way of the next attempt."""
+        try:
+            yield
+        except DeviceFull:
+            self._states.close_idle()
+            raise
 
     def close_old(self) -> None:
         """Let go of videos that nobody has asked about for long."""

@@ -37,6 +37,7 @@ from backend.session_values import (
 )
 from converters.masks import decode_mask, encode_mask
 from converters.types import Direction, FrameMasks, Track, VideoInfo
+from sam2_model.errors import DeviceMemoryError
 from sam2_model.video.errors import VideoDecodeError
 
 if TYPE_CHECKING:
@@ -532,7 +533,7 @@ class Session:
                     return
                 try:
                     self._video.encode(index)
-                except VideoDecodeError as error:
+                except (VideoDecodeError, DeviceMemoryError) as error:
                     logger.warning("session %s: frame %d: %s", self.id, index, error)
                     return
 
