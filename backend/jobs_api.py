@@ -7,12 +7,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, url_for
 
 from backend.errors import BadRequest, Conflict, NotFound, UnusableTask
 from backend.job_results import JobResults
 from backend.jobs.training import model_name
 from backend.jobs.types import Job, JobKind, JobState, Post, StoredResult
+from backend.json_body import json_body
 from backend.protocol import markable_results, saved_results
 from backend.requests import TaskRequest
 from backend.scheduler import Priority
@@ -242,10 +243,7 @@ def _time(seconds: float | None) -> str | None:
 
 
 def _json_object() -> Mapping[str, Any]:
-    try:
-        body = current_app.json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
+    body = json_body()
     if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object")
     return body

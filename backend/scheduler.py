@@ -46,7 +46,7 @@ class DeviceListener:
 class DeviceScheduler:
     """Turns on one device.
 
-    A turn lasts for one frame, so a person's prompt goes between the frames of
+    A turn lasts for one prompt or frame, so a person's prompt goes between those of
     a running batch job. Those of one priority take turns in the order they came.
     """
 
@@ -125,19 +125,13 @@ _END = object()
 
 
 def in_turns(
-    items: Iterator[_Item],
-    turn: Callable[[], ContextManager[None]],
-    made: Callable[[], None] = lambda: None,
+    items: Iterator[_Item], turn: Callable[[], ContextManager[None]]
 ) -> Iterator[_Item]:
-    """The items, each of them made within a turn of its own; closes `items` at the end.
-
-    `made` is called after each of them.
-    """
+    """The items, each of them made within a turn of its own; closes `items` at the end."""
     with contextlib.closing(items):
         while True:
             with turn():
                 item = next(items, _END)
             if item is _END:
                 return
-            made()
             yield item

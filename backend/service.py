@@ -280,7 +280,7 @@ class TrackingService:
                 return None
             stored = self._stored_answer(asked, is_limited=False)
             if stored is not None:
-                return stored
+                return None if self._is_being_posted(asked) else stored
             if self.model.state is ModelState.FAILED:
                 self.model.wait()  # raises with the reason
             return self.jobs.submit(self._spec(asked, Priority.BATCH), is_awaited=True)
@@ -353,6 +353,16 @@ class TrackingService:
             if is_posted and wanted <= self._propagation_of(job).open_prompts.items():
                 return job.id
         return None
+
+    def _is_being_posted(self, asked: TaskPropagation) -> bool:
+        """Whether the outbox is about to post all of this: Label Studio would have it twice."""
+        wanted = asked.open_prompts.items()
+        return any(
+            self.store.post_state(job.id) is PostState.WAITING
+            and wanted <= self._propagation_of(job).open_prompts.items()
+            and not self.outbox.gives_way(job.id)
+            for job in self._done(asked.request.task_id)
+        )
 
     def stop_task(
         self, task_id: int | None, region_ids: Collection[str] | None = None

@@ -27,6 +27,7 @@ from backend.errors import (
     TooManySessions,
     UnusableTask,
 )
+from backend.json_body import json_body
 from backend.service import TrackingService
 from backend.session_media import SessionOrigin
 from backend.session_results import frames_asked, regions_of, tracks_json
@@ -382,12 +383,7 @@ def _newest_results(label_studio: LabelStudioClient, task_id: int) -> Sequence[o
 
 def _body(members: set[str] | None = None) -> Mapping[str, Any]:
     """The JSON object of the request; none is an empty one. Raises BadRequest."""
-    text = request.get_data(cache=False)
-    try:
-        value = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
-    return check_object(value, "the body", members)
+    return check_object(json_body(default={}), "the body", members)
 
 
 def _query_whole(name: str, default: int, minimum: int) -> int:

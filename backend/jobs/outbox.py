@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from backend.errors import ServiceError, StorageFull
 from backend.jobs.store import JobStore
-from backend.jobs.types import Post
+from backend.jobs.types import Post, PostState
 from backend.log_context import working_for
 
 logger = logging.getLogger(__name__)
@@ -18,6 +18,10 @@ _FIRST_DELAY_SECONDS = 5.0
 _LONGEST_DELAY_SECONDS = 3600.0
 _LONGEST_SLEEP_SECONDS = 60.0
 _SHORTEST_SLEEP_SECONDS = 0.5
+_NEAR_SECONDS = 1.0
+"""An attempt that is due so soon may begin any moment."""
+_OTHER_WAY_SECONDS = 300.0
+"""Label Studio waits for 100 seconds for an answer, then it stores it."""
 _FULL_SECONDS = 5.0
 """How often a full disk is tried again."""
 
@@ -73,6 +77,20 @@ class Outbox:
     def stop(self) -> None:
         self._is_stopping = True
         self._wake.set()
+
+    def gives_way(self, job_id: str) -> bool:
+        """Whether another way may bring a job's prediction to Label Studio now.
+
+        Not one that is posted at this moment. One that waits for another attempt
+        then waits until Label Studio has stored what came the other way, and finds it.
+        """
+        post = self._store.post_of_job(job_id)
+        if post is None or post.state is not PostState.WAITING:
+            return True
+        if post.next_attempt_at < self._clock() + _NEAR_SECONDS:
+            return False
+        self._store.retry_post(post.id, post.error or "", _OTHER_WAY_SECONDS)
+        return True
 
     def _run(self) -> None:
         while not self._is_stopping:

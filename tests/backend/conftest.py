@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backend.app import create_app
-from backend.model import load_model
+from backend.model import load_model, load_tracker
 from backend.settings import Settings
 from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
@@ -52,9 +52,10 @@ def model(checkpoint):
     return load_model(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
 
 
-@pytest.fixture
-def tracker(model):
-    return model.track
+@pytest.fixture(scope="session")
+def tracker(checkpoint):
+    """The real predictor's, for what runs without a service."""
+    return load_tracker(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")

@@ -86,6 +86,21 @@ def test_a_server_error_is_tried_again(outbox, add, studio, store, clock):
     assert len(studio.predictions) == 1
 
 
+def test_what_came_another_way_meanwhile_is_not_posted_as_well(outbox, add, studio, store, clock):
+    studio.failures = [status(500)]
+    post = add()
+    assert not outbox.gives_way(post().job_id)  # due at this moment
+    outbox.post_due()
+    assert outbox.gives_way(post().job_id)
+    clock.now += 100
+    outbox.post_due()
+    assert studio.attempts == 1  # Label Studio may still be storing the other one
+    arrived = studio.store({**PREDICTION, "task": 1})
+    post_at_next(outbox, store, clock)
+    assert (post().state, post().prediction_id) == (PostState.POSTED, arrived["id"])
+    assert studio.attempts == 1 and outbox.gives_way(post().job_id)
+
+
 def test_the_delay_grows_and_has_an_end(outbox, add, studio, store, clock):
     studio.failures = [status(500)] * 30
     add()
