@@ -14,7 +14,8 @@ from backend.deadlines import Deadline
 from backend.errors import NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
-from backend.jobs.queue import JobHandle, JobQueue, Outcome
+from backend.jobs.handles import JobHandle, Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (

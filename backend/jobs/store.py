@@ -562,10 +562,14 @@ class JobStore(SqliteFile):
                 "SELECT MIN(next_attempt_at) FROM posts WHERE state = ?", (PostState.WAITING,)
             ).fetchone()[0]
 
-    def begin_post(self, post_id: int) -> None:
-        """Count an attempt before it is made: a kill in its midst is then seen."""
+    def begin_post(self, post_id: int) -> bool:
+        """Count an attempt before it is made: a kill in its midst is then seen.
+
+        True: no other process could have taken it.
+        """
         with self.transaction() as db:
             db.execute("UPDATE posts SET attempts = attempts + 1 WHERE id = ?", (post_id,))
+        return True
 
     def set_posted(self, post_id: int, prediction_id: int | None) -> None:
         with self.transaction() as db:
