@@ -117,6 +117,7 @@ SCHEMAS: Json = {
             "progress": answer_obj(done=whole(), total=whole()),
             "attempts": whole(),
             "error": {"type": ["string", "null"]},
+            "request_id": {"type": ["string", "null"]},
             "has_result": BOOLEAN,
             "posts_prediction": BOOLEAN,
             "prediction": nullable(ref("JobPrediction")),
@@ -127,7 +128,7 @@ SCHEMAS: Json = {
         },
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
-            "error", "has_result", "posts_prediction", "prediction", "created_at",
+            "error", "request_id", "has_result", "posts_prediction", "prediction", "created_at",
             "started_at", "finished_at",
         ],
     ),
