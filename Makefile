@@ -12,7 +12,7 @@ E2E_STAMP := $(VENV)/.installed-e2e
 ML_HOST_VENV := .venv-ml-host
 ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
 
-.PHONY: install demo studio test test-slow parity e2e ml-host bench training-pack clean
+.PHONY: install demo studio test test-slow faults load parity e2e ml-host bench training-pack clean
 
 install: $(STAMP)
 
@@ -47,6 +47,14 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest tests/slow
+
+# Real processes killed, starved of disk and memory, and refused by Label Studio.
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults tests/backend/test_restart.py
+
+# 200 clients for five minutes.
+load: $(STAMP)
+	$(BIN)/python -m benchmarks.load
 
 # Meta's package on a CPU torch, beside ours: see tests/parity.
 $(PARITY_STAMP): pyproject.toml constraints.txt

@@ -57,7 +57,7 @@ def test_a_clock_that_jumps_loses_and_repeats_nothing(server, studio, days):
     server.wait_until_posted(1)
     studio.failures = [status(500), status(500), status(500)]
     server.set("gate")
-    ask(f"{server.url}/webhook", saved(prompt(), task_id=2))
+    ask(f"{server.url}/webhook", saved(prompt("b"), task_id=2))
     server.wait_at_the_gate()
     server.set("clock", days * DAY_SECONDS)
     server.unset("gate")
@@ -66,7 +66,7 @@ def test_a_clock_that_jumps_loses_and_repeats_nothing(server, studio, days):
     server.wait_until_posted(2)
     server.set("clock", days * DAY_SECONDS)
     ask(f"{server.url}/webhook", saved(prompt(), task_id=1))  # the same as at first
-    ask(f"{server.url}/webhook", saved(prompt(), task_id=3))
+    ask(f"{server.url}/webhook", saved(prompt("c"), task_id=3))
     server.wait_until_posted(3)
     assert [prediction["task"] for prediction in studio.predictions] == [1, 2, 3]
 
