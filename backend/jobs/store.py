@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS posts (
 );
 CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
-_VERSION = 2
+VERSION = 2
 """Of the schema above."""
 _OLD_JOB_COLUMNS = (
     "id, kind, state, priority, key, project_id, task_id, posts_prediction, is_awaited, done, "
@@ -123,7 +123,7 @@ class JobStore(SqliteFile):
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Raises as `SqliteFile`."""
         self._clock = clock
-        super().__init__(path, _SCHEMA, version=_VERSION, upgrades=_UPGRADES)
+        super().__init__(path, _SCHEMA, version=VERSION, upgrades=_UPGRADES)
 
     # --- jobs ----------------------------------------------------------------
 

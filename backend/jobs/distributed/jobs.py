@@ -98,10 +98,9 @@ class RedisJobs:
             "priority": int(spec.priority), "key": spec.key, "project_id": spec.project_id,
             "task_id": spec.task_id, "posts_prediction": spec.posts_prediction,
             "is_awaited": False, "done": 0, "total": 0, "attempts": 0, "error": None,
-            "result_key": None, "created_at": self._clock(), "started_at": None,
-            "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE), "unawaited": None,
-            "failures": 0, "failure": None, "owner": None, "line": None,
-            "request_id": spec.request_id,
+            "result_key": None, "request_id": spec.request_id, "created_at": self._clock(),
+            "started_at": None, "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE),
+            "unawaited": None, "failures": 0, "failure": None, "owner": None, "line": None,
         }
 
     def _preferred_worker(self, pipe: Pipeline, fields: Fields) -> str | None:
