@@ -18,7 +18,8 @@ def test_redis_and_its_workers_are_looked_at(redis_server):
     with redis_server.client() as redis:
         redis.flushall()
         assert said(settings)["no worker is running"] is Level.BROKEN
-        with contextlib.closing(RedisJobStore(connect(redis_server.url, patience_seconds=5))) as store:
+        connection = connect(redis_server.url, patience_seconds=5)
+        with contextlib.closing(RedisJobStore(connection)) as store:
             store.renew_worker("one")
             assert said(settings)["1 workers: one"] is Level.OK
         redis.config_set("maxmemory-policy", "allkeys-lru")

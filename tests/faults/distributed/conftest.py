@@ -23,7 +23,7 @@ from tests.video_files import write_video
 
 SECONDS = 240
 """Longer than anything here takes on a busy machine."""
-FRAMES = 40
+FRAMES = 24
 """Enough that a job is still running when it is killed."""
 
 
