@@ -33,6 +33,7 @@ class Cluster:
         self._environment = {
             "SAM2_QUEUE": redis_url,
             "SAM2_DEVICE": "cpu",
+            "OMP_NUM_THREADS": "1",  # several processes share the cores
             "SAM2_MEDIA_CACHE": str(folder / "cache"),
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media),
             "LABEL_STUDIO_URL": studio_url,
