@@ -14,7 +14,8 @@ ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
 LOCK_VENV := .venv-lock
 LOCK_STAMP := $(LOCK_VENV)/.installed
 
-.PHONY: install demo studio test test-slow fuzz parity e2e ml-host bench training-pack lock sbom clean
+.PHONY: install demo studio test test-slow fuzz faults load parity e2e ml-host bench \
+	training-pack lock sbom clean
 
 install: $(STAMP)
 
@@ -62,6 +63,14 @@ fuzz: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest tests/slow
+
+# Real processes killed, starved of disk and memory, and refused by Label Studio.
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults tests/backend/test_restart.py
+
+# 200 clients for five minutes.
+load: $(STAMP)
+	$(BIN)/python -m benchmarks.load
 
 # Meta's package on a CPU torch, beside ours: see tests/parity.
 $(PARITY_STAMP): pyproject.toml constraints.txt

@@ -117,6 +117,7 @@ SCHEMAS: Json = {
             "progress": answer_obj(done=whole(), total=whole()),
             "attempts": whole(),
             "error": {"type": ["string", "null"]},
+            "request_id": {"type": ["string", "null"]},
             "has_result": BOOLEAN,
             "posts_prediction": BOOLEAN,
             "prediction": nullable(ref("JobPrediction")),
@@ -124,7 +125,6 @@ SCHEMAS: Json = {
             "started_at": TIME,
             "finished_at": TIME,
             "model": TEXT,
-            "request_id": {"type": ["string", "null"]},
         },
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
