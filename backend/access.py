@@ -7,9 +7,11 @@ import hmac
 import logging
 from typing import Sequence
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 
 from backend.errors import Forbidden, Unauthorized
+from backend.link_keys import KeyPurpose, LinkKey, check_key
+from backend.rate_limits import RateLimits
 from backend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,16 @@ _KEYED_PATHS = ("/preview.mp4",)
 """With a key in the URL instead: no page can make a `<video>` send a password."""
 _TOKEN_SCHEMES = ("bearer", "token")
 """The standard's, and what Label Studio's own API calls it."""
+_PANEL_PAGE = "panel_page"
+"""The blueprint of plain files, which hold nothing that is secret."""
+_KEYED_BLUEPRINTS = ("sessions", "panel_api")
+"""Whose routes a panel's key opens, and limits to its project."""
+_KEY_HEADER = "X-SAM2-Key"
+_COSTS = {
+    "sessions.create": 20, "sessions.save": 20, "sessions.export": 20,
+    "panel_api.tasks": 10, "panel_api.task": 10,
+}  # fmt: skip
+"""What counts as more than one request of a key."""
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 _API = "/api/"
@@ -37,13 +49,34 @@ _HEADERS = {
 
 def guard(app: Flask, settings: Settings) -> None:
     """Check each request before its view, and add the headers to each answer."""
+    limits = RateLimits(settings.key_requests_per_second)
 
     def check() -> None:
-        _check_credentials(settings)
+        g.sam2_key = _checked_key(settings)
+        if g.sam2_key is None:
+            _check_credentials(settings)
+        else:
+            limits.take(g.sam2_key, _COSTS.get(request.endpoint or "", 1))
         _check_site()
 
     app.before_request(check)
     app.after_request(functools.partial(_with_headers, _challenges(settings)))
+
+
+def project_of_key() -> int | None:
+    """The project whose panel's key the request has, `link_keys.STAND_ALONE` for none;
+    None: it has no key and may reach all."""
+    key: LinkKey | None = g.sam2_key
+    return None if key is None else key.project_id
+
+
+def _checked_key(settings: Settings) -> LinkKey | None:
+    """Raises KeyRefused for one that is not good, also where none is needed: what it
+    limits would be reached without it."""
+    text = request.headers.get(_KEY_HEADER)
+    if text is None or request.blueprint not in _KEYED_BLUEPRINTS:
+        return None
+    return check_key(settings, text, KeyPurpose.PANEL)
 
 
 def _check_credentials(settings: Settings) -> None:
@@ -54,6 +87,8 @@ def _check_credentials(settings: Settings) -> None:
     if request.path in _OPEN_PATHS and request.method in ("GET", "HEAD"):
         return
     if request.path in _KEYED_PATHS and request.method in _READING:
+        return
+    if request.blueprint == _PANEL_PAGE:
         return
     if (has_password and _has_password(settings)) or _has_token(settings.api_tokens):
         return
@@ -116,6 +151,8 @@ def _challenges(settings: Settings) -> list[str]:
 def _with_headers(challenges: Sequence[str], answer: Response) -> Response:
     for name, value in _HEADERS.items():
         answer.headers.setdefault(name, value)
+    if request.blueprint == _PANEL_PAGE:
+        del answer.headers["X-Frame-Options"]  # its policy names who may; this header cannot
     if answer.status_code == 401:
         answer.headers.setlist("WWW-Authenticate", challenges)
     return answer

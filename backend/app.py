@@ -24,6 +24,8 @@ from backend.log_context import request_id
 from backend.metrics import BATCH, INTERACTIVE, OPEN, measure
 from backend.model import LoadedModel, load_model
 from backend.openapi import openapi_routes
+from backend.panel_api import panel_api
+from backend.panel_page import panel_page
 from backend.predictions import answer_predict
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
@@ -68,6 +70,8 @@ def create_app(
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
     app.register_blueprint(openapi_routes())
+    app.register_blueprint(panel_page(settings))
+    app.register_blueprint(panel_api(service.tracking))
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
     follow(app)  # these two first: what the guard refuses has an id and is counted too

@@ -10,15 +10,18 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+from backend.config_links import ConfigLink, links_in
 from backend.doctor_service import service_findings
 from backend.errors import ServiceError
-from backend.findings import Finding, Findings, broken, note, ok
+from backend.findings import Finding, Findings, Level, broken, note, ok
 from backend.label_configs import has_export_trap, media_videos
 from backend.label_studio_client import (
     LabelStudioClient,
     LabelStudioError,
+    LabelStudioFailure,
     TokenKind,
 )
+from backend.link_keys import KeyRefused, check_key
 from backend.settings import Settings
 from converters.label_studio.config import (
     LabelConfig,
@@ -38,6 +41,10 @@ _DECODERS = {
 }
 _LARGEST_LOOKED_AT_BYTES = 256 * 2**20
 _MAX_PROJECTS = 50
+_OTHER_CONFIG = (
+    "take a config of the README: sam2-label-studio project create makes a project with one"
+)
+_FEW_DAYS = 30
 
 
 def examine(
@@ -222,7 +229,13 @@ def label_studio_findings(
         user = client.who_am_i()
         version = client.version()
     except LabelStudioError as error:
-        yield _of_error(error)
+        if error.failure is LabelStudioFailure.NOT_FOUND:  # every Label Studio has these pages
+            yield broken(
+                f"{client.url} answers, and is no Label Studio",
+                "set LABEL_STUDIO_URL to Label Studio's address, with its path if it has one",
+            )
+        else:
+            yield _of_error(error)
         return
     yield ok(f"{client.url}: version {version.get('release', 'unknown')}")
     yield ok(f"the {client.token_kind} works, for {user.get('email', 'its user')}")
@@ -235,17 +248,17 @@ def label_studio_findings(
     yield from _project_findings(client, settings, backend_url, with_media)
 
 
-def _of_error(error: LabelStudioError) -> Finding:
+def _of_error(error: LabelStudioError, level: Level = Level.BROKEN) -> Finding:
     """Its detail ends with what to do."""
     detail, _, fix = error.detail.rpartition(": ")
-    return broken(detail or error.detail, fix)
+    return Finding(level, detail or error.detail, fix)
 
 
 def _address_findings(client: LabelStudioClient, backend_url: str) -> Findings:
     try:
         is_blocked = client.blocks_address(backend_url)
     except LabelStudioError as error:
-        yield note(f"whether {backend_url} is blocked cannot be told: {error.detail}", "")
+        yield _of_error(error, Level.NOTE)
         return
     if is_blocked:
         yield broken(
@@ -263,7 +276,10 @@ def _project_findings(
     number = 0
     for number, project in enumerate(client.projects(), start=1):
         if number > _MAX_PROJECTS:
-            yield note(f"only the first {_MAX_PROJECTS} projects were looked at", "")
+            yield note(
+                f"only the newest {_MAX_PROJECTS} projects were looked at",
+                "of another one see Settings, Model in Label Studio",
+            )
             return
         name = f"project {project['id']} {project.get('title', '')!r}"
         try:
@@ -288,7 +304,7 @@ def _one_project(
         config = parse_label_config(project.get("label_config") or "<View/>")
     except UnsupportedConfigError as error:
         if backends:
-            yield broken(f"its config cannot be served: {error}", "use a config of project create")
+            yield broken(str(error), _OTHER_CONFIG)
         else:
             yield ok("is not for SAM 2")
         return
@@ -298,6 +314,7 @@ def _one_project(
     for reason in config.ignored:
         yield note(f"not served: {reason}", "see the label configs in the README")
     yield from _backend_findings(client, project, backends, backend_url)
+    yield from link_findings(project, settings)
     if has_export_trap(config):
         yield broken(
             "Label Studio's exports fail: valueList with KeyPointLabels and no RectangleLabels",
@@ -343,6 +360,41 @@ def _backend_findings(
         )
 
 
+def link_findings(project: Mapping[str, Any], settings: Settings) -> Findings:
+    """The config's links to previews and panels: their keys, and whether browsers show them."""
+    for link in links_in(project.get("label_config") or ""):
+        renew = f"sam2-label-studio project connect {project['id']}"
+        try:
+            key = check_key(settings, link.key, link.purpose)
+        except KeyRefused as error:
+            yield broken(
+                f"its {link.purpose} shows nothing: {error.detail}",
+                f"{renew}, with the service's SAM2_DATA_FOLDER or SAM2_LINK_SECRET",
+            )
+            continue
+        if key.project_id != project["id"]:
+            yield broken(
+                f"its {link.purpose} has the key of project {key.project_id}", renew
+            )
+        elif key.days_left < _FEW_DAYS:
+            yield note(f"its {link.purpose}'s key holds for {key.days_left:.0f} more days", renew)
+        else:
+            yield ok(f"its {link.purpose}'s key holds for {key.days_left:.0f} days")
+        yield from _framing_findings(link, settings)
+
+
+def _framing_findings(link: ConfigLink, settings: Settings) -> Findings:
+    origins = settings.label_studio_origins
+    secure = [origin for origin in origins if origin.startswith("https://")]
+    if secure and link.base.startswith("http://"):
+        yield broken(
+            f"its {link.purpose} is at {link.base}, which browsers refuse inside {secure[0]}",
+            "give the service an https address too, and --preview-url or --panel-url",
+        )
+    else:
+        yield ok(f"its {link.purpose} may be shown by pages of {', '.join(origins)}")
+
+
 def _framerate_findings(
     client: LabelStudioClient,
     project: Mapping[str, Any],
@@ -366,7 +418,10 @@ def _framerate_findings(
         with open_frame_source(path) as source:
             trap = framerate_trap(resolve_framerate(tags[0], task["data"]), source.info)
     except (ServiceError, VideoDecodeError, ValueError, OSError) as error:
-        yield note(f"task {task['id']}: its video cannot be looked at: {error}", "")
+        yield note(
+            f"task {task['id']}: its video cannot be looked at: {error}",
+            "mend the task's data, or let this service fetch it: docs/troubleshooting.md",
+        )
         return
     if trap is None:
         yield ok(f"task {task['id']}: its frame rate is the editor's")

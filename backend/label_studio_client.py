@@ -19,6 +19,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote
 
 from backend import log_context
 from backend.deadlines import Deadline
@@ -106,6 +107,8 @@ class NewestWork:
     id: int
     result: list[Json]
     updated_at: str
+    annotation_id: int | None
+    """The annotation that it is, or is a draft of; None: a draft of a new one."""
 
 
 class LabelStudioClient:
@@ -226,15 +229,6 @@ class LabelStudioClient:
 
     # --- tasks ---------------------------------------------------------------
 
-    def task(self, task_id: int) -> Json:
-        """The task with its data, annotations, predictions and drafts.
-
-        Where it has no prediction, Label Studio first asks the connected model
-        for one, and waits: not to be called by what answers such requests.
-        """
-        with self._asking(f"for task {task_id}") as sdk:
-            return _body(sdk.tasks.with_raw_response.get(str(task_id)))
-
     def task_heads(self, project_id: int) -> Iterator[Json]:
         """Id and data of all tasks of the project, by id; asks no model for anything."""
         # Without `review` Label Studio has the model predict a page's tasks before it answers.
@@ -242,6 +236,51 @@ class LabelStudioClient:
         return self._pages(
             f"for the tasks of project {project_id}", "api/tasks/", parameters, "tasks"
         )
+
+    def find_tasks(
+        self,
+        project_id: int,
+        conditions: Sequence[tuple[str, object]] = (),
+        *,
+        page: int = 1,
+        page_size: int = _PAGE_SIZE,
+    ) -> tuple[list[Json], int]:
+        """A page of the tasks of which one of the conditions holds, and how many there are.
+
+        Id, data as it was imported, and counts; asks no model for anything.
+
+        Args:
+            conditions: (column of the Data Manager, value that it must have): "id",
+                "data.video"; none: all tasks.
+        """
+        items = [
+            {
+                "filter": f"filter:tasks:{column}",
+                "operator": "equal",
+                "type": "Number" if isinstance(value, int) else "String",
+                "value": value,
+            }
+            for column, value in conditions
+        ]
+        query = {"filters": {"conjunction": "or", "items": items}} if items else {}
+        parameters = {
+            "project": project_id,
+            # Without `review` Label Studio has the model predict the tasks before it answers.
+            "review": "true",
+            "resolve_uri": "false",
+            "page": page,
+            "page_size": page_size,
+            # Label Studio unquotes it once more than the parameter that it is.
+            "query": quote(json.dumps(query)),
+        }
+        with self._asking(f"for tasks of project {project_id}") as sdk:
+            response = sdk._client_wrapper.httpx_client.request(
+                "api/tasks/", method="GET", params=parameters
+            )
+            if response.status_code == 404 and page > 1:
+                return [], 0  # past the end
+            answer = _checked(response, dict)
+            return _field(answer, "tasks", list), _field(answer, "total", int)
 
     def tasks(self, project_id: int) -> Iterator[Json]:
         """All tasks with data, annotations and predictions, the last changed first.
@@ -261,6 +300,30 @@ class LabelStudioClient:
                 f"api/tasks/{task_id}/drafts", method="GET"
             )
             return _checked(response, list)
+
+    def create_draft(self, task_id: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Store a draft of a new annotation, which the key's user alone sees; its id.
+
+        Raises ValueError as `check_results` does.
+        """
+        check_results(result)
+        return self._send_draft(f"api/tasks/{task_id}/drafts", "POST", task_id, result)
+
+    def update_draft(
+        self, draft_id: int, task_id: int, result: Sequence[Mapping[str, Any]]
+    ) -> int:
+        """Give a draft another result, which is sent as it is; its id."""
+        return self._send_draft(f"api/drafts/{draft_id}", "PATCH", task_id, result)
+
+    def _send_draft(
+        self, path: str, method: str, task_id: int, result: Sequence[Mapping[str, Any]]
+    ) -> int:
+        with self._asking(f"to store a draft for task {task_id}") as sdk:
+            # The SDK has no call for drafts.
+            response = sdk._client_wrapper.httpx_client.request(
+                path, method=method, json={"result": list(result), "lead_time": 0}
+            )
+            return _field(_checked(response, dict), "id", int)
 
     def newest_draft_or_annotation(self, task_id: int) -> NewestWork | None:
         """What a person changed last on the task; None: nobody has begun.
@@ -359,6 +422,24 @@ class LabelStudioClient:
             )
             return _field(answer, "id", int)
 
+    def update_prediction(
+        self,
+        prediction_id: int,
+        result: Sequence[Mapping[str, Any]],
+        *,
+        score: float,
+        model_version: str,
+    ) -> int:
+        """Give a prediction another result; its id. Raises ValueError as `check_prediction`."""
+        check_prediction(result, score=score, model_version=model_version)
+        with self._asking(f"to change prediction {prediction_id}") as sdk:
+            answer = _body(
+                sdk.predictions.with_raw_response.update(
+                    prediction_id, result=list(result), score=score, model_version=model_version
+                )
+            )
+            return _field(answer, "id", int)
+
     def delete_prediction(self, prediction_id: int) -> None:
         with self._asking(f"to delete prediction {prediction_id}") as sdk:
             sdk.predictions.delete(prediction_id)
@@ -387,6 +468,14 @@ class LabelStudioClient:
             )
             return _field(answer, "id", int)
 
+    def update_annotation(self, annotation_id: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Give an annotation another result, which is sent as it is; its id."""
+        with self._asking(f"to change annotation {annotation_id}") as sdk:
+            answer = _body(
+                sdk.annotations.with_raw_response.update(annotation_id, result=list(result))
+            )
+            return _field(answer, "id", int)
+
     # --- model connections and webhooks --------------------------------------
 
     def ml_backends(self, project_id: int) -> list[Json]:
@@ -404,12 +493,7 @@ class LabelStudioClient:
         basic_auth: tuple[str, str] | None = None,
     ) -> Json:
         """Connect a model; Label Studio calls its /health and /setup before it answers."""
-        fields: Json = {}
-        if basic_auth is not None:
-            user, password = basic_auth
-            fields = {
-                "auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password
-            }
+        fields = _basic_auth_fields(basic_auth)
         with self._asking(f"to connect {url} to project {project_id}") as sdk:
             return _body(
                 sdk.ml.with_raw_response.create(
@@ -418,10 +502,26 @@ class LabelStudioClient:
                 )
             )
 
-    def update_backend(self, backend_id: int, **fields: Any) -> Json:
-        """The model connection after the change."""
-        with self._asking(f"to change model connection {backend_id}") as sdk:
-            return _body(sdk.ml.with_raw_response.update(backend_id, **fields))
+    def update_backend(
+        self,
+        backend: Mapping[str, Any],
+        *,
+        is_interactive: bool = True,
+        basic_auth: tuple[str, str] | None = None,
+    ) -> Json:
+        """A model connection, as `ml_backends` has it, after the change.
+
+        Label Studio calls its /health and /setup before it answers: where they need a
+        password, it must be given with every change.
+        """
+        with self._asking(f"to change model connection {backend['id']}") as sdk:
+            return _body(
+                sdk.ml.with_raw_response.update(
+                    # Without these two, which do not change, the server fails (1.23.2).
+                    backend["id"], url=backend["url"], project=backend["project"],
+                    is_interactive=is_interactive, **_basic_auth_fields(basic_auth),
+                )
+            )
 
     def blocks_address(self, url: str) -> bool:
         """Whether Label Studio refuses to connect a model at this URL, because it is private.
@@ -442,17 +542,38 @@ class LabelStudioClient:
         with self._asking(f"for the webhooks of project {project_id}") as sdk:
             return _body(sdk.webhooks.with_raw_response.list(project=str(project_id)))
 
-    def create_webhook(self, project_id: int, url: str, actions: Iterable[str] = ()) -> Json:
-        """A webhook with payloads, for these actions, or for all."""
+    def create_webhook(
+        self,
+        project_id: int,
+        url: str,
+        actions: Iterable[str] = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        """A webhook with payloads, for these actions, or for all.
+
+        Args:
+            headers: are sent with each; Label Studio's administrators can read them.
+        """
         names = list(actions)
         with self._asking(f"to make a webhook to {url} in project {project_id}") as sdk:
             fields: Json = {"actions": names} if names else {}
+            fields |= {"headers": dict(headers)} if headers else {}
             return _body(
                 sdk.webhooks.with_raw_response.create(
                     project=project_id, url=url, is_active=True, send_payload=True,
                     send_for_all_actions=not names, **fields,
                 )
             )
+
+    def update_webhook(self, webhook: Mapping[str, Any], *, headers: Mapping[str, str]) -> None:
+        """Give a webhook, as `webhooks` has it, other headers."""
+        with self._asking(f"to change webhook {webhook['id']}") as sdk:
+            # The SDK's own call puts its fields into the URL, where logs would have them.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/webhooks/{webhook['id']}/", method="PATCH", json={"headers": dict(headers)}
+            )
+            _checked(response, dict)
 
     # --- the way there -------------------------------------------------------
 
@@ -560,6 +681,13 @@ def _name_request(request: Any) -> None:
         request.headers["X-Request-ID"] = request_id
 
 
+def _basic_auth_fields(basic_auth: tuple[str, str] | None) -> Json:
+    if basic_auth is None:
+        return {}
+    user, password = basic_auth
+    return {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+
+
 class _Unexpected(Exception):
     """An answer of another form than Label Studio's."""
 
@@ -609,7 +737,10 @@ def newest_work(task: Mapping[str, Any]) -> NewestWork | None:
 
 def _work(work: Mapping[str, Any], *, is_draft: bool) -> NewestWork:
     updated_at = work.get("updated_at") or work.get("created_at") or ""
-    return NewestWork(is_draft, work["id"], list(work.get("result") or ()), str(updated_at))
+    return NewestWork(
+        is_draft, work["id"], list(work.get("result") or ()), str(updated_at),
+        work.get("annotation") if is_draft else work["id"],
+    )
 
 
 def _meaning(

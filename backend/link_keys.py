@@ -1,13 +1,14 @@
-"""Keys in links: what a browser may see of this service without a password.
+"""Keys in links: what a browser may do at this service without a password.
 
-A `<video>` in Label Studio's pages can send no header of ours, so the right to
-look is in its URL: a project's id and a time, signed.
+A `<video>` or a frame in Label Studio's pages can send no header of ours, so the
+right is in its URL: a project's id and a time, signed for one purpose.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import enum
 import hashlib
 import hmac
 import logging
@@ -15,6 +16,7 @@ import os
 import re
 import secrets
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import ServiceError
@@ -27,9 +29,21 @@ DEFAULT_DAYS = 365.0
 
 _SECRET_FILE = "link_secret"
 _SECRET_BYTES = 32
-_PURPOSE = b"sam2-label-studio preview\0"
-_KEY = re.compile(r"([1-9][0-9]{0,18})\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_KEY = re.compile(r"(0|[1-9][0-9]{0,18})\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]{43})", re.ASCII)
 _DAY_SECONDS = 86400.0
+
+
+STAND_ALONE = 0
+"""In a panel's key for the project: sessions without a task, and no project."""
+
+
+class KeyPurpose(enum.StrEnum):
+    """What a key is for; a key for one is none for another."""
+
+    PREVIEW = "preview"
+    """Videos with masks drawn in."""
+    PANEL = "panel"
+    """Tasks and sessions of a project."""
 
 
 class KeyRefused(ServiceError):
@@ -38,7 +52,22 @@ class KeyRefused(ServiceError):
     status, name = 403, "key refused"
 
 
-def make_key(settings: Settings, project_id: int, *, days: float = DEFAULT_DAYS) -> str:
+@dataclass(frozen=True)
+class LinkKey:
+    """What a key that was checked says."""
+
+    project_id: int
+    expires_at: int
+    """Seconds since 1970."""
+
+    @property
+    def days_left(self) -> float:
+        return (self.expires_at - time.time()) / _DAY_SECONDS
+
+
+def make_key(
+    settings: Settings, project_id: int, purpose: KeyPurpose, *, days: float = DEFAULT_DAYS
+) -> str:
     """A key for the links of a project, of characters that no URL has to escape.
 
     Raises ValueError for days that are not above 0, OSError when the secret
@@ -47,24 +76,30 @@ def make_key(settings: Settings, project_id: int, *, days: float = DEFAULT_DAYS)
     if not 0 < days <= 36500:
         raise ValueError(f"days={days!r} must be above 0 and at most 36500")
     expires_at = int(time.time() + days * _DAY_SECONDS)
-    return f"{project_id}.{expires_at}.{_signature(settings, project_id, expires_at)}"
+    signature = _signature(settings, project_id, expires_at, purpose)
+    return f"{project_id}.{expires_at}.{signature}"
 
 
-def check_key(settings: Settings, key: str) -> int:
-    """The id of the project whose key it is. Raises KeyRefused, without repeating the key."""
+def check_key(settings: Settings, key: str, purpose: KeyPurpose) -> LinkKey:
+    """Whose key it is. Raises KeyRefused, without repeating the key."""
     found = _KEY.fullmatch(key)
     if found is None:
-        raise KeyRefused("the link must have a key: &key=..., as `project create` makes it")
+        raise KeyRefused("the link must have a key: key=..., as `project create` makes it")
     project_id, expires_at = int(found[1]), int(found[2])
-    if not hmac.compare_digest(found[3], _signature(settings, project_id, expires_at)):
-        raise KeyRefused("the link's key is not one of this service")
+    if not hmac.compare_digest(found[3], _signature(settings, project_id, expires_at, purpose)):
+        raise KeyRefused(f"the link's key is not one of this service for a {purpose}")
     if expires_at < time.time():
-        raise KeyRefused(f"the link's key has expired; project {project_id} needs a new one")
-    return project_id
+        raise KeyRefused(
+            f"the link's key has expired; project {project_id} needs a new one: "
+            f"sam2-label-studio project connect {project_id}"
+        )
+    return LinkKey(project_id, expires_at)
 
 
-def _signature(settings: Settings, project_id: int, expires_at: int) -> str:
-    signed = _PURPOSE + f"{project_id}.{expires_at}".encode("ascii")
+def _signature(
+    settings: Settings, project_id: int, expires_at: int, purpose: KeyPurpose
+) -> str:
+    signed = f"sam2-label-studio {purpose}\0{project_id}.{expires_at}".encode("ascii")
     digest = hmac.digest(_secret(settings), signed, hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 

@@ -6,22 +6,19 @@ stills that say why there is none. The editor would turn for ever otherwise.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import logging
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
 from backend.errors import ServiceError
 from backend.fingerprints import content_fingerprint
 from backend.jobs.types import JobState, ResultVideo, StoredResult
+from backend.media_references import MediaReference, meant_by, spellings
 from backend.preview.growing import Still, look, spread_stills
 from backend.preview_cache import PreviewCache
 from backend.preview_renders import Render, Renders, Scene
@@ -51,16 +48,6 @@ _UNKNOWN_VIDEO = VideoInfo(
     width=640, height=360, frame_count=1, fps=25.0, frame_times_seconds=(0.0,),
     duration_seconds=10.0,
 )
-_RESOLVED = re.compile(r"/tasks/(\d{1,18})/(?:presign|resolve)/", re.ASCII)
-
-
-@dataclass(frozen=True)
-class MediaReference:
-    """A video as tasks name it."""
-
-    reference: str
-    task_id: int | None = None
-    """By which Label Studio resolves a cloud URI."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +101,22 @@ class PreviewVideos:
         if not self._places.acquire(timeout=_PLACE_SECONDS):
             return self._unknown_video(_BUSY)
         try:
-            return self._newest([self._meant(reference) for reference in references])
+            return self._newest([meant_by(text, self._label_studio_url) for text in references])
         finally:
             self._places.release()
 
     def _newest(self, references: Sequence[MediaReference]) -> Path:
-        spellings = [text for media in references for text in self._spellings(media.reference)]
-        problem = "no video is named"
+        named = [
+            text
+            for media in references
+            for text in spellings(media.reference, self._label_studio_url)
+        ]
+        problem = "no task of the project has this video"
         for media in references:
             try:
                 with self._service.media.in_use() as store:
                     file = store.video_file(media.reference, task_id=media.task_id)
-                    return self._of_video(media, file, spellings)
+                    return self._of_video(media, file, named)
             except ServiceError as error:
                 logger.warning("no preview: %s", error.detail)
                 problem = error.name
@@ -134,23 +125,11 @@ class PreviewVideos:
                 problem = "the video cannot be read"
         return self._unknown_video(problem)
 
-    def _meant(self, reference: str) -> MediaReference:
-        """The editor is given another address for cloud URIs than we are: turned back."""
-        path = reference.removeprefix(self._label_studio_url or "")
-        found = _RESOLVED.match(path)
-        if found is not None:
-            encoded = parse_qs(urlsplit(path).query).get("fileuri", [""])[-1]
-            with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-                padded = encoded + "=" * (-len(encoded) % 4)
-                uri = base64.urlsafe_b64decode(padded).decode("utf-8")
-                return MediaReference(uri, int(found[1]))
-        return MediaReference(reference)
-
     # --- one video -----------------------------------------------------------
 
-    def _of_video(self, media: MediaReference, file: Path, spellings: Sequence[str]) -> Path:
+    def _of_video(self, media: MediaReference, file: Path, named: Sequence[str]) -> Path:
         content = content_fingerprint(file)
-        newest = self._newest_track(spellings)
+        newest = self._newest_track(named)
         if newest is None:
             return self._stills(content, file, _NO_TRACK)
         name = fingerprint([_FORMAT, content, newest.key, newest.video.name])
@@ -176,34 +155,25 @@ class PreviewVideos:
 
         return Render(name, self._cache, scene)
 
-    def _newest_track(self, spellings: Sequence[str]) -> _NewestTrack | None:
-        found = [self._service.store.newest_result_of_media(text) for text in spellings]
+    def _newest_track(self, named: Sequence[str]) -> _NewestTrack | None:
+        found = [self._service.store.newest_result_of_media(text) for text in named]
         results = [result for result in found if result is not None]
         if results:
             result = max(results, key=lambda result: result.created_at)
-            return _track_in(result, spellings)
-        return self._partial_track(spellings)
+            return _track_in(result, named)
+        return self._partial_track(named)
 
-    def _partial_track(self, spellings: Sequence[str]) -> _NewestTrack | None:
+    def _partial_track(self, named: Sequence[str]) -> _NewestTrack | None:
         """What the first job on a video has so far."""
         for job in self._service.store.list(states=(JobState.RUNNING,)):
             handle = self._service.jobs.handle(job.id)
             work = None if handle is None else handle.work
             for video in getattr(work, "videos", ()):
-                if video.reference in spellings:
+                if video.reference in named:
                     regions = work.answer(is_limited=False).regions
                     part = _PARTS_OF_A_JOB * job.done // max(1, job.total)
                     return _NewestTrack(f"{job.id}:{part}", video, regions) if regions else None
         return None
-
-    def _spellings(self, reference: str) -> list[str]:
-        """How tasks may name the same video of Label Studio: with its address or without."""
-        base = self._label_studio_url
-        if base is not None and reference.startswith(f"{base}/"):
-            return [reference, reference.removeprefix(base)]
-        if base is not None and reference.startswith("/"):
-            return [reference, base + reference]
-        return [reference]
 
     # --- stills --------------------------------------------------------------
 
@@ -234,8 +204,8 @@ class PreviewVideos:
         return path
 
 
-def _track_in(result: StoredResult, spellings: Sequence[str]) -> _NewestTrack | None:
+def _track_in(result: StoredResult, named: Sequence[str]) -> _NewestTrack | None:
     for video in result.videos:
-        if video.reference in spellings:
+        if video.reference in named:
             return _NewestTrack(result.key, video, result.regions)
     return None

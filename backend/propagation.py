@@ -386,10 +386,7 @@ class _Part:
 
     def scores(self) -> Iterator[float]:
         """One an object that was seen."""
-        for track in (track for run in self.runs for track in run.tracked().tracks):
-            seen = [track.scores[index] for index in track.masks if index in track.scores]
-            if seen:
-                yield probability_of(float(np.quantile(seen, _DOUBTFUL_SHARE)))
+        yield from track_scores(track for run in self.runs for track in run.tracked().tracks)
 
 
 class _VideoPart(_Part):
@@ -653,6 +650,14 @@ class _FramesPart(_Part):
                 to_name=self.tag.name,
             )
         return regions
+
+
+def track_scores(tracks: Iterable[Track]) -> Iterator[float]:
+    """How sure each object that was seen is, in [0, 1]: low where some frames are doubtful."""
+    for track in tracks:
+        seen = [track.scores[index] for index in track.masks if index in track.scores]
+        if seen:
+            yield probability_of(float(np.quantile(seen, _DOUBTFUL_SHARE)))
 
 
 def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:

@@ -35,6 +35,7 @@ from backend.requests import TaskRequest
 from backend.scheduler import OneAtATime, Priority
 from backend.session_manager import SessionManager
 from backend.settings import Settings
+from backend.task_lookup import TaskLookup
 
 if TYPE_CHECKING:
     from backend.label_studio_client import LabelStudioClient
@@ -78,6 +79,7 @@ class TrackingService:
             posts_unanswered=self.can_post,
         )
         self.equal_work = OneAtATime()
+        self.tasks = TaskLookup(self)
         self._client: LabelStudioClient | None = None
         self._lock = threading.Lock()
         self._stopped, self._stopping = threading.Event(), threading.Lock()

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 from backend.deadlines import Deadline
 from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
 from backend.fingerprints import content_fingerprint
+from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService
 from backend.session_media import SessionOrigin
-from backend.session_store import SessionStore
+from backend.session_store import KnownSession, SessionStore
 from backend.sessions import Session
 from backend.settings import Settings
 from converters.types import VideoInfo
@@ -193,12 +194,16 @@ class SessionManager:
             raise OverLimit(f"the video has {count} frames, may have {limit} (SAM2_MAX_FRAMES)")
 
     @contextlib.contextmanager
-    def using(self, session_id: str) -> Iterator[Session]:
+    def using(self, session_id: str, *, project_id: int | None = None) -> Iterator[Session]:
         """The session, which stays open inside the `with`.
+
+        Args:
+            project_id: another project's session is not found; None: any.
 
         Raises NotFound, and as `create` when it is to be opened again; Conflict when
         its media is not what it was.
         """
+        self._check_project(session_id, project_id)
         entry = self._entry(session_id)
         try:
             yield entry.session
@@ -238,7 +243,7 @@ class SessionManager:
             raise Stopping("the service is being stopped: ask again in a moment")
         stored = self._store.load(session_id)
         if stored is None:
-            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+            raise _no_session(session_id)
         origin = SessionOrigin.from_json(stored.body["origin"])
 
         def restore(content: str, video: InteractiveVideo) -> Session:
@@ -276,13 +281,14 @@ class SessionManager:
         self._close(entry)
         return True
 
-    def delete(self, session_id: str) -> None:
-        """Stop a session and forget it. Raises NotFound."""
+    def delete(self, session_id: str, *, project_id: int | None = None) -> None:
+        """Stop a session and forget it. Raises NotFound as `using`."""
+        self._check_project(session_id, project_id)
         with self._lock:
             entry = self._open.pop(session_id, None)
         was_stored = self._store.delete(session_id)
         if entry is None and not was_stored:
-            raise NotFound(f"session {session_id!r:.80}: there is none of this id")
+            raise _no_session(session_id)
         if entry is not None:
             self._close(entry)
 
@@ -292,6 +298,37 @@ class SessionManager:
         entry.session.close()
         self._videos.close(entry.session.content, entry.video)
         logger.info("session %s closed", entry.session.id)
+
+    # --- finding -------------------------------------------------------------
+
+    def of_task(self, task_id: int, *, project_id: int | None = None) -> list[KnownSession]:
+        """The stored sessions on a task, the last used first; of that project's, or of any."""
+        return [
+            known
+            for known in self._store.list(task_id)
+            if SessionOrigin.from_json(known.origin).belongs_to(project_id)
+        ]
+
+    def of_video(self, reference: str, *, project_id: int | None = None) -> list[KnownSession]:
+        """The same on a video without a task: of no project."""
+        if project_id not in (None, STAND_ALONE):
+            return []
+        return [k for k in self._store.list(None) if k.origin["reference"] == reference]
+
+    def _check_project(self, session_id: str, project_id: int | None) -> None:
+        """Raises NotFound for a session of another project, as for one that is not there."""
+        if project_id is None:
+            return
+        with self._lock:
+            entry = self._open.get(session_id)
+        if entry is not None and entry.session is not None:
+            origin = entry.session.origin
+        elif (stored := self._store.origin(session_id)) is not None:
+            origin = SessionOrigin.from_json(stored)
+        else:
+            raise _no_session(session_id)
+        if not origin.belongs_to(project_id):
+            raise _no_session(session_id)
 
     # --- counting ------------------------------------------------------------
 
@@ -316,6 +353,10 @@ class SessionManager:
             for other in others
             if other.is_stored
         )
+
+
+def _no_session(session_id: str) -> NotFound:
+    return NotFound(f"session {session_id!r:.80}: there is none of this id")
 
 
 @dataclass

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from backend.errors import BadRequest, UnusableTask
+from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
 from backend.requests import fingerprint
 from converters.label_studio.config import (
@@ -31,6 +32,8 @@ class SessionOrigin:
     label_config: str | None = None
     tag_name: str | None = None
     """The `<Video>` or `<Image>` of the config that shows it."""
+    annotation_id: int | None = None
+    """The annotation whose regions the session began with."""
 
     @classmethod
     def of_task(
@@ -70,6 +73,15 @@ class SessionOrigin:
     def is_video(self) -> bool:
         return isinstance(self.reference, str)
 
+    def belongs_to(self, project_id: int | None) -> bool:
+        """Whether it is on a task of that project; None: of any, or of none.
+        `link_keys.STAND_ALONE`: on no task."""
+        if project_id is None:
+            return True
+        if project_id == STAND_ALONE:
+            return self.task_id is None and self.project_id is None
+        return self.project_id == project_id
+
     @property
     def key(self) -> str:
         """The same for one task and tag."""
@@ -91,6 +103,7 @@ class SessionOrigin:
             "data": dict(self.data),
             "label_config": self.label_config,
             "tag_name": self.tag_name,
+            "annotation_id": self.annotation_id,
         }
 
     @classmethod

@@ -168,13 +168,18 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
 
 def tracks_json(session: Session) -> bytes:
     """The objects as `converters.tracks_json` writes them. Raises ValueError."""
-    reference = session.origin.reference
-    name = PurePosixPath(urlsplit(reference).path).stem if isinstance(reference, str) else ""
-    video = AnnotatedVideo(name or f"session-{session.id[:8]}", session.info, session.tracks())
+    video = AnnotatedVideo(session_name(session), session.info, session.tracks())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "tracks.json")
         save_tracks(path, [video])
         return path.read_bytes()
+
+
+def session_name(session: Session) -> str:
+    """Of its video's file, else of itself."""
+    reference = session.origin.reference
+    name = PurePosixPath(urlsplit(reference).path).stem if isinstance(reference, str) else ""
+    return name or f"session-{session.id[:8]}"
 
 
 def frames_asked(text: str | None, frame_count: int) -> range | None:

@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     created_at REAL NOT NULL, used_at REAL NOT NULL
 );
 CREATE INDEX IF NOT EXISTS sessions_by_use ON sessions (used_at);
+CREATE INDEX IF NOT EXISTS sessions_by_task ON sessions (task_id, used_at);
 CREATE TABLE IF NOT EXISTS session_frames (
     session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
     frame_index INTEGER NOT NULL, serial INTEGER NOT NULL, body BLOB NOT NULL,
@@ -45,6 +46,16 @@ class StoredSession:
     body: Json
     propagation: Json | None
     frames: tuple[StoredFrame, ...]
+
+
+@dataclass(frozen=True)
+class KnownSession:
+    """A session in a list of them."""
+
+    session_id: str
+    origin: Json
+    created_at: float
+    used_at: float
 
 
 class SessionStore(SqliteFile):
@@ -109,6 +120,27 @@ class SessionStore(SqliteFile):
             None if row["propagation"] is None else unpacked(row["propagation"]),
             tuple(StoredFrame(f["frame_index"], f["serial"], unpacked(f["body"])) for f in frames),
         )
+
+    def list(self, task_id: int | None) -> list[KnownSession]:
+        """The sessions on a task (None: those without one), the last used first."""
+        with self.transaction() as db:
+            rows = db.execute(
+                "SELECT id, body, created_at, used_at FROM sessions WHERE task_id IS ? "
+                "ORDER BY used_at DESC, rowid DESC",
+                (task_id,),
+            ).fetchall()
+        return [
+            KnownSession(
+                row["id"], unpacked(row["body"])["origin"], row["created_at"], row["used_at"]
+            )
+            for row in rows
+        ]
+
+    def origin(self, session_id: str) -> Json | None:
+        """What a session is on; None when there is none of that id."""
+        with self.transaction() as db:
+            row = db.execute("SELECT body FROM sessions WHERE id = ?", (session_id,)).fetchone()
+        return None if row is None else unpacked(row["body"])["origin"]
 
     def delete(self, session_id: str) -> bool:
         """Forget a session; False when there is none of that id."""

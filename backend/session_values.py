@@ -295,6 +295,32 @@ class PropagationRequest:
 # --- checks ------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Saved:
+    """When a session was stored in Label Studio, and as what."""
+
+    save_as: str
+    """"annotation", "draft" or "prediction"."""
+    id: int
+    """Label Studio's, of that."""
+    at: float
+    """Seconds since 1970."""
+    revision: int
+    serial: int
+    """The session's, then: it has changed since where they are others now."""
+
+    def to_json(self) -> Json:
+        """Reads back as `from_json`."""
+        return {
+            "as": self.save_as, "id": self.id, "at": self.at, "revision": self.revision,
+            "serial": self.serial,
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> Saved:
+        return cls(value["as"], value["id"], value["at"], value["revision"], value["serial"])
+
+
 def check_object(value: object, name: str, members: set[str] | None = None) -> Mapping[str, Any]:
     """Raises BadRequest unless it is an object with no other members."""
     if not isinstance(value, Mapping):

@@ -33,6 +33,7 @@ from backend.session_values import (
     Propagation,
     PropagationRequest,
     PropagationState,
+    Saved,
     SessionObject,
     Shown,
     check_labels,
@@ -103,7 +104,10 @@ class Session:
         self._thread: threading.Thread | None = None
         self._stop_asked = threading.Event()
         self._prewarming = 0
+        self._saved: Saved | None = None
         self._is_closed = False
+        self.saving = threading.Lock()
+        """Held while it is stored in Label Studio: two who save must not make two of it."""
 
     @classmethod
     def restored(cls, stored: StoredSession, *arguments, **options) -> Session:
@@ -114,6 +118,8 @@ class Session:
             for object_id, item in stored.body["objects"].items()
         }
         session._revision = stored.body["revision"]
+        saved = stored.body.get("saved")
+        session._saved = None if saved is None else Saved.from_json(saved)
         for frame in stored.frames:
             session._frames[frame.frame_index] = session._frame_from_stored(frame)
             session._serial = max(session._serial, frame.serial)
@@ -158,6 +164,18 @@ class Session:
         with self._condition:
             return self._revision
 
+    @property
+    def serial(self) -> int:
+        """Changes with every change of a frame's masks."""
+        with self._condition:
+            return self._serial
+
+    @property
+    def saved(self) -> Saved | None:
+        """When it was last stored in Label Studio."""
+        with self._condition:
+            return self._saved
+
     def summary(self) -> Json:
         """What may change while somebody watches: `state` without objects and video."""
         with self._condition:
@@ -193,6 +211,7 @@ class Session:
                     for object_id, item in self._objects.items()
                 ],
                 "serial": self._serial,
+                "saved": None if self._saved is None else self._saved.to_json(),
                 **self.summary(),
             }
 
@@ -682,6 +701,12 @@ class Session:
 
     # --- keeping and closing -------------------------------------------------
 
+    def note_saved(self, saved: Saved) -> None:
+        """It has been stored in Label Studio."""
+        with self._condition:
+            self._saved = saved
+            self._save([])
+
     def save(self) -> None:
         """Keep a new session, with the frames that it began with."""
         with self._condition:
@@ -694,6 +719,7 @@ class Session:
             "origin": self.origin.to_json(),
             "content": self.content,
             "revision": self._revision,
+            "saved": None if self._saved is None else self._saved.to_json(),
             "objects": {key: object_to_stored(item) for key, item in self._objects.items()},
         }
         self._store.save(self.id, body, task_id=self.origin.task_id)

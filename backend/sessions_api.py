@@ -13,37 +13,23 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping
 
 import numpy as np
 from flask import Blueprint, Response, current_app, jsonify, request
 from PIL import Image
 
+from backend.access import project_of_key
 from backend.deadlines import Deadline
-from backend.errors import (
-    BadRequest,
-    NotJson,
-    TooManyRequests,
-    TooManySessions,
-    UnusableTask,
-)
+from backend.errors import BadRequest, NotJson, TooManyRequests, TooManySessions
 from backend.json_body import json_body
 from backend.service import TrackingService
-from backend.session_media import SessionOrigin
+from backend.session_exports import export_of
+from backend.session_opening import OPENING_MEMBERS, SessionOpening
 from backend.session_results import frames_asked, regions_of, tracks_json
-from backend.session_start import KnownObject, known_objects
-from backend.session_values import (
-    PropagationRequest,
-    Prompts,
-    check_object,
-    check_text,
-    check_whole,
-)
+from backend.session_saving import SaveOrder, save_session
+from backend.session_values import PropagationRequest, Prompts, check_object, check_text
 from backend.sessions import Session
-from converters.types import VideoInfo
-
-if TYPE_CHECKING:
-    from backend.label_studio_client import LabelStudioClient
 
 _MAX_BODY_BYTES = 32 * 2**20
 _STREAM_SECONDS = 240.0
@@ -69,6 +55,7 @@ def sessions_blueprint(service: TrackingService) -> Blueprint:
     prompts = f"{one}/objects/<object_id>/prompts/<int:frame_index>"
     for rule, method, view in (
         ("", "POST", api.create),
+        ("", "GET", api.list),
         (one, "GET", api.state),
         (one, "DELETE", api.delete),
         (f"{one}/frames/<int:frame_index>.jpg", "GET", api.picture),
@@ -87,6 +74,8 @@ def sessions_blueprint(service: TrackingService) -> Blueprint:
         (f"{one}/events", "GET", api.events),
         (f"{one}/regions", "GET", api.regions),
         (f"{one}/tracks.json", "GET", api.tracks),
+        (f"{one}/save", "POST", api.save),
+        (f"{one}/export", "GET", api.export),
     ):
         blueprint.add_url_rule(rule, view.__name__, view, methods=[method])
     return blueprint
@@ -119,14 +108,12 @@ class _SessionsApi:
         self._places = threading.BoundedSemaphore(settings.max_waiting_requests)
         self._streams = threading.BoundedSemaphore(settings.max_session_streams)
         self._pictures = _Pictures(_PICTURE_CACHE_BYTES)
+        self._opening = SessionOpening(service)
 
     # --- sessions ------------------------------------------------------------
 
     def create(self) -> tuple[Response, int]:
-        names = {"task_id", "data", "label_config", "to_name", "video", "results"}
-        body = _body(names)
-        origin = self._origin(body)
-        known = self._known(body.get("results"), origin)
+        origin, known = self._opening.read(_body(OPENING_MEMBERS), project_of_key())
         deadline = Deadline(self._service.settings.answer_seconds)
         with self._place(), self._sessions.created(
             origin, deadline=deadline, known=known
@@ -135,66 +122,35 @@ class _SessionsApi:
             answer.headers["Location"] = f"{request.path}/{session.id}"
             return answer, 201
 
-    def _origin(self, body: Mapping[str, Any]) -> SessionOrigin:
-        names = [name for name in ("task_id", "data", "video") if body.get(name) is not None]
-        if len(names) != 1:
-            raise BadRequest(f"give one of task_id, data with label_config, or video, not {names}")
-        config, to_name = body.get("label_config"), body.get("to_name")
-        if names == ["video"]:
-            if config is not None or to_name is not None:
-                raise BadRequest("a video alone has no label_config and no to_name")
-            return SessionOrigin(reference=_reference(body["video"]))
-        if names == ["data"]:
-            if not isinstance(config, str):
-                raise BadRequest(f"label_config {config!r:.80} must go with data, a text")
-            return SessionOrigin.of_task({"data": body["data"]}, config, tag_name=to_name)
-        if config is not None:
-            raise BadRequest("label_config is the project's: it cannot go with task_id")
-        return self._origin_of_task(check_whole(body["task_id"], "task_id", minimum=1), to_name)
+    def list(self) -> Json:
+        """The sessions on a task, or on a video without one, the last used first."""
+        task_id, reference = request.args.get("task_id"), request.args.get("video")
+        if (task_id is None) == (reference is None):
+            raise BadRequest("give task_id or video, to say whose sessions are wanted")
+        project_id = project_of_key()
+        if reference is None:
+            number = _query_whole("task_id", 0, 1)
+            found = self._sessions.of_task(number, project_id=project_id)
+        else:
+            found = self._sessions.of_video(reference, project_id=project_id)
+        return {
+            "sessions": [
+                {
+                    "id": known.session_id,
+                    "task_id": known.origin["task_id"],
+                    "created_at": known.created_at,
+                    "used_at": known.used_at,
+                }
+                for known in found
+            ]
+        }
 
-    def _origin_of_task(self, task_id: int, to_name: object) -> SessionOrigin:
-        settings = self._service.settings
-        if not (settings.label_studio_url and settings.label_studio_api_key):
-            raise UnusableTask(
-                f"task_id {task_id}: set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY, or give data "
-                "and label_config"
-            )
-        label_studio = self._service.label_studio()
-        task = label_studio.task(task_id)
-        config = label_studio.project(task["project"])["label_config"]
-        return SessionOrigin.of_task(task, config, tag_name=to_name)
-
-    def _known(
-        self, results: object, origin: SessionOrigin
-    ) -> Callable[[VideoInfo], Sequence[KnownObject]]:
-        """Reads the objects that there are already, once the video is open: in the
-        `results`, else in the newest work on the task."""
-        if results is None and origin.task_id is not None:
-            return self._known_of_task(origin)
-        if results is not None and origin.config is None:
-            raise BadRequest("results go with a task or with data and label_config")
-        if not isinstance(results, (list, type(None))):
-            raise BadRequest(f"results {results!r:.80} must be a list of regions")
-        return lambda info: known_objects(results, origin, info) if results else ()
-
-    def _known_of_task(
-        self, origin: SessionOrigin
-    ) -> Callable[[VideoInfo], Sequence[KnownObject]]:
-        results = _newest_results(self._service.label_studio(), origin.task_id)
-
-        def read(info: VideoInfo) -> Sequence[KnownObject]:
-            try:
-                return known_objects(results, origin, info)
-            except (BadRequest, ValueError) as error:
-                raise UnusableTask(
-                    f"the regions of task {origin.task_id} cannot be read: {error}; "
-                    'give "results": [] to begin without them'
-                ) from None
-
-        return read
+    def _using(self, session_id: str) -> contextlib.AbstractContextManager[Session]:
+        """The session, if it is the request's key's; another is not found."""
+        return self._sessions.using(session_id, project_id=project_of_key())
 
     def state(self, session_id: str) -> Json:
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return self._state_of(session)
 
     def _state_of(self, session: Session) -> Json:
@@ -203,14 +159,14 @@ class _SessionsApi:
 
     def delete(self, session_id: str) -> tuple[str, int]:
         _body(set())
-        self._sessions.delete(session_id)
+        self._sessions.delete(session_id, project_id=project_of_key())
         return "", 204
 
     # --- frames and masks ----------------------------------------------------
 
     def picture(self, session_id: str, frame_index: int) -> Response:
         """JPEG, as wide as the video, or as `width` if that is less."""
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             info = session.info
             session.checked_frame(frame_index)
             width = min(_query_whole("width", info.width, _MIN_PICTURE_WIDTH), info.width)
@@ -229,7 +185,7 @@ class _SessionsApi:
 
     def masks(self, session_id: str, frame_index: int) -> Json:
         """What is known of a frame, without asking the model."""
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             found = session.frame_result(frame_index)
         if found is None:
             return {"serial": 0, "frame_index": frame_index, "objects": {}}
@@ -237,7 +193,7 @@ class _SessionsApi:
 
     def mask(self, session_id: str, object_id: str, frame_index: int) -> Json:
         """An object on a frame as its prompts are now."""
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return self._mask_of(session, object_id, frame_index)
 
     def _mask_of(self, session: Session, object_id: str, frame_index: int) -> Json:
@@ -250,20 +206,20 @@ class _SessionsApi:
 
     def set_object(self, session_id: str, object_id: str) -> Json:
         labels = _body({"labels"}).get("labels", [])
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.set_object(object_id, labels)
             return self._state_of(session)
 
     def remove_object(self, session_id: str, object_id: str) -> Json:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.remove_object(object_id)
             return self._state_of(session)
 
     def set_prompts(self, session_id: str, object_id: str, frame_index: int) -> Json:
         """Keeps the prompts, makes the object if there is none, and answers its mask."""
         body = _body({"points", "box", "mask"})
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.checked_frame(frame_index)
             prompts = Prompts.from_json(body, session.info)
             if object_id not in session.objects:
@@ -274,19 +230,19 @@ class _SessionsApi:
 
     def remove_prompts(self, session_id: str, object_id: str, frame_index: int) -> Json:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.remove_prompts(object_id, frame_index)
             return self._state_of(session)
 
     def undo(self, session_id: str) -> Json:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.undo()
             return self._state_of(session)
 
     def redo(self, session_id: str) -> Json:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             session.redo()
             return self._state_of(session)
 
@@ -296,23 +252,23 @@ class _SessionsApi:
         frames = _body({"frames"}).get("frames")
         if not isinstance(frames, list) or len(frames) > 200:
             raise BadRequest(f"frames {frames!r:.80} must be a list of at most 200 frame indices")
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             cached, pending = session.prewarm([session.checked_frame(i) for i in frames])
         return {"cached": cached, "pending": pending}
 
     def propagate(self, session_id: str) -> tuple[Json, int]:
         asked = PropagationRequest.from_json(_body())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return session.propagate(asked).to_json(), 202
 
     def resume(self, session_id: str) -> tuple[Json, int]:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return session.resume().to_json(), 202
 
     def stop(self, session_id: str) -> Json:
         _body(set())
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return {"was_running": session.stop()}
 
     def events(self, session_id: str) -> Response:
@@ -321,7 +277,7 @@ class _SessionsApi:
         since = _query_whole("since", _last_event_id(), 0)
         until_done = request.args.get("until") == "done"
         with contextlib.ExitStack() as stack:
-            session = stack.enter_context(self._sessions.using(session_id))
+            session = stack.enter_context(self._using(session_id))
             if not self._streams.acquire(blocking=False):
                 raise TooManySessions(
                     f"{self._service.settings.max_session_streams} streams are open, no more can be"
@@ -338,7 +294,7 @@ class _SessionsApi:
 
     def regions(self, session_id: str) -> Json:
         service = self._service
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             found = regions_of(
                 session,
                 settings=service.settings,
@@ -352,8 +308,23 @@ class _SessionsApi:
         }
 
     def tracks(self, session_id: str) -> Response:
-        with self._sessions.using(session_id) as session:
+        with self._using(session_id) as session:
             return Response(tracks_json(session), mimetype="application/json")
+
+    def save(self, session_id: str) -> Json:
+        """Into Label Studio; docs/sessions-api.md says what becomes of what is there."""
+        order = SaveOrder.from_json(_body({"as", "version", "overwrite"}))
+        with self._using(session_id) as session:
+            return save_session(session, order, self._service)
+
+    def export(self, session_id: str) -> Response:
+        """A data set in a file."""
+        with self._using(session_id) as session:
+            found = export_of(session, request.args.get("format", ""))
+        answer = Response(found.content, mimetype=found.mime_type)
+        answer.headers["Content-Disposition"] = f'attachment; filename="{found.file_name}"'
+        answer.headers["X-SAM2-Report"] = json.dumps(found.remarks)
+        return answer
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[None]:
@@ -364,18 +335,6 @@ class _SessionsApi:
             yield
         finally:
             self._places.release()
-
-
-def _newest_results(label_studio: LabelStudioClient, task_id: int) -> Sequence[object]:
-    """Of the draft or annotation that was saved last, else of the newest prediction."""
-    newest = label_studio.newest_draft_or_annotation(task_id)
-    if newest is not None:
-        return newest.result
-    predictions = label_studio.predictions(task_id)
-    if not predictions:
-        return ()
-    last = max(predictions, key=lambda item: (str(item.get("created_at") or ""), item["id"]))
-    return last.get("result") or ()
 
 
 # --- reading requests --------------------------------------------------------
@@ -401,23 +360,17 @@ def _last_event_id() -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else 0
 
 
-def _reference(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise BadRequest(f"video {value!r:.80} must be a path or a URL")
-    return value
-
-
 # --- writing answers ---------------------------------------------------------
 
 
 def _events(session: Session, since: int, until_done: bool) -> Iterator[Json | None]:
     """The state, then frames and states as they change; None when nothing has for a while."""
-    serial, revision = since, -1
+    serial, revision, told = since, -1, None
     end = time.monotonic() + _STREAM_SECONDS
     while time.monotonic() < end:
         state = session.summary()
-        if state["revision"] != revision:
-            revision = state["revision"]
+        if state != told:  # also when tracking has come further
+            revision, told = state["revision"], state
             yield {"type": "state", **state}
         frames = session.frames_since(serial, limit=_FRAMES_A_STEP)
         for frame in frames:

@@ -22,7 +22,7 @@ _LOG_FORMATS = ("text", "json")
 _LEAST_SECRET_CHARACTERS = 32
 _LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
-_ORIGIN = re.compile(r"https?://[^\s/@?#]+")
+_ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]-]+")
 
 _Value = TypeVar("_Value")
 
@@ -110,13 +110,16 @@ class Settings:
     max_result_bytes: int = 1024 * _MIB
     """Results kept, for equal requests and previews; the longest unused go first."""
     link_secret: str | None = None
-    """Signs the keys of preview links; None: one in the data folder. To be set where
+    """Signs the keys of previews and panels; None: one in the data folder. To be set where
     `project create` runs with another data folder than the service. Secret."""
+    key_requests_per_second: float = 200.0
+    """For all who use one such key together; bursts of five times as many may be.
+    What opens a video, saves or exports counts as 20."""
     preview_cache_bytes: int = 4096 * _MIB
     """For videos with masks drawn in; the longest unused go first."""
-    preview_origins: tuple[str, ...] = ()
+    browser_origins: tuple[str, ...] = ()
     """Where people's browsers have Label Studio ("https://labels.example.com"), when that
-    is not `label_studio_url`: its pages may show previews."""
+    is not `label_studio_url`: its pages may show previews and the panel."""
     job_days: float = 30.0
     """How long finished jobs are listed."""
     max_queued_per_project: int = 10_000
@@ -198,7 +201,7 @@ class Settings:
         object.__setattr__(self, "direction", _direction(self.direction))
         object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
         object.__setattr__(
-            self, "preview_origins", tuple(_origin(text) for text in self.preview_origins)
+            self, "browser_origins", tuple(_origin(text) for text in self.browser_origins)
         )
         _check_key(self.label_studio_api_key)
         _check_basic_auth(self.basic_auth_user, self.basic_auth_password)
@@ -217,6 +220,23 @@ class Settings:
     def _shown(self, name: str) -> str:
         value = getattr(self, name)
         return "'***'" if name in _SECRETS and value else repr(value)
+
+    @property
+    def label_studio_origins(self) -> tuple[str, ...]:
+        """Whose pages may show what is made for them, as browsers name them; sorted."""
+        origins = set(self.browser_origins)
+        if self.label_studio_url is not None:
+            parts = urlsplit(self.label_studio_url.lower())
+            default_port = {"http": ":80", "https": ":443"}[parts.scheme]
+            origins.add(f"{parts.scheme}://{parts.netloc.removesuffix(default_port)}")
+        return tuple(sorted(origins))
+
+    def task_page(self, project_id: int, task_id: int) -> str:
+        """Label Studio's page for a task, as people's browsers have it."""
+        url = self.label_studio_url or ""
+        if self.browser_origins:
+            url = self.browser_origins[0] + urlsplit(url).path
+        return f"{url}/projects/{project_id}/data?task={task_id}"
 
     @property
     def model_version(self) -> str:
@@ -298,7 +318,7 @@ _POSITIVE = (
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
     "training_steps", "max_sessions", "session_idle_seconds", "session_days",
-    "max_session_streams", "stop_seconds",
+    "max_session_streams", "stop_seconds", "key_requests_per_second",
 )
 
 
@@ -372,8 +392,9 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_DATA_FOLDER": ("data_folder", _folder),
     "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
     "SAM2_LINK_SECRET": ("link_secret", str),
+    "SAM2_KEY_REQUESTS_PER_SECOND": ("key_requests_per_second", _real),
     "SAM2_PREVIEW_CACHE_MIB": ("preview_cache_bytes", _mebibytes),
-    "SAM2_PREVIEW_ORIGINS": ("preview_origins", _list),
+    "SAM2_BROWSER_ORIGINS": ("browser_origins", _list),
     "SAM2_JOB_DAYS": ("job_days", _real),
     "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
     "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
@@ -438,7 +459,8 @@ def _base_url(url: str | None) -> str | None:
     except ValueError:
         has_host = False
     if not has_host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise ValueError("label_studio_url must be http(s)://host[:port][/path]")
+        shown = "" if "@" in url else f"={url.partition('?')[0]!r:.200}"  # no passwords
+        raise ValueError(f"label_studio_url{shown} must be http(s)://host[:port][/path]")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "label_studio_url must not hold a user or password; the key goes into "
@@ -451,7 +473,7 @@ def _origin(text: str) -> str:
     """As browsers write it: without a slash at the end."""
     origin = text.rstrip("/").lower()
     if not _ORIGIN.fullmatch(origin):
-        raise ValueError(f"preview_origins has {text!r}, must be http(s)://host[:port]")
+        raise ValueError(f"browser_origins has {text!r}, must be http(s)://host[:port]")
     return origin
 
 

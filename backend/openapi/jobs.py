@@ -37,7 +37,7 @@ PATHS: Json = {
         "post": operation(
             "submitJob", "Track a task in the background",
             {202: json_answer(ref("Job"), "The job, or an equal one that has not ended.", _LOCATION)},
-            tag=_TAG, errors=(404, 422, 429, 502), request=body(ref("JobRequest")),
+            tag=_TAG, errors=(404, 422, 429, 502, 507), request=body(ref("JobRequest")),
         ),
         "get": operation(
             "listJobs", "The newest first", {200: json_answer(ref("Jobs"), "A page of jobs.")},
@@ -125,11 +125,12 @@ SCHEMAS: Json = {
             "started_at": TIME,
             "finished_at": TIME,
             "model": TEXT,
+            "request_id": {"type": ["string", "null"]},
         },
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
-            "error", "request_id", "has_result", "posts_prediction", "prediction", "created_at",
-            "started_at", "finished_at",
+            "error", "has_result", "posts_prediction", "prediction", "created_at",
+            "started_at", "finished_at", "request_id",
         ],
     ),
     "JobPrediction": answer_obj(

@@ -23,6 +23,10 @@ _REASONS = {
     503: "The model is loading, has failed, or is busy; the service is stopping.",
     507: "The disk is full: nothing can be kept.",
 }
+CREDENTIALS: list[Json] = [{}, {"password": []}, {"token": []}]
+"""None where the settings ask for none; else either."""
+KEYED: list[Json] = [*CREDENTIALS, {"panel": []}]
+"""The same of routes that a panel's key opens, for its project."""
 _ALWAYS = (400, 401, 403, 413, 507)
 MEDIA_ERRORS = (404, 422, 429, 502, 503)
 """Of whatever opens a video: 403 and 413 may be about it too."""

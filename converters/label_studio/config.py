@@ -11,7 +11,7 @@ import enum
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, TypeVar
 from xml.parsers import expat
 
@@ -146,6 +146,14 @@ class LabelConfig:
     text_areas: tuple[TextAreaControl, ...]
     ignored: tuple[str, ...]
     """Known controls that cannot be served, each with the reason."""
+    label_colours: Mapping[str, str] = field(default_factory=dict)
+    """Label -> the colour that the config gives it, as written: any CSS colour."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of all controls, without repeats."""
+        controls = (*self.video_rectangles, *self.video_vectors, *self.image_controls)
+        return tuple(dict.fromkeys(label for control in controls for label in control.labels))
 
     def image_controls_of(self, kind: ImageControlKind) -> tuple[ImageControl, ...]:
         return tuple(control for control in self.image_controls if control.kind is kind)
@@ -193,6 +201,7 @@ def parse_label_config(xml: str) -> LabelConfig:
         image_controls=controls,
         text_areas=tuple(_text_area(element) for element in _of(elements, "textarea")),
         ignored=skipped_rectangles + skipped_vectors + skipped_controls,
+        label_colours=_label_colours(elements),
     )
     _check_servable(config)
     return config
@@ -366,10 +375,24 @@ def _labels(elements: Iterable[ElementTree.Element]) -> tuple[tuple[str, ...], b
     for element in elements:
         is_dynamic |= element.get("value", "").startswith("$")
         for label in element.iter("label"):
-            name = label.get("alias") or label.get("value")
+            name = _label_name(label)
             if name:
                 names[name] = None
     return tuple(names), is_dynamic
+
+
+def _label_name(label: ElementTree.Element) -> str | None:
+    return label.get("alias") or label.get("value")
+
+
+def _label_colours(elements: Iterable[ElementTree.Element]) -> dict[str, str]:
+    """Where a label has several, the first counts."""
+    colours: dict[str, str] = {}
+    for element in elements:
+        name, colour = _label_name(element), element.get("background")
+        if element.tag == "label" and name and colour:
+            colours.setdefault(name, colour)
+    return colours
 
 
 def _video_rectangles(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from backend.link_keys import make_key
+from backend.link_keys import KeyPurpose, make_key
 from backend.preview import FramePainter
 from backend.preview_renders import Render
 from backend.service import TrackWork
@@ -55,7 +55,7 @@ def client(make_viewer):
 
 @pytest.fixture
 def key(settings):
-    return make_key(settings, 7)
+    return make_key(settings, 7, KeyPurpose.PREVIEW)
 
 
 def tracked(client, body):
@@ -339,7 +339,7 @@ def test_whole_files_are_given_back_their_places(client, version):
 
 
 def test_label_studios_pages_may_read_it_and_no_others(make_viewer, key, label_studio):
-    client = make_viewer(preview_origins=("https://labels.example.com",))
+    client = make_viewer(browser_origins=("https://labels.example.com",))
     for origin in (label_studio.url, "https://labels.example.com"):
         answer = client.get(link(key), headers={"Origin": origin})
         assert answer.headers["Access-Control-Allow-Origin"] == origin
@@ -360,7 +360,7 @@ def test_without_a_key_of_ours_nothing_is_fetched(client, key, label_studio, wro
     for url in (link(wrong), link(wrong) + "&version=0" * 32, "/preview.mp4", link(wrong, "")):
         answer = client.get(url)
         assert answer.status_code == 403
-        assert set(answer.json) == {"error", "detail"} and key not in answer.json["detail"]
+        assert set(answer.json) == {"error", "detail", "request_id"} and key not in answer.json["detail"]
     assert label_studio.asked == []
 
 

@@ -1,0 +1,55 @@
+"""How a video may be named: by tasks, by the addresses that browsers are given, escaped or not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_RESOLVED = re.compile(r"/tasks/(\d{1,18})/(?:presign|resolve)/", re.ASCII)
+_SHOWN_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class MediaReference:
+    """A video as tasks name it."""
+
+    reference: str
+    task_id: int | None = None
+    """By which Label Studio resolves a cloud URI."""
+
+
+def meant_by(address: str, label_studio_url: str | None) -> MediaReference:
+    """What a browser's address of a task's media means.
+
+    Label Studio gives browsers another address for cloud URIs than us: turned back.
+    """
+    path = address.removeprefix(label_studio_url or "")
+    found = _RESOLVED.match(path)
+    if found is not None:
+        encoded = parse_qs(urlsplit(path).query).get("fileuri", [""])[-1]
+        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
+            padded = encoded + "=" * (-len(encoded) % 4)
+            uri = base64.urlsafe_b64decode(padded).decode("utf-8")
+            return MediaReference(uri, int(found[1]))
+    return MediaReference(address)
+
+
+def spellings(reference: str, label_studio_url: str | None) -> list[str]:
+    """How tasks may name the same video of Label Studio: with its address or without."""
+    if label_studio_url is not None and reference.startswith(f"{label_studio_url}/"):
+        return [reference, reference.removeprefix(label_studio_url)]
+    if label_studio_url is not None and reference.startswith("/"):
+        return [reference, label_studio_url + reference]
+    return [reference]
+
+
+def short_name(reference: str) -> str:
+    """A file's name, for people; of a path, a URL or Label Studio's local files."""
+    parts = urlsplit(reference)
+    inner = parse_qs(parts.query).get("d", [parts.path])[-1]
+    name = unquote(inner.rstrip("/").rpartition("/")[2]) or reference
+    return name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…"
