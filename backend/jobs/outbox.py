@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from backend.errors import ServiceError, StorageFull
 from backend.jobs.interface import Store
-from backend.jobs.types import Post
+from backend.jobs.types import Post, PostState
 from backend.log_context import working_for
 
 logger = logging.getLogger(__name__)

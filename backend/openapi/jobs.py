@@ -125,7 +125,6 @@ SCHEMAS: Json = {
             "started_at": TIME,
             "finished_at": TIME,
             "model": TEXT,
-            "request_id": {"type": ["string", "null"]},
         },
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
