@@ -16,7 +16,7 @@ from backend.errors import NotHere, NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.handles import JobHandle, Outcome
-from backend.jobs.interface import Handle, Queue, Store
+from backend.jobs.interface import Handle, Queue
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (
     Job,

@@ -7,7 +7,6 @@ are the same from run to run; `make fuzz` asks many more, other ones each time.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 
 import pytest
 import schemathesis
