@@ -20,6 +20,8 @@ _OPEN_PATHS = ("/", "/health")
 """Answered to everyone: Label Studio and containers look here whether it is alive."""
 _KEYED_PATHS = ("/preview.mp4",)
 """With a key in the URL instead: no page can make a `<video>` send a password."""
+_TOKEN_SCHEMES = ("bearer", "token")
+"""The standard's, and what Label Studio's own API calls it."""
 _PANEL_PAGE = "panel_page"
 """The blueprint of plain files, which hold nothing that is secret."""
 _KEYED_BLUEPRINTS = ("sessions", "panel_api")
@@ -30,8 +32,6 @@ _COSTS = {
     "panel_api.tasks": 10, "panel_api.task": 10,
 }  # fmt: skip
 """What counts as more than one request of a key."""
-_TOKEN_SCHEMES = ("bearer", "token")
-"""The standard's, and what Label Studio's own API calls it."""
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 _API = "/api/"

@@ -123,7 +123,7 @@ class StorageFull(ServiceError):
 
 
 class TooManyRequests(ServiceError):
-    """More requests at once than the settings allow."""
+    """More requests at once, or of one key, than the settings allow."""
 
     status, name = 429, "too many requests"
     retry_after_seconds = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from flask import Blueprint, Response, jsonify, request, url_for
 
@@ -76,7 +76,7 @@ class _Views:
         task, label_config = self._task_and_config(body)
         results = body.get("results")
         if results is None:
-            results = saved_results(task)
+            results = self._saved_results(body, task)
         elif not isinstance(results, list) or not all(isinstance(r, Mapping) for r in results):
             raise BadRequest(f"results {results!r:.80} must be a list of JSON objects")
         marks = markable_results(results)
@@ -95,9 +95,9 @@ class _Views:
             task_id = body["task_id"]
             if not isinstance(task_id, int) or isinstance(task_id, bool) or task_id < 1:
                 raise BadRequest(f"task_id {task_id!r:.80} must be a whole number of at least 1")
-            client = self._service.label_studio()
-            task = client.task(task_id)
-            label_config = client.project(task.get("project")).get("label_config")
+            found = self._service.tasks.one(task_id)
+            task = {**found.task, "project": found.project["id"]}
+            label_config = found.project.get("label_config")
         else:
             task, label_config = body["task"], body.get("label_config")
         if not isinstance(task, Mapping):
@@ -107,6 +107,12 @@ class _Views:
                 f"label_config {label_config!r:.80} must be the project's labeling config, a string"
             )
         return task, label_config
+
+    def _saved_results(self, body: Mapping[str, Any], task: Mapping[str, Any]) -> Sequence[Any]:
+        if "task_id" not in body:
+            return saved_results(task)
+        newest = self._service.tasks.client().newest_draft_or_annotation(body["task_id"])
+        return [] if newest is None else newest.result
 
     def cancel(self, job_id: str) -> Response:
         """The job, cancelled. 409 for one that has ended."""

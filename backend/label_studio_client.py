@@ -229,15 +229,6 @@ class LabelStudioClient:
 
     # --- tasks ---------------------------------------------------------------
 
-    def task(self, task_id: int) -> Json:
-        """The task with its data, annotations, predictions and drafts.
-
-        Where it has no prediction, Label Studio first asks the connected model
-        for one, and waits: not to be called by what answers such requests.
-        """
-        with self._asking(f"for task {task_id}") as sdk:
-            return _body(sdk.tasks.with_raw_response.get(str(task_id)))
-
     def task_heads(self, project_id: int) -> Iterator[Json]:
         """Id and data of all tasks of the project, by id; asks no model for anything."""
         # Without `review` Label Studio has the model predict a page's tasks before it answers.

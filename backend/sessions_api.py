@@ -365,12 +365,12 @@ def _last_event_id() -> int:
 
 def _events(session: Session, since: int, until_done: bool) -> Iterator[Json | None]:
     """The state, then frames and states as they change; None when nothing has for a while."""
-    serial, revision = since, -1
+    serial, revision, told = since, -1, None
     end = time.monotonic() + _STREAM_SECONDS
     while time.monotonic() < end:
         state = session.summary()
-        if state["revision"] != revision:
-            revision = state["revision"]
+        if state != told:  # also when tracking has come further
+            revision, told = state["revision"], state
             yield {"type": "state", **state}
         frames = session.frames_since(serial, limit=_FRAMES_A_STEP)
         for frame in frames:

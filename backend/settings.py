@@ -459,7 +459,8 @@ def _base_url(url: str | None) -> str | None:
     except ValueError:
         has_host = False
     if not has_host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise ValueError("label_studio_url must be http(s)://host[:port][/path]")
+        shown = "" if "@" in url else f"={url.partition('?')[0]!r:.200}"  # no passwords
+        raise ValueError(f"label_studio_url{shown} must be http(s)://host[:port][/path]")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "label_studio_url must not hold a user or password; the key goes into "

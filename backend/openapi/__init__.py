@@ -1,7 +1,6 @@
 """What the service answers, as an OpenAPI 3.1 document at `/api/openapi.json`.
 
-A route is described where its kind is: `label_studio`, `jobs`, `sessions`,
-`panel`, `pages`.
+A route is described where its kind is: `label_studio`, `jobs`, `sessions`, `panel`, `pages`.
 For a new kind, add a module with `PATHS` and `SCHEMAS` and name it in `_PARTS`. A test
 compares the document with the app's routes, another one asks the service everything
 that the document allows.
@@ -41,9 +40,7 @@ def openapi_document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        # Each of them where the settings ask for one: nothing, a password or a token; a
-        # panel's key in their place for sessions and what the panel asks.
-        "security": [{}, {"password": []}, {"token": []}, {"panel": []}],
+        "security": parts.CREDENTIALS,
         "paths": paths,
         "components": {
             "schemas": schemas,

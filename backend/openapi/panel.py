@@ -1,16 +1,16 @@
-"""`/panel` and `/api/panel`: the page that people click on, and what it asks."""
+"""`/panel` and `/api/panel`."""
 
 from __future__ import annotations
 
 from backend.openapi.pages import ELSEWHERE, FILE, NOT_MODIFIED
 from backend.openapi.parts import (
+    KEYED,
     TEXT,
     Json,
     answer_obj,
     array,
     enum,
     json_answer,
-    nullable,
     obj,
     operation,
     path_parameter,
@@ -20,45 +20,48 @@ from backend.openapi.parts import (
 )
 
 _TAG = "panel"
+_ID = {"maximum": 2**53}
+_PROJECT = query("project", whole(1, **_ID), "Of this project; a link's key allows no other.")
 _ERRORS = (404, 422, 429, 502)
-_PROJECT = query("project", whole(1), "Where to look; with a key its own.")
-_OPEN: list[Json] = [{}]
-"""For the page's files: a frame in another page can send no password."""
+_NO_CREDENTIALS: list[Json] = [{}]
 
 PATHS: Json = {
     "/panel": {
         "get": operation(
-            "panel", "The panel", {200: FILE, 304: NOT_MODIFIED}, tag=_TAG, security=_OPEN
+            "panel", "The page on which people mark and track", {200: FILE, 304: NOT_MODIFIED},
+            tag=_TAG, security=_NO_CREDENTIALS,
         )
     },
     "/panel/": {
-        "get": operation("panelFolder", "The same", {308: ELSEWHERE}, tag=_TAG, security=_OPEN)
+        "get": operation(
+            "panelFolder", "The same", {308: ELSEWHERE}, tag=_TAG, security=_NO_CREDENTIALS
+        )
     },
     "/panel/{name}": {
         "parameters": [path_parameter("name", TEXT, "A file's name.")],
         "get": operation(
             "panelFile", "A file of the page", {200: FILE, 304: NOT_MODIFIED}, tag=_TAG,
-            errors=(404,), security=_OPEN,
+            errors=(404,), security=_NO_CREDENTIALS,
         ),
     },
     "/api/panel/tasks": {
         "get": operation(
-            "panelTasks", "The tasks on a video, or a page of a project's",
-            {200: json_answer(ref("PanelTasks"), "The tasks.")},
-            tag=_TAG, errors=_ERRORS,
+            "panelTasks", "Label Studio's tasks on a video, or a page of a project's",
+            {200: json_answer(ref("PanelTasks"), "Tasks.")}, tag=_TAG, errors=_ERRORS,
+            security=KEYED,
             parameters=[
-                query("video", {**TEXT, "maxLength": 4096}, "As the editor fills it in."),
+                query("video", TEXT, "As the tasks name it."),
                 _PROJECT,
-                query("page", whole(1), "Of a project's tasks; the first is 1."),
+                query("page", whole(1, **_ID), "From 1; with project alone."),
             ],
         )
     },
     "/api/panel/tasks/{task_id}": {
-        "parameters": [path_parameter("task_id", whole(1), "The task's number.")],
+        "parameters": [path_parameter("task_id", whole(1), "Label Studio's.")],
         "get": operation(
-            "panelTask", "What must be known to work on a task",
-            {200: json_answer(ref("PanelTask"), "The task.")},
-            tag=_TAG, errors=_ERRORS, parameters=[_PROJECT],
+            "panelTask", "What the panel must know to work on a task",
+            {200: json_answer(ref("PanelTask"), "The task.")}, tag=_TAG, errors=_ERRORS,
+            security=KEYED, parameters=[_PROJECT],
         ),
     },
 }
@@ -67,10 +70,10 @@ _TASK: Json = {
     "id": whole(1),
     "project_id": whole(1),
     "project_title": TEXT,
-    "shown": {**TEXT, "description": "A short name of its data."},
+    "shown": {**TEXT, "description": "Its file's name."},
     "annotations": whole(),
     "predictions": whole(),
-    "url": {**TEXT, "description": "Label Studio's page for it."},
+    "url": {"type": ["string", "null"]},
 }
 
 SCHEMAS: Json = {
@@ -82,21 +85,6 @@ SCHEMAS: Json = {
         labels=array(answer_obj(value=TEXT, color={**TEXT, "pattern": "^#[0-9a-f]{6}$"})),
         can_save=array(enum("annotation", "draft", "prediction")),
         saves=TEXT,
-        version={**TEXT, "description": "Another one when the task has been worked on."},
-    ),
-    "SaveRequest": obj(
-        {
-            "as": enum("annotation", "draft", "prediction"),
-            "version": nullable(TEXT),
-            "overwrite": {"type": ["boolean", "null"]},
-        },
-        ["as"],
-    ),
-    "SavedSession": answer_obj(
-        **{"as": enum("annotation", "draft", "prediction")},
-        id=whole(1),
-        url=TEXT,
-        left_out=array(answer_obj(object={"type": ["string", "null"]}, reason=TEXT)),
-        version=nullable(TEXT),
+        version=TEXT,
     ),
 }

@@ -7,6 +7,7 @@ from typing import Any, Sequence
 from backend.openapi.parts import (
     BOOLEAN,
     JSON,
+    KEYED,
     MEDIA_ERRORS,
     NUMBER,
     TEXT,
@@ -39,13 +40,17 @@ _SHORT_TEXT = {**TEXT, "minLength": 1, "maxLength": 200}
 
 
 def _read(name: str, summary: str, answers: dict[int, Json], **more: Any) -> Json:
-    return operation(name, summary, answers, tag=_TAG, errors=_ERRORS, **more)
+    return operation(
+        name, summary, answers, tag=_TAG, errors=_ERRORS, security=KEYED, **more
+    )
 
 
 def _change(
     name: str, summary: str, answers: dict[int, Json] = _STATE, request: Json = _EMPTY
 ) -> Json:
-    return operation(name, summary, answers, tag=_TAG, errors=_CHANGE_ERRORS, request=request)
+    return operation(
+        name, summary, answers, tag=_TAG, errors=_CHANGE_ERRORS, request=request, security=KEYED
+    )
 
 
 def _path(parameters: Sequence[Json] = (), **operations: Json) -> Json:
@@ -54,6 +59,7 @@ def _path(parameters: Sequence[Json] = (), **operations: Json) -> Json:
 
 _ONE = "/api/sessions/{session_id}"
 _ONE_OBJECT = f"{_ONE}/objects/{{object_id}}"
+_SAVE_AS = enum("annotation", "draft", "prediction")
 _BEGUN = {202: json_answer(ref("Propagation"), "It has begun.")}
 
 PATHS: Json = {
@@ -68,13 +74,12 @@ PATHS: Json = {
             },
             body(ref("SessionRequest")),
         ),
-        "get": operation(
-            "listSessions", "Those on a task, or on a video without one; the last used first",
-            {200: json_answer(ref("Sessions"), "The sessions.")},
-            tag=_TAG, errors=(429,),
+        "get": _read(
+            "listSessions", "Those on a task or a video, the last used first",
+            {200: json_answer(ref("Sessions"), "Sessions.")},
             parameters=[
-                query("task_id", whole(1), "Either this, ..."),
-                query("video", TEXT, "... or this."),
+                query("task_id", whole(1), "On this task; or:"),
+                query("video", TEXT, "on this video, without a task."),
             ],
         ),
     },
@@ -199,7 +204,16 @@ PATHS: Json = {
         post=_change(
             "saveSession", "Store it in Label Studio",
             {200: json_answer(ref("SavedSession"), "What it is there.")},
-            body(ref("SaveRequest")),
+            body(
+                obj(
+                    {
+                        "as": _SAVE_AS,
+                        "version": {"type": ["string", "null"]},
+                        "overwrite": {"type": ["boolean", "null"]},
+                    },
+                    ["as"],
+                )
+            ),
         )
     ),
     f"{_ONE}/export": _path(
@@ -207,22 +221,19 @@ PATHS: Json = {
             "exportSession", "A data set in a file",
             {
                 200: {
-                    "description": "JSON, or a zip where the format has several files.",
+                    "description": "A file; a zip where the format is a folder.",
+                    "content": {JSON: {"schema": {}}, "application/zip": {"schema": {}}},
                     "headers": {
                         "X-SAM2-Report": {
                             "description": "What was left out, a JSON list.", "schema": TEXT
                         }
-                    },
-                    "content": {
-                        JSON: {"schema": obj(others=True)},
-                        "application/zip": {"schema": {}},
                     },
                 }
             },
             parameters=[
                 query(
                     "format", enum("coco", "youtube_vis", "sav", "davis", "tracks"),
-                    "Of the data set.", required=True,
+                    "Which one.", required=True,
                 )
             ],
         )
@@ -231,15 +242,14 @@ PATHS: Json = {
 
 _POINT = obj({"x": NUMBER, "y": NUMBER, "positive": BOOLEAN}, ["x", "y"])
 _SHOWN: Json = {"mask": nullable(ref("Mask")), "score": {"type": ["number", "null"]}}
+_LEFT_OUT = array(answer_obj(object={"type": ["string", "null"]}, reason=TEXT))
 _OBJECT_MASK: Json = {"object": TEXT, "frame_index": whole(), **_SHOWN}
 
 SCHEMAS: Json = {
     "SessionRequest": obj(
         {
             "task_id": nullable(whole(1)),
-            "project_id": {
-                **nullable(whole(1)), "description": "With task_id: saves looking for it."
-            },
+            "project_id": nullable(whole(1)),
             "data": {"type": ["object", "null"]},
             "label_config": {"type": ["string", "null"]},
             "to_name": {"type": ["string", "null"]},
@@ -247,13 +257,6 @@ SCHEMAS: Json = {
             "results": nullable(array(ref("Region"))),
         },
         description="One of task_id, data with label_config, or video.",
-    ),
-    "Sessions": answer_obj(
-        sessions=array(
-            answer_obj(
-                id=TEXT, task_id={"type": ["integer", "null"]}, created_at=NUMBER, used_at=NUMBER
-            )
-        )
     ),
     "Prompts": obj(
         {
@@ -283,8 +286,7 @@ SCHEMAS: Json = {
         serial=whole(),
         saved=nullable(
             answer_obj(
-                **{"as": enum("annotation", "draft", "prediction")}, id=whole(1), at=NUMBER,
-                revision=whole(), serial=whole(),
+                id=whole(), at=NUMBER, revision=whole(), serial=whole(), **{"as": _SAVE_AS}
             )
         ),
         can_undo=BOOLEAN,
@@ -305,8 +307,17 @@ SCHEMAS: Json = {
     "ObjectMask": answer_obj(**_OBJECT_MASK),
     "PromptedMask": answer_obj(**_OBJECT_MASK, revision=whole()),
     "SessionRegions": answer_obj(
-        result=array(ref("Region")),
-        left_out=array(answer_obj(object={"type": ["string", "null"]}, reason=TEXT)),
-        model_version=TEXT,
+        result=array(ref("Region")), left_out=_LEFT_OUT, model_version=TEXT
+    ),
+    "SavedSession": answer_obj(
+        id=whole(), url={"type": ["string", "null"]}, left_out=_LEFT_OUT, version=TEXT,
+        **{"as": _SAVE_AS},
+    ),
+    "Sessions": answer_obj(
+        sessions=array(
+            answer_obj(
+                id=TEXT, task_id={"type": ["integer", "null"]}, created_at=NUMBER, used_at=NUMBER
+            )
+        )
     ),
 }

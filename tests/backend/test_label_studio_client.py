@@ -79,7 +79,8 @@ def test_a_project_its_tasks_and_their_work_are_stored_and_read_back(server, cli
     url = client.upload_file(project_id, file)
     assert url.startswith(f"/data/upload/{project_id}/") and url.endswith("-clip_one.mp4")
     (task_id,) = client.import_tasks(project_id, [{"data": {"video": url, "fps": 25.0}}])
-    assert client.task(task_id)["data"] == {"video": url, "fps": 25.0}
+    (head,) = client.task_heads(project_id)
+    assert head["data"] == {"video": url, "fps": 25.0}
 
     annotation_id = client.create_annotation(task_id, [REGION])
     assert [item["id"] for item in client.annotations(task_id)] == [annotation_id]

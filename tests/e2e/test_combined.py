@@ -53,17 +53,29 @@ def test_one_request_yields_the_videos_track_and_the_masks_on_its_frames(
     editor.open_task(project, task, auto_annotation=False)
     editor.page.keyboard.press(OPOSSUM_ON_VIDEO)
     editor.draw(OPOSSUM)
+    def say(what):
+        print(what, [(r["type"], r["value"].get("labels")) for r in editor.regions()], editor.page.evaluate("() => [...Htx.annotationStore.selected.names.values()].filter(c => c.selectedValues).map(c => [c.name, c.selectedValues()])"))
+    say("DRAWN")
+    editor.page.wait_for_timeout(1000)
+    say("LATER")
     editor.page.keyboard.press("Escape")
+    say("ESC")
     editor.page.keyboard.press(PERSON_BOX_ON_FRAMES)
     editor.draw(RED_PERSON, canvas=_IMAGE)
+    say("SECOND")
     (drawn,) = editor.regions("videorectangle")
     (marked,) = editor.regions("rectanglelabels")
     assert len(drawn["value"]["sequence"]) == 1
+    print("DRAWN", drawn["value"].get("labels"), marked["value"])
     editor.wait_until_saved(drawn, marked)
 
     editor.annotate_automatically(True)
     editor.accept_automatically(True)
-    editor.ask(lambda: editor.command("track"))
+    editor.page.keyboard.press("Escape")
+    with editor.model_call() as calls:
+        editor.command("track")
+    print("ANSWER", [(r["type"], r["value"].get("labels")) for r in calls[0].response().json()["data"]["result"]] if "data" in calls[0].response().json() else list(calls[0].response().json()))
+    print("AFTER", [(r["type"], r["value"].get("labels")) for r in editor.regions()])
     (followed,) = editor.regions("videorectangle")
     assert followed["id"] == drawn["id"] and len(followed["value"]["sequence"]) > 1
     masks = editor.regions("brushlabels")
