@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 import logging
+from typing import Sequence
 
 from flask import Flask, Response, g, request
 
@@ -18,6 +20,8 @@ _OPEN_PATHS = ("/", "/health")
 """Answered to everyone: Label Studio and containers look here whether it is alive."""
 _KEYED_PATHS = ("/preview.mp4",)
 """With a key in the URL instead: no page can make a `<video>` send a password."""
+_TOKEN_SCHEMES = ("bearer", "token")
+"""The standard's, and what Label Studio's own API calls it."""
 _PANEL_PAGE = "panel_page"
 """The blueprint of plain files, which hold nothing that is secret."""
 _KEYED_BLUEPRINTS = ("sessions", "panel_api")
@@ -28,7 +32,6 @@ _COSTS = {
     "panel_api.tasks": 10, "panel_api.task": 10,
 }  # fmt: skip
 """What counts as more than one request of a key."""
-_RETRY_SECONDS = 1
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 _API = "/api/"
@@ -46,19 +49,18 @@ _HEADERS = {
 
 def guard(app: Flask, settings: Settings) -> None:
     """Check each request before its view, and add the headers to each answer."""
-
     limits = RateLimits(settings.key_requests_per_second)
 
     def check() -> None:
         g.sam2_key = _checked_key(settings)
         if g.sam2_key is None:
-            _check_password(settings)
+            _check_credentials(settings)
         else:
             limits.take(g.sam2_key, _COSTS.get(request.endpoint or "", 1))
         _check_site()
 
     app.before_request(check)
-    app.after_request(_with_headers)
+    app.after_request(functools.partial(_with_headers, _challenges(settings)))
 
 
 def project_of_key() -> int | None:
@@ -77,9 +79,10 @@ def _checked_key(settings: Settings) -> LinkKey | None:
     return check_key(settings, text, KeyPurpose.PANEL)
 
 
-def _check_password(settings: Settings) -> None:
-    """Raises Unauthorized for one who does not know it, where there is one."""
-    if settings.basic_auth_user is None or settings.basic_auth_password is None:
+def _check_credentials(settings: Settings) -> None:
+    """Raises Unauthorized for one who has none, where the settings ask for some."""
+    has_password = settings.basic_auth_password is not None
+    if not has_password and not settings.api_tokens:
         return
     if request.path in _OPEN_PATHS and request.method in ("GET", "HEAD"):
         return
@@ -87,6 +90,19 @@ def _check_password(settings: Settings) -> None:
         return
     if request.blueprint == _PANEL_PAGE:
         return
+    if (has_password and _has_password(settings)) or _has_token(settings.api_tokens):
+        return
+    ways = []
+    if has_password:
+        ways.append(
+            "user and password, those of SAM2_BASIC_AUTH_USER and SAM2_BASIC_AUTH_PASSWORD"
+        )
+    if settings.api_tokens:
+        ways.append("a token of SAM2_API_TOKENS, as Authorization: Bearer")
+    raise Unauthorized(f"needed: {', or '.join(ways)}")
+
+
+def _has_password(settings: Settings) -> bool:
     given = request.authorization
     is_basic = given is not None and given.type == "basic"
     user = (given.username if is_basic else None) or ""
@@ -94,11 +110,15 @@ def _check_password(settings: Settings) -> None:
     # Both are compared, whatever the first gives: the time tells nothing.
     is_user = hmac.compare_digest(user.encode(), settings.basic_auth_user.encode())
     is_password = hmac.compare_digest(password.encode(), settings.basic_auth_password.encode())
-    if not (is_user and is_password):
-        raise Unauthorized(
-            "user and password are needed: those of SAM2_BASIC_AUTH_USER and "
-            "SAM2_BASIC_AUTH_PASSWORD"
-        )
+    return is_user and is_password
+
+
+def _has_token(tokens: Sequence[str]) -> bool:
+    given = request.authorization
+    is_token = given is not None and given.type in _TOKEN_SCHEMES
+    token = ((given.token if is_token else None) or "").encode()
+    # All are compared, for the same reason.
+    return any([hmac.compare_digest(token, known.encode()) for known in tokens])
 
 
 def _check_site() -> None:
@@ -121,13 +141,18 @@ def _check_site() -> None:
         )
 
 
-def _with_headers(answer: Response) -> Response:
+def _challenges(settings: Settings) -> list[str]:
+    """How one may say who one is; a browser asks its user for a password by the first."""
+    realm = 'realm="sam2-label-studio"'
+    basic = [f'Basic {realm}, charset="UTF-8"'] if settings.basic_auth_password else []
+    return [*basic, *([f"Bearer {realm}"] if settings.api_tokens else [])]
+
+
+def _with_headers(challenges: Sequence[str], answer: Response) -> Response:
     for name, value in _HEADERS.items():
         answer.headers.setdefault(name, value)
     if request.blueprint == _PANEL_PAGE:
         del answer.headers["X-Frame-Options"]  # its policy names who may; this header cannot
-    if answer.status_code == 429:
-        answer.headers.setdefault("Retry-After", str(_RETRY_SECONDS))
     if answer.status_code == 401:
-        answer.headers["WWW-Authenticate"] = 'Basic realm="sam2-label-studio", charset="UTF-8"'
+        answer.headers.setlist("WWW-Authenticate", challenges)
     return answer

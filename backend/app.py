@@ -5,31 +5,36 @@ One process owns the model; threads serve. Answers and times: PROTOCOL.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import threading
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
-from flask import Flask, Response, current_app, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.access import guard
 from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
-from backend.errors import BadRequest, NotReady, ServiceError
+from backend.errors import BadRequest, ServiceError, TooManyRequests
 from backend.jobs_api import job_routes
-from backend.metrics import measure
+from backend.json_body import json_body
+from backend.log_context import request_id
+from backend.metrics import BATCH, INTERACTIVE, OPEN, measure
 from backend.model import LoadedModel, load_model
+from backend.openapi import openapi_routes
 from backend.panel_api import panel_api
 from backend.panel_page import panel_page
-from backend.predictions import answer_predict, is_ghost
+from backend.predictions import answer_predict
 from backend.preview_api import add_preview
 from backend.protocol import parse_predict
-from backend.scheduler import Priority
+from backend.request_log import follow
 from backend.service import TrackingService
 from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
 from backend.user_interface import user_interface
-from backend.webhooks import action_of, tracking_request, training_project
+from backend.webhooks import action_of, begin_job
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from sam2_model.video import VideoDecodeError
 
@@ -51,7 +56,7 @@ def create_app(
         load: makes the model.
     """
     settings = settings or Settings.from_environment()
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     service = _Service(settings, load)
     app.extensions["sam2"] = service.tracking
@@ -64,11 +69,13 @@ def create_app(
     app.register_blueprint(job_routes(service.tracking))
     app.register_blueprint(sessions_blueprint(service.tracking))
     app.register_blueprint(user_interface())
+    app.register_blueprint(openapi_routes())
     app.register_blueprint(panel_page(settings))
     app.register_blueprint(panel_api(service.tracking))
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
-    measure(app, service.tracking)  # first: what the guard refuses is counted too
+    follow(app)  # these two first: what the guard refuses has an id and is counted too
+    measure(app, service.tracking)
     guard(app, settings)
     service.tracking.start()
     return app
@@ -103,7 +110,7 @@ class _Service:
 
         The token that Label Studio sends is kept in memory, for want of a better one.
         """
-        body = _json_body()
+        body = json_body()
         if not isinstance(body, Mapping):
             raise BadRequest("the body of /setup must be a JSON object")
         if (authorization := self.tracking.media.authorization) is not None:
@@ -137,13 +144,9 @@ class _Service:
 
         The body is never logged: it holds the project's token.
         """
-        body = _json_body()
+        body = json_body()
         action = action_of(body)
-        job_id = None
-        if (project_id := training_project(body)) is not None:
-            job_id = self.tracking.train_in_background(project_id)
-        elif (request := tracking_request(body)) is not None:
-            job_id = self.tracking.track_in_background(request, Priority.WEBHOOK)
+        job_id = begin_job(body, self.tracking)
         logger.info("webhook %r: %s", action[:80], f"job {job_id}" if job_id else "ignored")
         if job_id is None:
             return {"status": "ignored", "action": action}
@@ -152,16 +155,22 @@ class _Service:
     def predict(self) -> dict[str, Any]:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
-        body = _json_body()
+        body = json_body()
+        g.asked = INTERACTIVE
         if (event := event_of(body)) is not None:
             return self._answer_event(event, body, deadline)
         call = parse_predict(body)
-        if is_ghost(call):
-            return {"results": answer_predict(call, self.tracking, deadline)}
+        if not call.is_interactive:
+            g.asked = OPEN if len(call.tasks) == 1 else BATCH
+        return {"results": answer_predict(call, self.tracking, deadline, place=self._place)}
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """For a call that may wait. Raises TooManyRequests when as many do as may."""
         if not self._places.acquire(blocking=False):
-            raise NotReady(_BUSY)
+            raise TooManyRequests(_BUSY)
         try:
-            return {"results": answer_predict(call, self.tracking, deadline)}
+            yield
         finally:
             self._places.release()
 
@@ -170,19 +179,11 @@ class _Service:
         has_place = self._places.acquire(blocking=False)
         try:
             if not has_place and event in ("predict", "track"):
-                raise NotReady(_BUSY)
+                raise TooManyRequests(_BUSY)
             return self._enterprise.answer(event, body, deadline, may_wait=has_place)
         finally:
             if has_place:
                 self._places.release()
-
-
-def _json_body() -> Any:
-    """The request's JSON, whatever its Content-Type says. Raises BadRequest."""
-    try:
-        return current_app.json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
 
 
 def _answer_error(error: Exception) -> tuple[Response, int]:
@@ -191,7 +192,10 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
         return _error(error.code or 500, error.name, error.description or "")
     if isinstance(error, ServiceError):
         logger.warning("%s %s: %s", request.method, request.path, error.detail)
-        return _error(error.status, error.name, error.detail)
+        answer, status = _error(error.status, error.name, error.detail)
+        if error.retry_after_seconds is not None:
+            answer.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+        return answer, status
     if isinstance(error, UnsupportedConfigError):
         logger.warning("%s %s: %s", request.method, request.path, error)
         return _error(422, "label config cannot be served", str(error))
@@ -209,4 +213,5 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:
-    return jsonify({"error": name, "detail": detail}), status
+    g.failure = name
+    return jsonify({"error": name, "detail": detail, "request_id": request_id()}), status

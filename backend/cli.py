@@ -12,6 +12,7 @@ from backend.commands.doctor import add_doctor
 from backend.commands.export import add_export
 from backend.commands.imports import add_import
 from backend.commands.models import add_models
+from backend.commands.panel import add_open
 from backend.commands.preview import add_preview_parser
 from backend.commands.project import add_project
 from backend.commands.serve import add_serve
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = Settings.from_environment()
-        configure_logging(settings.secrets)
+        configure_logging(settings.secrets, is_json=settings.log_format == "json")
         return options.run(options, settings)
     except (ValueError, OSError, CheckpointError, ServiceError) as error:
         print(f"sam2-label-studio: {error}", file=sys.stderr)
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         add_serve,
+        add_open,
         add_track,
         add_project,
         add_import,

@@ -14,6 +14,8 @@ class ServiceError(Exception):
     name = "internal error"
     is_retryable = False
     """Whether the same may succeed later, nothing else being changed."""
+    retry_after_seconds: float | None = None
+    """When to ask again (`Retry-After`); None: that would change nothing."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -84,16 +86,54 @@ class CutOff(HostDown):
     """The host's answer broke off."""
 
 
+class OverLimit(ServiceError):
+    """One request asks for more than the settings allow; asking again changes nothing."""
+
+    status, name = 413, "over a limit"
+
+
 class NotReady(ServiceError):
     """The model is loading, has failed, or is busy for too long."""
 
     status, name = 503, "model not ready"
+    retry_after_seconds = 10.0
+
+
+class Stopping(NotReady):
+    """The service is being stopped; the next one goes on."""
+
+    name = "the service is stopping"
+    is_retryable = True
+
+
+class DeviceFull(ServiceError):
+    """The device's memory does not suffice, whatever was tried; it may when others are done."""
+
+    status, name = 503, "device out of memory"
+    is_retryable = True
+    retry_after_seconds = 60.0
+
+
+class StorageFull(ServiceError):
+    """Nothing can be kept, as the disk is full."""
+
+    status, name = 507, "storage full"
+    is_retryable = True
+    retry_after_seconds = 60.0
+
+
+class TooManyRequests(ServiceError):
+    """More requests at once, or of one key, than the settings allow."""
+
+    status, name = 429, "too many requests"
+    retry_after_seconds = 5.0
 
 
 class TooManyJobs(ServiceError):
     """A limit on waiting work is passed."""
 
     status, name = 429, "too many jobs"
+    retry_after_seconds = 60.0
 
 
 class NotFound(ServiceError):
@@ -106,12 +146,7 @@ class TooManySessions(ServiceError):
     """A limit on interactive sessions or their streams is passed."""
 
     status, name = 429, "too many sessions"
-
-
-class TooManyRequests(ServiceError):
-    """More than one key's share of requests."""
-
-    status, name = 429, "too many requests"
+    retry_after_seconds = 5.0
 
 
 class NotJson(ServiceError):

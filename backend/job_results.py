@@ -19,6 +19,7 @@ from converters.tracks_json import save_tracks
 from converters.types import AnnotatedVideo, Track
 
 if TYPE_CHECKING:
+    from backend.media import MediaStore
     from backend.preview import Style
     from backend.service import TrackingService
 
@@ -53,7 +54,8 @@ class JobResults:
 
     def preview_png(self, job: Job, result: StoredResult) -> bytes:
         """A few frames with the masks in them. Raises as `task_videos`."""
-        return self._made("preview", result, lambda: _preview(self._videos(job, result)))
+        media = self._service.media
+        return self._made("preview", result, lambda: _preview(self._videos(job, result), media))
 
     def _videos(self, job: Job, result: StoredResult) -> Iterator[TaskVideo]:
         request = TaskRequest.from_json(job.request)
@@ -121,11 +123,11 @@ def _object_scores(track: Track) -> dict[str, Any]:
     }
 
 
-def _preview(videos: Iterator[TaskVideo]) -> bytes:
+def _preview(videos: Iterator[TaskVideo], media: MediaStore) -> bytes:
     """Contact sheets of the videos, one below the other; of the first two, as PNG."""
     from PIL import Image
 
-    sheets = [_sheet(item) for item, _ in zip(videos, range(2))]
+    sheets = [_sheet(item, media) for item, _ in zip(videos, range(2))]
     if not sheets:
         raise NotFound("there is nothing to draw: the result shows no object")
     width = max(sheet.width for sheet in sheets)
@@ -139,12 +141,11 @@ def _preview(videos: Iterator[TaskVideo]) -> bytes:
     return file.getvalue()
 
 
-def _sheet(item: TaskVideo) -> Any:
+def _sheet(item: TaskVideo, media: MediaStore) -> Any:
     from backend.preview import contact_sheet, sheet_frames
-    from sam2_model.video import open_frame_source
 
     frames = [frame for track in item.video.tracks for frame in track.masks]
-    with open_frame_source(item.files) as source:
+    with media.opened(item.files) as source:
         return contact_sheet(
             source,
             item.video.tracks,

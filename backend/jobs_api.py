@@ -5,14 +5,15 @@ from __future__ import annotations
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
-from flask import Blueprint, Response, current_app, jsonify, request, url_for
+from flask import Blueprint, Response, jsonify, request, url_for
 
 from backend.errors import BadRequest, Conflict, NotFound, UnusableTask
 from backend.job_results import JobResults
 from backend.jobs.training import model_name
 from backend.jobs.types import Job, JobKind, JobState, Post, StoredResult
+from backend.json_body import json_body
 from backend.protocol import markable_results, saved_results
 from backend.requests import TaskRequest
 from backend.scheduler import Priority
@@ -75,7 +76,7 @@ class _Views:
         task, label_config = self._task_and_config(body)
         results = body.get("results")
         if results is None:
-            results = saved_results(task)
+            results = self._saved_results(body, task)
         elif not isinstance(results, list) or not all(isinstance(r, Mapping) for r in results):
             raise BadRequest(f"results {results!r:.80} must be a list of JSON objects")
         marks = markable_results(results)
@@ -94,9 +95,9 @@ class _Views:
             task_id = body["task_id"]
             if not isinstance(task_id, int) or isinstance(task_id, bool) or task_id < 1:
                 raise BadRequest(f"task_id {task_id!r:.80} must be a whole number of at least 1")
-            client = self._service.label_studio()
-            task = client.task(task_id)
-            label_config = client.project(task.get("project")).get("label_config")
+            found = self._service.tasks.one(task_id)
+            task = {**found.task, "project": found.project["id"]}
+            label_config = found.project.get("label_config")
         else:
             task, label_config = body["task"], body.get("label_config")
         if not isinstance(task, Mapping):
@@ -106,6 +107,12 @@ class _Views:
                 f"label_config {label_config!r:.80} must be the project's labeling config, a string"
             )
         return task, label_config
+
+    def _saved_results(self, body: Mapping[str, Any], task: Mapping[str, Any]) -> Sequence[Any]:
+        if "task_id" not in body:
+            return saved_results(task)
+        newest = self._service.tasks.client().newest_draft_or_annotation(body["task_id"])
+        return [] if newest is None else newest.result
 
     def cancel(self, job_id: str) -> Response:
         """The job, cancelled. 409 for one that has ended."""
@@ -212,6 +219,7 @@ def _job_json(job: Job, post: Post | None) -> dict[str, Any]:
         "progress": {"done": job.done, "total": job.total},
         "attempts": job.attempts,
         "error": job.error,
+        "request_id": job.request_id,
         "has_result": job.result_key is not None,
         "posts_prediction": job.posts_prediction,
         "prediction": None if post is None else _post_json(post),
@@ -241,10 +249,7 @@ def _time(seconds: float | None) -> str | None:
 
 
 def _json_object() -> Mapping[str, Any]:
-    try:
-        body = current_app.json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
+    body = json_body()
     if not isinstance(body, Mapping):
         raise BadRequest("the body must be a JSON object")
     return body

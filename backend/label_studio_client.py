@@ -14,11 +14,14 @@ import ssl
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote
 
+from backend import log_context
 from backend.deadlines import Deadline
 from backend.errors import ServiceError
 from backend.settings import Settings
@@ -225,15 +228,6 @@ class LabelStudioClient:
         )
 
     # --- tasks ---------------------------------------------------------------
-
-    def task(self, task_id: int) -> Json:
-        """The task with its data, annotations, predictions and drafts.
-
-        Where it has no prediction, Label Studio first asks the connected model
-        for one, and waits: not to be called by what answers such requests.
-        """
-        with self._asking(f"for task {task_id}") as sdk:
-            return _body(sdk.tasks.with_raw_response.get(str(task_id)))
 
     def task_heads(self, project_id: int) -> Iterator[Json]:
         """Id and data of all tasks of the project, by id; asks no model for anything."""
@@ -499,12 +493,7 @@ class LabelStudioClient:
         basic_auth: tuple[str, str] | None = None,
     ) -> Json:
         """Connect a model; Label Studio calls its /health and /setup before it answers."""
-        fields: Json = {}
-        if basic_auth is not None:
-            user, password = basic_auth
-            fields = {
-                "auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password
-            }
+        fields = _basic_auth_fields(basic_auth)
         with self._asking(f"to connect {url} to project {project_id}") as sdk:
             return _body(
                 sdk.ml.with_raw_response.create(
@@ -513,10 +502,26 @@ class LabelStudioClient:
                 )
             )
 
-    def update_backend(self, backend_id: int, **fields: Any) -> Json:
-        """The model connection after the change."""
-        with self._asking(f"to change model connection {backend_id}") as sdk:
-            return _body(sdk.ml.with_raw_response.update(backend_id, **fields))
+    def update_backend(
+        self,
+        backend: Mapping[str, Any],
+        *,
+        is_interactive: bool = True,
+        basic_auth: tuple[str, str] | None = None,
+    ) -> Json:
+        """A model connection, as `ml_backends` has it, after the change.
+
+        Label Studio calls its /health and /setup before it answers: where they need a
+        password, it must be given with every change.
+        """
+        with self._asking(f"to change model connection {backend['id']}") as sdk:
+            return _body(
+                sdk.ml.with_raw_response.update(
+                    # Without these two, which do not change, the server fails (1.23.2).
+                    backend["id"], url=backend["url"], project=backend["project"],
+                    is_interactive=is_interactive, **_basic_auth_fields(basic_auth),
+                )
+            )
 
     def blocks_address(self, url: str) -> bool:
         """Whether Label Studio refuses to connect a model at this URL, because it is private.
@@ -537,17 +542,38 @@ class LabelStudioClient:
         with self._asking(f"for the webhooks of project {project_id}") as sdk:
             return _body(sdk.webhooks.with_raw_response.list(project=str(project_id)))
 
-    def create_webhook(self, project_id: int, url: str, actions: Iterable[str] = ()) -> Json:
-        """A webhook with payloads, for these actions, or for all."""
+    def create_webhook(
+        self,
+        project_id: int,
+        url: str,
+        actions: Iterable[str] = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        """A webhook with payloads, for these actions, or for all.
+
+        Args:
+            headers: are sent with each; Label Studio's administrators can read them.
+        """
         names = list(actions)
         with self._asking(f"to make a webhook to {url} in project {project_id}") as sdk:
             fields: Json = {"actions": names} if names else {}
+            fields |= {"headers": dict(headers)} if headers else {}
             return _body(
                 sdk.webhooks.with_raw_response.create(
                     project=project_id, url=url, is_active=True, send_payload=True,
                     send_for_all_actions=not names, **fields,
                 )
             )
+
+    def update_webhook(self, webhook: Mapping[str, Any], *, headers: Mapping[str, str]) -> None:
+        """Give a webhook, as `webhooks` has it, other headers."""
+        with self._asking(f"to change webhook {webhook['id']}") as sdk:
+            # The SDK's own call puts its fields into the URL, where logs would have them.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/webhooks/{webhook['id']}/", method="PATCH", json={"headers": dict(headers)}
+            )
+            _checked(response, dict)
 
     # --- the way there -------------------------------------------------------
 
@@ -562,6 +588,7 @@ class LabelStudioClient:
             follow_redirects=False,
             trust_env=False,
             verify=ssl.create_default_context(),
+            event_hooks={"request": [_name_request]},
         )
         # With the slash the SDK keeps the address's path when it refreshes a token.
         return LabelStudio(
@@ -637,13 +664,28 @@ class LabelStudioClient:
             failure,
             detail + (f" ({said})" if said else "") + f": {what_to_do}",
             http_status=status,
-            retry_after_seconds=_retry_after_seconds(headers.get("retry-after")),
+            retry_after_seconds=_retry_after_seconds(
+                headers.get("retry-after"), headers.get("date")
+            ),
         )
 
     def _shown(self, text: str) -> str:
         """Shortened, and without the key, whoever repeats it."""
         text = text.replace(self._api_key, "***")
         return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+
+
+def _name_request(request: Any) -> None:
+    """So that Label Studio's own log has the id too."""
+    if (request_id := log_context.request_id()) is not None:
+        request.headers["X-Request-ID"] = request_id
+
+
+def _basic_auth_fields(basic_auth: tuple[str, str] | None) -> Json:
+    if basic_auth is None:
+        return {}
+    user, password = basic_auth
+    return {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
 
 
 class _Unexpected(Exception):
@@ -762,9 +804,24 @@ def _said(body: object) -> str:
     return "" if text.lstrip().startswith("<") else " ".join(_TAG.sub("", text).split())
 
 
-def _retry_after_seconds(text: str | None) -> float | None:
-    """Of the header's form in seconds; a date is taken as nothing said."""
-    return float(text) if text is not None and text.strip().isdigit() else None
+def _retry_after_seconds(text: str | None, date: str | None) -> float | None:
+    """Of `Retry-After`, seconds or a date, beside the answer's own `Date`; None: nothing
+    that can be read."""
+    text = "" if text is None else text.strip()
+    if text.isdecimal() and text.isascii():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - _date(date)).total_seconds())
+    except (ValueError, TypeError):  # none, or one without a zone
+        return None
+
+
+def _date(header: str | None) -> datetime:
+    """Now, by the clock of the one who answered, if it says so."""
+    try:
+        return parsedate_to_datetime(header or "")
+    except ValueError:
+        return datetime.now(timezone.utc)
 
 
 def _without_query(url: str) -> str:

@@ -20,10 +20,9 @@ from label_studio_ml.model import LabelStudioMLBase
 from backend.deadlines import Deadline
 from backend.predictions import answer_predict
 from backend.protocol import parse_predict
-from backend.scheduler import Priority
 from backend.service import TrackingService
 from backend.settings import Settings
-from backend.webhooks import tracking_request
+from backend.webhooks import begin_job
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class SAM2Video(LabelStudioMLBase):
         return answer_predict(call, service, Deadline(service.settings.answer_seconds))
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """A webhook: a saved annotation is tracked in the background.
+        """A webhook: a saved annotation is tracked, START_TRAINING trains, in the background.
 
         2.x calls this in the process that serves. 1.0.9 calls it in another one, which
         has no model: nothing is done there, and the log says so.
@@ -87,8 +86,5 @@ class SAM2Video(LabelStudioMLBase):
             logger.warning("label-studio-ml 1.0.9 handles webhooks in processes without a model")
             return {}
         event, data = args[:2] if len(args) >= 2 else (kwargs["event"], kwargs["data"])
-        request = tracking_request({**data, "action": event})
-        if request is None:
-            return {"status": "ignored"}
-        job_id = shared_service().track_in_background(request, Priority.WEBHOOK)
-        return {"status": "queued" if job_id else "ignored", "job": job_id}
+        job_id = begin_job({**data, "action": event}, shared_service())
+        return {"status": "queued", "job": job_id} if job_id else {"status": "ignored"}

@@ -1,9 +1,13 @@
-"""Log lines for people, without secrets."""
+"""Log lines without secrets: text for people, or one JSON object a line for machines."""
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import Iterable
+from datetime import datetime, timezone
+from typing import Any, Iterable
+
+from backend import log_context
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -16,16 +20,45 @@ class RedactingFormatter(logging.Formatter):
         self._secrets = tuple(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = self._written(record)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
+    def _written(self, record: logging.LogRecord) -> str:
+        return super().format(record)
 
-def configure_logging(secrets: Iterable[str] = (), level: int = logging.INFO) -> None:
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text = super().formatMessage(record)
+        request_id = log_context.request_id()
+        return text if request_id is None else f"{text} [{request_id}]"
+
+
+class JsonFormatter(RedactingFormatter):
+    """`time`, `level`, `logger`, `message`, what of `log_context.FIELDS` is known, and
+    `exception`, a traceback."""
+
+    def _written(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        known = log_context.current()
+        line |= {name: known[name] for name in log_context.FIELDS if name in known}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure_logging(
+    secrets: Iterable[str] = (), level: int = logging.INFO, *, is_json: bool = False
+) -> None:
     """One handler on the root logger, to standard error. For programs, not libraries."""
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter(secrets))
+    handler.setFormatter((JsonFormatter if is_json else RedactingFormatter)(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -18,6 +18,7 @@ from typing import Iterator, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.deadlines import Deadline
+from backend.decoding import open_media
 from backend.errors import (
     MediaNotFound,
     MediaRefused,
@@ -29,6 +30,7 @@ from backend.http_client import Access, Origin, download, without_query
 from backend.label_studio_auth import LabelStudioAuthorization
 from backend.media_cache import MediaCache
 from backend.settings import Settings
+from sam2_model.video import FrameSource
 
 _LABEL_STUDIO_PATH = re.compile(
     r"/(data/upload|data/local-files|storage-data/uploaded|static|"
@@ -95,6 +97,12 @@ class MediaStore:
         """
         with self.in_use() as store:
             return store._file(reference, task_id, self._settings.max_download_bytes)
+
+    def opened(
+        self, files: Path | Sequence[Path], *, decoder_threads: int | None = None
+    ) -> FrameSource:
+        """The frames of files that this gave. Raises VideoDecodeError."""
+        return open_media(files, self._settings, decoder_threads=decoder_threads)
 
     def frame_files(self, references: object, *, task_id: object = None) -> list[Path]:
         """The local files of a `valueList`, in order. Raises as `video_file` does."""
@@ -182,18 +190,18 @@ class MediaStore:
         label-studio-sdk knows the same address, but sends a personal access token
         as it is, follows any redirect, and keeps the file in memory.
         """
-        base = self._settings.label_studio_url
+        base, shown = self._settings.label_studio_url, without_query(uri)
         if base is None:
-            raise UnusableTask(f"{uri!r:.200} is resolved by Label Studio: set LABEL_STUDIO_URL")
+            raise UnusableTask(f"{shown!r} is resolved by Label Studio: set LABEL_STUDIO_URL")
         if type(task_id) is not int or task_id < 1:
             raise UnusableTask(
-                f"{uri!r:.200} is resolved by Label Studio for a task: its id is {task_id!r:.40}, "
+                f"{shown!r} is resolved by Label Studio for a task: its id is {task_id!r:.40}, "
                 "must be a positive whole number"
             )
         encoded = base64.urlsafe_b64encode(uri.encode("utf-8", "surrogatepass")).decode("ascii")
         url = f"{base}/tasks/{task_id}/presign/?fileuri={encoded}"
         try:
-            with _naming(uri):
+            with _naming(shown):
                 # The signed URL is another one each time; the URI is not.
                 return self._downloaded(url, max_bytes, identity=uri)
         except MediaNotFound as error:

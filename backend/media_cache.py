@@ -8,6 +8,7 @@ content. `media_index` keeps the list.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import sqlite3
@@ -20,12 +21,13 @@ from typing import BinaryIO, Callable, Iterator, Protocol
 from filelock import FileLock, Timeout
 
 from backend.deadlines import Deadline
-from backend.errors import HostDown, MediaTooLarge, MediaUnreachable
+from backend.errors import HostDown, MediaTooLarge, MediaUnreachable, StorageFull
 from backend.http_client import Version
 from backend.media_index import Entry, MediaIndex
 
 logger = logging.getLogger(__name__)
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _AGAIN_SECONDS = 60.0
 """A host that is down is not asked again before."""
 
@@ -106,6 +108,11 @@ class MediaCache:
                 f"{shown}: another request has been fetching it for too long"
             ) from None
         except (OSError, sqlite3.Error) as error:
+            if getattr(error, "errno", None) in _FULL:
+                raise StorageFull(
+                    f"{shown}: the disk of the media cache {self._folder} is full: make room, "
+                    "or lower SAM2_MEDIA_CACHE_MIB"
+                ) from error
             raise MediaUnreachable(
                 f"{shown} cannot be kept in the media cache {self._folder}: {error}"
             ) from error

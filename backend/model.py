@@ -9,15 +9,20 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Hashable, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Hashable, Iterator, Protocol, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import NotReady
+from backend.decoding import open_media
+from backend.errors import DeviceFull, NotReady
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
 from backend.states import StateCache
 from converters.types import FrameMasks, FrameRange, Prompt
 from sam2_model.video import FrameSource
+
+if TYPE_CHECKING:
+    from sam2_model.tracker import StopRules
+    from sam2_model.video_predictor import SAM2VideoPredictor
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +40,24 @@ class Tracker(Protocol):
     ) -> Iterator[FrameMasks]: ...
 
 
+class StepTracker(Protocol):
+    """`sam2_model.tracker.track_steps` with its predictor filled in."""
+
+    def __call__(
+        self,
+        source: Any,
+        prompts: Sequence[Prompt],
+        frame_range: FrameRange | None = None,
+        *,
+        is_cancelled: Callable[[], bool] = ...,
+    ) -> Iterator[FrameMasks | None]: ...
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A predictor as the service uses it."""
 
-    track: Tracker
+    track: StepTracker
     init_state: Callable[[Path | Sequence[Path]], Any]
     """A video file or the images of its frames -> an inference state, which `track`
     takes as its source; closing it closes them."""
@@ -59,37 +77,57 @@ def load_model(settings: Settings) -> LoadedModel:
     Raises ValueError for an unknown model or device, and CheckpointError.
     """
     # Imported here: torch takes seconds, and /health answers meanwhile.
+    from sam2_model.interactive import InteractiveVideo
+    from sam2_model.session import InferenceState, StateLimits
+    from sam2_model.tracker import track_steps
+
+    predictor, stop = _load_predictor(settings), _stop_rules(settings)
+    limits = StateLimits(
+        feature_cache_bytes=settings.feature_cache_bytes // settings.kept_states
+    )
+
+    def init_state(files: Path | Sequence[Path]) -> InferenceState:
+        return InferenceState(open_media(files, settings), predictor.model, limits=limits)
+
+    def open_video(files: Path | Sequence[Path]) -> InteractiveVideo:
+        source = open_media(files, settings)
+        return InteractiveVideo.open(source, predictor=predictor, limits=limits, stop=stop)
+
+    return LoadedModel(
+        functools.partial(track_steps, predictor=predictor, stop=stop), init_state, open_video
+    )
+
+
+def load_tracker(settings: Settings) -> Tracker:
+    """For those who track one video and are done. Raises as `load_model`."""
+    from sam2_model.tracker import track
+
+    return functools.partial(
+        track, predictor=_load_predictor(settings), stop=_stop_rules(settings)
+    )
+
+
+def _load_predictor(settings: Settings) -> SAM2VideoPredictor:
     import torch
 
     from sam2_model.build import DOWNLOAD, build_sam2_video_predictor
     from sam2_model.checkpoints import resolve_checkpoint
-    from sam2_model.interactive import InteractiveVideo
-    from sam2_model.session import StateLimits
-    from sam2_model.tracker import StopRules, track
 
     checkpoint = settings.checkpoint
-    predictor = build_sam2_video_predictor(
+    return build_sam2_video_predictor(
         settings.model,
         DOWNLOAD if checkpoint is None else resolve_checkpoint(checkpoint),
         device=settings.device,
         dtype=None if settings.dtype is None else getattr(torch, settings.dtype),
     )
-    limits = StateLimits(
-        feature_cache_bytes=settings.feature_cache_bytes // settings.kept_states
-    )
-    stop = StopRules(
+
+
+def _stop_rules(settings: Settings) -> StopRules:
+    from sam2_model.tracker import StopRules
+
+    return StopRules(
         lost_frames=settings.stop_lost_frames, area_share=settings.stop_area_share
     )
-    return LoadedModel(
-        functools.partial(track, predictor=predictor, stop=stop),
-        functools.partial(predictor.init_state, limits=limits),
-        functools.partial(InteractiveVideo.open, predictor=predictor, limits=limits, stop=stop),
-    )
-
-
-def load_tracker(settings: Settings) -> Tracker:
-    """`load_model`, for those who track one video and are done."""
-    return load_model(settings).track
 
 
 class ModelService:
@@ -170,18 +208,37 @@ class ModelService:
         model = self.wait()
         # A kept state goes on reading the files it was made with.
         paths = (files,) if isinstance(files, Path) else tuple(files)
-        with self._states.borrowed((key, paths), lambda: model.init_state(files)) as state:
+        with (
+            self._making_room_for_others(),
+            self._states.borrowed((key, paths), lambda: model.init_state(files)) as state,
+        ):
 
             def track(source, prompts, frame_range=None, **options):
-                frames = model.track(state, prompts, frame_range, **options)
-                scheduler = self.scheduler
-                return in_turns(
-                    frames,
-                    lambda: scheduler.turn(priority()),
-                    lambda: scheduler.listener.frame_tracked(priority()),
+                return self._frames(
+                    model.track(state, prompts, frame_range, **options), priority
                 )
 
             yield state.source, track
+
+    @contextlib.contextmanager
+    def _making_room_for_others(self) -> Iterator[None]:
+        """What is kept for later must not stand in the way of the next attempt."""
+        try:
+            yield
+        except DeviceFull:
+            self._states.close_idle()
+            raise
+
+    def _frames(
+        self, steps: Iterator[FrameMasks | None], priority: Callable[[], Priority]
+    ) -> Iterator[FrameMasks]:
+        """What steps show, each of them a turn on the device."""
+        scheduler = self.scheduler
+        with contextlib.closing(in_turns(steps, lambda: scheduler.turn(priority()))) as made:
+            for step in made:
+                if step is not None:
+                    scheduler.listener.frame_tracked(priority())
+                    yield step
 
     def close_old(self) -> None:
         """Let go of videos that nobody has asked about for long."""

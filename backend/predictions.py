@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Any, Mapping
+from typing import Any, Callable, ContextManager, Mapping
 
 from backend.deadlines import Deadline
 from backend.errors import BadRequest
@@ -17,20 +18,28 @@ from converters.label_studio.config import parse_label_config
 logger = logging.getLogger(__name__)
 
 
-def is_ghost(call: PredictRequest) -> bool:
-    """Whether the editor calls without asking, as after Submit."""
-    return call.is_interactive and not call.context_results
-
-
 def answer_predict(
-    call: PredictRequest, service: TrackingService, deadline: Deadline
+    call: PredictRequest,
+    service: TrackingService,
+    deadline: Deadline,
+    *,
+    place: Callable[[], ContextManager[None]] = contextlib.nullcontext,
 ) -> list[Any]:
     """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say.
 
-    Raises as `TrackingService.answer`; UnsupportedConfigError.
+    Args:
+        place: entered for a call that may have to wait.
+
+    Raises as `TrackingService.answer` and `place`; UnsupportedConfigError.
     """
-    if is_ghost(call):
+    if call.is_interactive and not call.context_results:
+        # The editor calls without asking, as after Submit.
         return [_prediction(NOTHING, service)]
+    with place():
+        return _answers(call, service, deadline)
+
+
+def _answers(call: PredictRequest, service: TrackingService, deadline: Deadline) -> list[Any]:
     if call.is_interactive:
         return [_prediction(answer_call(call, service, deadline), service)]
     parse_label_config(call.label_config)  # it is the same for all of them

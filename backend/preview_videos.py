@@ -26,7 +26,6 @@ from backend.requests import fingerprint
 from converters.label_studio.lifespan import region_to_track
 from converters.types import Track, VideoInfo
 from sam2_model.video import VideoDecodeError
-from sam2_model.video.video_file import VideoFileSource
 
 if TYPE_CHECKING:
     from backend.service import TrackingService
@@ -112,7 +111,7 @@ class PreviewVideos:
             for media in references
             for text in spellings(media.reference, self._label_studio_url)
         ]
-        problem = "no video is named"
+        problem = "no task of the project has this video"
         for media in references:
             try:
                 with self._service.media.in_use() as store:
@@ -151,7 +150,7 @@ class PreviewVideos:
         def scene() -> Iterator[Scene]:
             with self._service.media.in_use() as store:
                 file = store.video_file(media.reference, task_id=media.task_id)
-                with VideoFileSource(file, decoder_threads=1) as source:
+                with store.opened(file, decoder_threads=1) as source:
                     yield source, newest.tracks(source.info)
 
         return Render(name, self._cache, scene)
@@ -184,7 +183,7 @@ class PreviewVideos:
         with self._stills_lock:
             if (found := self._cache.find(name)) is not None:
                 return found
-            with VideoFileSource(file, decoder_threads=1) as source:
+            with self._service.media.opened(file, decoder_threads=1) as source:
                 return self._new_stills(name, source.info, spread_stills(source), message)
 
     def _unknown_video(self, problem: str) -> Path:

@@ -121,12 +121,14 @@ def _wait(
 
 
 def _end_group(process: subprocess.Popen) -> None:
-    _signal_group(process, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_SECONDS)
-    # The leader may have gone before those that it started.
-    _signal_group(process, signal.SIGKILL)
-    process.wait()
+    try:
+        _signal_group(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+    finally:  # also when a second Ctrl-C says that this takes too long
+        # The leader may have gone before those that it started.
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
 
 
 def _signal_group(process: subprocess.Popen, number: signal.Signals) -> None:

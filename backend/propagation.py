@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from backend.errors import UnusableTask
+from backend.errors import OverLimit
 from backend.fingerprints import content_fingerprint
 from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
@@ -352,13 +352,15 @@ class _Part:
     ) -> None:
         info, limits = source.info, self.settings
         if info.frame_count > limits.max_frames:
-            raise UnusableTask(
-                f"the video has {info.frame_count} frames, may have {limits.max_frames}"
+            raise OverLimit(
+                f"the video has {info.frame_count} frames, may have {limits.max_frames} "
+                "(SAM2_MAX_FRAMES)"
             )
         requests = self.requests(info)
         if len(requests) > limits.max_objects:
-            raise UnusableTask(
-                f"the request has {len(requests)} objects, may have {limits.max_objects}"
+            raise OverLimit(
+                f"the request has {len(requests)} objects, may have {limits.max_objects} "
+                "(SAM2_MAX_OBJECTS)"
             )
         groups: dict[TrackingOptions, list[ObjectRequest]] = {}
         for request in requests:

@@ -10,6 +10,9 @@ import threading
 import time
 from typing import Callable, ContextManager, Hashable, Iterator, TypeVar
 
+from backend.errors import DeviceFull
+from sam2_model.errors import DeviceMemoryError
+
 _LOOK_SECONDS = 0.5
 """How often those who wait look whether they have become urgent."""
 
@@ -37,11 +40,13 @@ class DeviceListener:
 
     def frame_tracked(self, priority: Priority) -> None: ...
 
+    def out_of_memory(self) -> None: ...
+
 
 class DeviceScheduler:
     """Turns on one device.
 
-    A turn lasts for one frame, so a person's prompt goes between the frames of
+    A turn lasts for one prompt or frame, so a person's prompt goes between those of
     a running batch job. Those of one priority take turns in the order they came.
     """
 
@@ -54,7 +59,10 @@ class DeviceScheduler:
 
     @contextlib.contextmanager
     def turn(self, priority: Priority) -> Iterator[None]:
-        """Wait for the device, hold it inside the `with`."""
+        """Wait for the device, hold it inside the `with`.
+
+        Raises DeviceFull when what is done inside needs more memory than it has.
+        """
         ticket = (int(priority), next(self._tickets))
         asked = time.perf_counter()
         with self._condition:
@@ -73,6 +81,9 @@ class DeviceScheduler:
         taken = time.perf_counter()
         try:
             yield
+        except DeviceMemoryError as error:
+            self.listener.out_of_memory()
+            raise DeviceFull(str(error)) from error
         finally:
             self.listener.turn_ended(priority, taken - asked, time.perf_counter() - taken)
             with self._condition:
@@ -114,19 +125,13 @@ _END = object()
 
 
 def in_turns(
-    items: Iterator[_Item],
-    turn: Callable[[], ContextManager[None]],
-    made: Callable[[], None] = lambda: None,
+    items: Iterator[_Item], turn: Callable[[], ContextManager[None]]
 ) -> Iterator[_Item]:
-    """The items, each of them made within a turn of its own; closes `items` at the end.
-
-    `made` is called after each of them.
-    """
+    """The items, each of them made within a turn of its own; closes `items` at the end."""
     with contextlib.closing(items):
         while True:
             with turn():
                 item = next(items, _END)
             if item is _END:
                 return
-            made()
             yield item

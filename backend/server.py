@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
+import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any, Iterator
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from backend.app import create_app
+from backend.errors import ServiceError
 from backend.settings import Settings
 
 _SPARE_THREADS = 12
@@ -20,6 +27,30 @@ previews, of whom some wait and some hold a thread while they are sent a part.""
 
 _LAST_ONE_SECONDS = 15.0
 """How long a server that is being replaced may take to be gone."""
+
+
+class _Worker(ThreadWorker):
+    """One that tells the service at once when it is to stop: gunicorn itself waits until
+    the requests are answered, and these wait for the service."""
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        if self.alive and self.wsgi is not None:
+            service = self.wsgi.extensions["sam2"]
+            # Half of the time is left for the answers and for what is closed then.
+            threading.Thread(
+                target=service.stop, args=(self.cfg.graceful_timeout / 2,), name="stop"
+            ).start()
+        super().handle_exit(sig, frame)
+
+
+class _Logger(Logger):
+    """Gunicorn's lines among the others: one form, and no secrets."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for log in (self.error_log, self.access_log):
+            log.handlers.clear()
+            log.propagate = True
 
 
 class Server(BaseApplication):
@@ -42,10 +73,11 @@ class Server(BaseApplication):
         self._options = {
             "bind": [address],
             "workers": 1,  # the process that owns the model
-            "worker_class": "gthread",
+            "worker_class": _Worker,
+            "logger_class": _Logger,
             "threads": threads,
             "timeout": 120,
-            "graceful_timeout": 10,
+            "graceful_timeout": math.ceil(settings.stop_seconds),
             "keepalive": 5,
             "proc_name": "sam2-label-studio",
             "worker_exit": self._stop_service,
@@ -67,7 +99,11 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         # In the worker, after the fork: CUDA and threads do not survive one.
-        self._app = create_app(self._settings)
+        try:
+            self._app = create_app(self._settings)
+        except (ValueError, OSError, sqlite3.Error, ServiceError) as error:
+            # What people can mend: gunicorn says it and ends, without a traceback.
+            raise AppImportError(f"sam2-label-studio: {error}") from error
         return self._app
 
     def _stop_service(self, arbiter: Any, worker: Any) -> None:

@@ -8,11 +8,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 
+from backend import log_context
+from backend.clock import SteadyClock
 from backend.deadlines import Deadline
-from backend.errors import NotReady, ServiceError
+from backend.errors import NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
-from backend.jobs.queue import JobHandle, JobQueue, Outcome
+from backend.jobs.handles import JobHandle, Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (
@@ -63,8 +66,11 @@ class TrackingService:
         self._serving = Serving(self.choice.settings, ModelService(self.choice.settings, load))
         self._swap = threading.Lock()
         self.media = MediaStore(settings)
-        self.sessions = SessionManager(settings, self.model, self.media)
-        self.store = JobStore(settings.data_folder / "jobs.sqlite3")
+        self.clock = SteadyClock()
+        self.sessions = SessionManager(
+            settings, self.model, self.media, wall_clock=self.clock
+        )
+        self.store = JobStore(settings.data_folder / "jobs.sqlite3", clock=self.clock)
         self.jobs = JobQueue(
             self.store,
             {JobKind.TRACK: self._track_work, JobKind.FINETUNE: self._training_work},
@@ -76,8 +82,8 @@ class TrackingService:
         self.tasks = TaskLookup(self)
         self._client: LabelStudioClient | None = None
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
-        self.outbox = Outbox(self.store, self.label_studio)
+        self._stopped, self._stopping = threading.Event(), threading.Lock()
+        self.outbox = Outbox(self.store, self.label_studio, clock=self.clock)
         self.jobs.on_finished = self._on_finished
         self.finished_listeners: list[Callable[[Job], None]] = []
 
@@ -103,19 +109,27 @@ class TrackingService:
                 self.model.close_old()
                 if time.monotonic() >= next_deletion:
                     next_deletion = time.monotonic() + _HOUR_SECONDS
-                    self.store.delete_old(time.time() - self.settings.job_days * _DAY_SECONDS)
+                    self.store.delete_old(self.settings.job_days * _DAY_SECONDS)
             except Exception:  # the boundary of the thread: it has to live on
                 logger.exception("old jobs cannot be deleted")
             if self._stopped.wait(_MINUTE_SECONDS):
                 return
 
-    def stop(self) -> None:
-        """Stop at the next frame; unfinished jobs begin again at the next start."""
-        self._stopped.set()
-        self.jobs.stop()
-        self.outbox.stop()
-        self.sessions.stop()
-        self.model.close()
+    def stop(self, wait_seconds: float = 0.0) -> None:
+        """Stop at the next frame; unfinished jobs begin again at the next start.
+
+        Those who wait are answered with what there is, after `wait_seconds` in any case.
+        A second call waits for the first to be done.
+        """
+        with self._stopping:
+            if self._stopped.is_set():
+                return
+            self._stopped.set()
+            self.outbox.stop()
+            self.jobs.stop(wait_seconds)
+            self.sessions.stop()
+            self.model.close()
+            logger.info("stopped: what is unfinished goes on with the next start")
 
     def _on_finished(self, job: Job) -> None:
         self.outbox.wake()
@@ -220,6 +234,8 @@ class TrackingService:
         """What a person gets when the job has ended, or has found nothing in time."""
         if handle.error is not None:
             raise handle.error
+        if goes_on and self._stopped.is_set():
+            raise Stopping("the service is being stopped: ask again in a moment")
         if goes_on:
             raise NotReady("the time for an answer ran out before the first frame was tracked")
         if handle.work is None:
@@ -267,7 +283,7 @@ class TrackingService:
                 return None
             stored = self._stored_answer(asked, is_limited=False)
             if stored is not None:
-                return stored
+                return None if self._is_being_posted(asked) else stored
             if self.model.state is ModelState.FAILED:
                 self.model.wait()  # raises with the reason
             return self.jobs.submit(self._spec(asked, Priority.BATCH), is_awaited=True)
@@ -307,14 +323,17 @@ class TrackingService:
         asked = self._propagation(request)
         if not asked.has_work or asked.asks_nothing:
             return None
-        if priority is Priority.WEBHOOK:
-            if (job_id := self._answering(asked)) is not None:
-                return job_id
-            self._give_up_superseded(asked)
         spec = self._spec(
             asked, priority, posts_prediction=posts_prediction and self.can_post
         )
-        return self.jobs.submit(spec).job_id
+        if priority is not Priority.WEBHOOK:
+            return self.jobs.submit(spec).job_id
+        # The same webhook may come twice at one time.
+        with self.equal_work.doing(("webhook", request.task_id), lambda: False):
+            if (job_id := self._answering(asked)) is not None:
+                return job_id
+            self._give_up_superseded(asked)
+            return self.jobs.submit(spec).job_id
 
     def train_in_background(self, project_id: int) -> str:
         """Queue a fine-tuning on the project's annotations; the job's id. Raises TooManyJobs."""
@@ -324,6 +343,7 @@ class TrackingService:
             key=f"finetune:{project_id}",
             priority=Priority.TRAINING,
             project_id=project_id,
+            request_id=log_context.request_id(),
         )
         return self.jobs.submit(spec).job_id
 
@@ -339,6 +359,16 @@ class TrackingService:
             if is_posted and wanted <= self._propagation_of(job).open_prompts.items():
                 return job.id
         return None
+
+    def _is_being_posted(self, asked: TaskPropagation) -> bool:
+        """Whether the outbox is about to post all of this: Label Studio would have it twice."""
+        wanted = asked.open_prompts.items()
+        return any(
+            self.store.post_state(job.id) is PostState.WAITING
+            and wanted <= self._propagation_of(job).open_prompts.items()
+            and not self.outbox.gives_way(job.id)
+            for job in self._done(asked.request.task_id)
+        )
 
     def stop_task(
         self, task_id: int | None, region_ids: Collection[str] | None = None
@@ -391,6 +421,7 @@ class TrackingService:
             project_id=request.project_id,
             task_id=request.task_id,
             posts_prediction=posts_prediction,
+            request_id=log_context.request_id(),
         )
 
     def _unfinished(self, task_id: int | None) -> list[Job]:
@@ -480,7 +511,7 @@ class TrackWork:
                 score=full.score,
                 model_version=self._serving.settings.model_version,
                 media=propagation.references,
-                created_at=time.time(),
+                created_at=service.clock(),
                 videos=propagation.videos,
             ),
             request_key=propagation.key,

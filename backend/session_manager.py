@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import Conflict, NotFound, NotReady, TooManySessions, UnusableTask
+from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
 from backend.fingerprints import content_fingerprint
 from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
@@ -48,12 +48,16 @@ class SessionManager:
         media: MediaStore,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """`wall_clock` tells what the store keeps."""
         self._settings = settings
         self._model = model
         self._media = media
         self._clock = clock
-        self._store = SessionStore(settings.data_folder / "sessions.sqlite3")
+        self._store = SessionStore(
+            settings.data_folder / "sessions.sqlite3", clock=wall_clock
+        )
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         """The longest unused first."""
@@ -63,7 +67,7 @@ class SessionManager:
 
     def start(self) -> None:
         """Forget old sessions, and close idle ones from now on."""
-        count = self._store.delete_old(time.time() - self._settings.session_days * _DAY_SECONDS)
+        count = self._store.delete_old(self._settings.session_days * _DAY_SECONDS)
         if count:
             logger.info("%d old sessions are forgotten", count)
         threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
@@ -79,6 +83,9 @@ class SessionManager:
             self._is_ending.set()
             entries = list(self._open.values())
             self._open.clear()
+        for entry in entries:  # all of them, before the first is waited for
+            if entry.session is not None:
+                entry.session.stop()
         for entry in entries:
             self._close(entry)
         self._store.close()
@@ -168,7 +175,7 @@ class SessionManager:
         surplus = None
         with self._lock:
             if self._is_ending.is_set():
-                raise NotReady("the service is stopping")
+                raise Stopping("the service is being stopped: ask again in a moment")
             if len(self._open) >= self._settings.max_sessions:
                 surplus = next((e for e in self._open.values() if e.is_idle), None)
                 if surplus is None:
@@ -184,7 +191,7 @@ class SessionManager:
     def _check_length(self, video: InteractiveVideo) -> None:
         count, limit = video.info.frame_count, self._settings.max_frames
         if count > limit:
-            raise UnusableTask(f"the video has {count} frames, may have {limit}")
+            raise OverLimit(f"the video has {count} frames, may have {limit} (SAM2_MAX_FRAMES)")
 
     @contextlib.contextmanager
     def using(self, session_id: str, *, project_id: int | None = None) -> Iterator[Session]:
@@ -232,6 +239,8 @@ class SessionManager:
             return entry
 
     def _reopened(self, session_id: str) -> _Open:
+        if self._is_ending.is_set():
+            raise Stopping("the service is being stopped: ask again in a moment")
         stored = self._store.load(session_id)
         if stored is None:
             raise _no_session(session_id)

@@ -8,8 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Collection
 from urllib.parse import urlsplit
 
-from PIL import Image
-
 from backend.errors import BadRequest, MediaTooLarge, ServiceError, UnusableTask
 from backend.media import MediaStore
 from backend.prompts import STAMP
@@ -159,8 +157,8 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
             return f"its list must have {info.frame_count} images, one a frame of the video"
         with media.in_use() as kept:
             (file,) = kept.frame_files(references[:1], task_id=session.origin.task_id)
-            with Image.open(file) as image:
-                size = image.size
+            with kept.opened([file]) as source:
+                size = source.info.width, source.info.height
     except (ServiceError, ValueError, OSError) as error:
         return str(error)
     if size != (info.width, info.height):

@@ -23,6 +23,9 @@ CREATE TABLE IF NOT EXISTS session_frames (
 ) WITHOUT ROWID;
 """
 
+VERSION = 1
+"""Of the schema above."""
+
 Json = Mapping[str, Any]
 
 
@@ -59,9 +62,9 @@ class SessionStore(SqliteFile):
     """Safe for many threads; every method is one transaction."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened."""
+        """Raises as `SqliteFile`."""
         self._clock = clock
-        super().__init__(path, _SCHEMA)
+        super().__init__(path, _SCHEMA, version=VERSION)
 
     def save(self, session_id: str, body: Json, *, task_id: int | None) -> None:
         """Keep what a session is, without its frames."""
@@ -146,7 +149,12 @@ class SessionStore(SqliteFile):
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
             )
 
-    def delete_old(self, before: float) -> int:
-        """Forget sessions that nobody has used since then; how many."""
+    def delete_old(self, age_seconds: float) -> int:
+        """Forget sessions that nobody has used for so long; how many.
+
+        Counted from the newest one's use, should the clock be far ahead of it.
+        """
         with self.transaction() as db:
+            newest = db.execute("SELECT MAX(used_at) FROM sessions").fetchone()[0]
+            before = min(self._clock(), newest or 0.0) - age_seconds
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount

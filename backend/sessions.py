@@ -10,11 +10,19 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from backend.errors import BadRequest, Conflict, NotFound, ServiceError
+from backend.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    OverLimit,
+    ServiceError,
+    StorageFull,
+)
+from backend.log_context import carried, working_for
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore, StoredFrame, StoredSession
@@ -37,6 +45,7 @@ from backend.session_values import (
 )
 from converters.masks import decode_mask, encode_mask
 from converters.types import Direction, FrameMasks, Track, VideoInfo
+from sam2_model.errors import DeviceMemoryError
 from sam2_model.video.errors import VideoDecodeError
 
 if TYPE_CHECKING:
@@ -303,10 +312,10 @@ class Session:
         """Objects that there are already; before anything else is done, and no undo takes
         them away. Raises BadRequest."""
         if len(known) > self._max_objects:
-            raise BadRequest(f"there are {len(known)} objects, may be {self._max_objects}")
+            raise OverLimit(f"there are {len(known)} objects, may be {self._max_objects}")
         count = sum(len(item.prompts) for item in known)
         if count > _MAX_PROMPTED:
-            raise BadRequest(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
+            raise OverLimit(f"prompts are on {count} frames, may be on {_MAX_PROMPTED}")
         objects: dict[str, SessionObject] = {}
         frames: dict[int, dict[str, Shown]] = {}
         for item in known:
@@ -329,7 +338,7 @@ class Session:
         with self._condition:
             item = self._objects.get(object_id)
             if item is None and len(self._objects) >= self._max_objects:
-                raise BadRequest(
+                raise OverLimit(
                     f"the session has {len(self._objects)} objects, may have {self._max_objects}"
                 )
             if item is None:
@@ -383,7 +392,7 @@ class Session:
     def _check_room(self, item: SessionObject, frame_index: int) -> None:
         count = sum(len(other.prompts) for other in self._objects.values())
         if frame_index not in item.prompts and count >= _MAX_PROMPTED:
-            raise BadRequest(
+            raise OverLimit(
                 f"the session has prompts on {count} frames, all objects counted; it may "
                 f"have {_MAX_PROMPTED}"
             )
@@ -509,7 +518,7 @@ class Session:
         return self._look(prompts.for_model("", frame_index))
 
     def _look(self, item: FramePrompt) -> Shown:
-        with self._scheduler.turn(Priority.INTERACTIVE):
+        with self._working(), self._scheduler.turn(Priority.INTERACTIVE):
             self._check_open()
             mask, score = self._video.look(item)
         return Shown(encode_mask(mask) if mask.any() else None, score)
@@ -536,7 +545,7 @@ class Session:
         pending = [index for index in frame_indices if index not in cached]
         if pending:
             threading.Thread(
-                target=self._prewarm, args=(number, pending), name="prewarm", daemon=True
+                target=carried(self._prewarm), args=(number, pending), name="prewarm", daemon=True
             ).start()
         return cached, pending
 
@@ -550,7 +559,7 @@ class Session:
                     return
                 try:
                     self._video.encode(index)
-                except VideoDecodeError as error:
+                except (VideoDecodeError, DeviceMemoryError) as error:
                     logger.warning("session %s: frame %d: %s", self.id, index, error)
                     return
 
@@ -584,7 +593,7 @@ class Session:
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
         self._thread = threading.Thread(
-            target=self._propagate,
+            target=carried(self._propagate),
             args=(self._objects, propagation),
             name=f"session-{self.id[:8]}",
             daemon=True,
@@ -605,7 +614,14 @@ class Session:
         with self._condition:
             return self._condition.wait_for(lambda: self._thread is None, timeout_seconds)
 
+    def _working(self) -> ContextManager[None]:
+        return working_for(task=self.origin.task_id, project=self.origin.project_id)
+
     def _propagate(self, objects: Objects, propagation: Propagation) -> None:
+        with self._working():
+            self._propagate_to_the_end(objects, propagation)
+
+    def _propagate_to_the_end(self, objects: Objects, propagation: Propagation) -> None:
         end, error = PropagationState.DONE, None
         try:
             self._track(objects, propagation)
@@ -624,8 +640,11 @@ class Session:
             self._propagation = replace(self._propagation, state=end, error=error)
             self._thread = None
             self._revision += 1
-            self._save_frames([])
             self._condition.notify_all()
+            try:
+                self._save_frames([])
+            except StorageFull as full:  # it is told by the next change that can be kept
+                logger.error("session %s: %s", self.id, full)
 
     def _track(self, objects: Objects, propagation: Propagation) -> None:
         with self._condition:

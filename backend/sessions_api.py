@@ -21,7 +21,8 @@ from PIL import Image
 
 from backend.access import project_of_key
 from backend.deadlines import Deadline
-from backend.errors import BadRequest, NotJson, TooManySessions
+from backend.errors import BadRequest, NotJson, TooManyRequests, TooManySessions
+from backend.json_body import json_body
 from backend.service import TrackingService
 from backend.session_exports import export_of
 from backend.session_opening import OPENING_MEMBERS, SessionOpening
@@ -31,7 +32,6 @@ from backend.session_values import PropagationRequest, Prompts, check_object, ch
 from backend.sessions import Session
 
 _MAX_BODY_BYTES = 32 * 2**20
-_RETRY_SECONDS = 5
 _STREAM_SECONDS = 240.0
 """A stream ends after this; the client asks again from the serial it has."""
 _HEARTBEAT_SECONDS = 15.0
@@ -50,7 +50,7 @@ def sessions_blueprint(service: TrackingService) -> Blueprint:
     api = _SessionsApi(service)
     blueprint = Blueprint("sessions", __name__, url_prefix="/api/sessions")
     blueprint.before_request(_check_change)
-    blueprint.after_request(_add_retry_after)
+    blueprint.after_request(_never_stored)
     one = "/<session_id>"
     prompts = f"{one}/objects/<object_id>/prompts/<int:frame_index>"
     for rule, method, view in (
@@ -93,9 +93,7 @@ def _check_change() -> None:
         )
 
 
-def _add_retry_after(response: Response) -> Response:
-    if response.status_code in (429, 503):
-        response.headers.setdefault("Retry-After", str(_RETRY_SECONDS))
+def _never_stored(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     return response
 
@@ -332,7 +330,7 @@ class _SessionsApi:
     def _place(self) -> Iterator[None]:
         """For what waits for the device: threads must be left for what does not."""
         if not self._places.acquire(blocking=False):
-            raise TooManySessions("too many requests are waiting for the model; try again later")
+            raise TooManyRequests("too many requests are waiting for the model; try again later")
         try:
             yield
         finally:
@@ -344,12 +342,7 @@ class _SessionsApi:
 
 def _body(members: set[str] | None = None) -> Mapping[str, Any]:
     """The JSON object of the request; none is an empty one. Raises BadRequest."""
-    text = request.get_data(cache=False)
-    try:
-        value = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body must be JSON: {error}") from None
-    return check_object(value, "the body", members)
+    return check_object(json_body(default={}), "the body", members)
 
 
 def _query_whole(name: str, default: int, minimum: int) -> int:

@@ -15,10 +15,12 @@ from converters.types import Direction
 from sam2_model.checkpoints import cache_folder
 
 _MIB = 2**20
-_SECRETS = ("label_studio_api_key", "basic_auth_password", "link_secret")
+_SECRETS = ("label_studio_api_key", "basic_auth_password", "api_tokens", "link_secret")
 _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
+_LOG_FORMATS = ("text", "json")
 _LEAST_SECRET_CHARACTERS = 32
+_LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
 _ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]-]+")
 
@@ -70,6 +72,9 @@ class Settings:
     """Who may ask this service, with `basic_auth_password`; None: everyone who reaches it."""
     basic_auth_password: str | None = None
     """Label Studio sends it when the model's connection has it. Secret."""
+    api_tokens: tuple[str, ...] = ()
+    """Programs may ask with any of them (`Authorization: Bearer TOKEN`), beside those who
+    know the password; at least 16 visible characters each, no comma. Secret."""
 
     max_request_bytes: int = 250 * _MIB
     """Label Studio's own limit."""
@@ -83,6 +88,14 @@ class Settings:
     and shows nothing until it is answered. The rest is posted as a prediction."""
     max_frames: int = 100_000
     """Frames of one video."""
+    max_pixels: int = 64_000_000
+    """Of one frame, width times height; in millions."""
+    decoder_memory_bytes: int = 4096 * _MIB
+    """For decoding one video, in a process of its own; a file that needs more is refused."""
+    decoder_open_seconds: float = 600.0
+    """Until a video's frames are known; some formats are decoded once for that."""
+    decoder_frame_seconds: float = 60.0
+    """Until one frame is decoded; a decoder that takes longer is ended."""
     max_objects: int = 64
     """Objects in one request."""
     kept_states: int = 4
@@ -143,10 +156,18 @@ class Settings:
     max_session_streams: int = 8
     """Streams of results at once, each of which takes a thread."""
 
+    log_format: str = "text"
+    """"text": lines for people; "json": an object a line, for machines."""
+    stop_seconds: float = 20.0
+    """How long a stop may take (SIGTERM): those who wait are answered, running jobs put
+    back. Below the 30 s after which Kubernetes kills; Docker kills after 10 s unless told."""
+
     def __post_init__(self) -> None:
         _check_name("model", self.model)
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise ValueError(f"dtype={self.dtype!r} must be one of {_DTYPES}")
+        if self.log_format not in _LOG_FORMATS:
+            raise ValueError(f"log_format={self.log_format!r} must be one of {_LOG_FORMATS}")
         if self.keyframes not in _KEYFRAMES:
             raise ValueError(f"keyframes={self.keyframes!r} must be one of {_KEYFRAMES}")
         if not 0 < self.keyframe_min_iou <= 1:
@@ -184,6 +205,7 @@ class Settings:
         )
         _check_key(self.label_studio_api_key)
         _check_basic_auth(self.basic_auth_user, self.basic_auth_password)
+        _check_tokens(self.api_tokens)
         _check_link_secret(self.link_secret)
         if self.label_studio_api_key and not self.label_studio_url:
             raise ValueError(
@@ -236,7 +258,9 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Values that must not be shown anywhere."""
-        return tuple(value for name in _SECRETS if (value := getattr(self, name)))
+        values = [getattr(self, name) for name in _SECRETS]
+        texts = [(value,) if isinstance(value, str) else value or () for value in values]
+        return tuple(text for several in texts for text in several if text)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -281,18 +305,20 @@ def environment_without_secrets() -> dict[str, str]:
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment with some variables changed, for a process it starts."""
-    return {**os.environ, **variables}
+    """The same, with the variables that such a program is to have."""
+    return {**environment_without_secrets(), **variables}
 
 
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
     "max_request_bytes", "max_waiting_requests",
-    "answer_seconds", "open_seconds", "max_frames", "max_objects", "max_brush_regions", "max_bitmask_regions",
+    "answer_seconds", "open_seconds", "max_frames", "max_pixels", "decoder_memory_bytes",
+    "decoder_open_seconds", "decoder_frame_seconds", "max_objects", "max_brush_regions",
+    "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
     "training_steps", "max_sessions", "session_idle_seconds", "session_days",
-    "max_session_streams", "key_requests_per_second",
+    "max_session_streams", "stop_seconds", "key_requests_per_second",
 )
 
 
@@ -312,6 +338,10 @@ _real = _number(float, "a number")
 
 def _mebibytes(text: str) -> int:
     return _whole(text) * _MIB
+
+
+def _millions(text: str) -> int:
+    return _whole(text) * 1_000_000
 
 
 def _folder(text: str) -> Path:
@@ -343,12 +373,17 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_DOWNLOAD_SECONDS": ("download_seconds", _real),
     "SAM2_BASIC_AUTH_USER": ("basic_auth_user", str),
     "SAM2_BASIC_AUTH_PASSWORD": ("basic_auth_password", str),
+    "SAM2_API_TOKENS": ("api_tokens", _list),
     "SAM2_TRAINING_STEPS": ("training_steps", _whole),
     "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
     "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
     "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
     "SAM2_OPEN_SECONDS": ("open_seconds", _real),
     "SAM2_MAX_FRAMES": ("max_frames", _whole),
+    "SAM2_MAX_MEGAPIXELS": ("max_pixels", _millions),
+    "SAM2_DECODER_MEMORY_MIB": ("decoder_memory_bytes", _mebibytes),
+    "SAM2_DECODER_OPEN_SECONDS": ("decoder_open_seconds", _real),
+    "SAM2_DECODER_FRAME_SECONDS": ("decoder_frame_seconds", _real),
     "SAM2_MAX_OBJECTS": ("max_objects", _whole),
     "SAM2_DIRECTION": ("direction", str),
     "SAM2_KEPT_STATES": ("kept_states", _whole),
@@ -370,6 +405,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_SESSION_IDLE_SECONDS": ("session_idle_seconds", _real),
     "SAM2_SESSION_DAYS": ("session_days", _real),
     "SAM2_MAX_SESSION_STREAMS": ("max_session_streams", _whole),
+    "SAM2_LOG_FORMAT": ("log_format", str),
+    "SAM2_STOP_SECONDS": ("stop_seconds", _real),
     "SAM2_KEYFRAMES": ("keyframes", str),
     "SAM2_KEYFRAME_MIN_IOU": ("keyframe_min_iou", _real),
     "SAM2_MAX_BRUSH_REGIONS": ("max_brush_regions", _whole),
@@ -422,7 +459,8 @@ def _base_url(url: str | None) -> str | None:
     except ValueError:
         has_host = False
     if not has_host or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
-        raise ValueError("label_studio_url must be http(s)://host[:port][/path]")
+        shown = "" if "@" in url else f"={url.partition('?')[0]!r:.200}"  # no passwords
+        raise ValueError(f"label_studio_url{shown} must be http(s)://host[:port][/path]")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             "label_studio_url must not hold a user or password; the key goes into "
@@ -450,6 +488,15 @@ def _check_key(key: str | None) -> None:
         raise ValueError(
             "label_studio_api_key must be visible ASCII characters without spaces"
         )
+
+
+def _check_tokens(tokens: tuple[str, ...]) -> None:
+    for number, token in enumerate(tokens, start=1):
+        if not re.fullmatch(rf"[!-+\--~]{{{_LEAST_TOKEN_CHARACTERS},}}", token):
+            raise ValueError(
+                f"api_tokens: number {number} must have at least {_LEAST_TOKEN_CHARACTERS} visible "
+                "ASCII characters, without spaces and commas"
+            )
 
 
 def _check_basic_auth(user: str | None, password: str | None) -> None:

@@ -1,7 +1,7 @@
 """A real Label Studio with the service connected: `make studio`, and what the e2e tests start.
 
-Two projects of one sample are made when the data folder is new: the video with
-boxes, and its frames with masks. The sample is a piece of the video that comes
+Projects of one sample are made when the data folder is new: the video with boxes,
+beside its masks, beside the panel, and its frames with masks. The sample is a piece of the video that comes
 inside the label-studio package.
 """
 
@@ -62,11 +62,16 @@ class Studio:
         """Label Studio's."""
         return self.variables["LABEL_STUDIO_API_KEY"]
 
-    def create_project(self, title: str, config: str, labels: Sequence[str] = LABELS) -> int:
-        """A connected project; its number. `config` is a kind that `project create` knows."""
+    def create_project(
+        self, title: str, config: str, *options: str, labels: Sequence[str] = LABELS
+    ) -> int:
+        """A connected project; its number.
+
+        `config` is a kind that `project create` knows, `options` more of that command.
+        """
         said = self.command(
             "project", "create", title, "--config", config, "--labels", ",".join(labels),
-            "--backend-url", self.backend_url,
+            "--backend-url", self.backend_url, *options,
         )
         return _number_after("project", said)
 
@@ -167,7 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=8080, help="Label Studio's")
     parser.add_argument("--backend-port", type=int, default=9090)
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed sends the second
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         _serve(options)
     except KeyboardInterrupt:
@@ -207,6 +213,7 @@ def _make_projects(studio: Studio, program: Path, folder: Path) -> str:
     for title, config, every in (
         ("Video: boxes that follow", "video", None),
         ("Video beside its masks", "video-preview", None),
+        ("Video beside the panel: click, see, propagate", "video-panel", None),
         ("Frames: masks", "frames", _FRAME_STEP),
     ):
         project = studio.create_project(title, config)

@@ -12,7 +12,6 @@ from converters.label_studio.config import parse_label_config
 from converters.label_studio.export import ExportOptions, SkippedTask, export_task
 from converters.label_studio.exported import Source, StaleChoice
 from converters.types import AnnotatedVideo, VideoInfo
-from sam2_model.video import open_frame_source
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -23,7 +22,7 @@ class TaskVideo:
 
     video: AnnotatedVideo
     files: Path | list[Path]
-    """As `open_frame_source` takes them."""
+    """As `MediaStore.opened` takes them."""
 
 
 def task_videos(
@@ -71,7 +70,7 @@ def _infos(media: MediaStore, task_id: object) -> Callable[[str], VideoInfo | No
         path = media.video_file(reference, task_id=task_id)
         # Asked for the first of a list of images as well.
         is_image = path.suffix.lower() in _IMAGE_SUFFIXES
-        with open_frame_source([path] if is_image else path) as source:
+        with media.opened([path] if is_image else path) as source:
             return source.info
 
     return info

@@ -74,14 +74,12 @@ class TrackingRun:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
-        has_enough: Callable[[TrackingRun], bool] = lambda run: False,
     ) -> None:
         """Track to the end.
 
         Args:
-            is_cancelled: asked before each frame.
+            is_cancelled: asked before each prompt and frame.
             progress: called after each frame with frames done and in all.
-            has_enough: asked after each frame; True ends the run as complete.
 
         Raises ValueError as `sam2_model.tracker.track` does.
         """
@@ -98,8 +96,6 @@ class TrackingRun:
             for frame_masks in frames:
                 self._keep(frame_masks)
                 progress(self.done_frames, self.total_frames)
-                if has_enough(self):
-                    break
         self._is_complete = not was_cancelled or self.done_frames == self.total_frames
         if not self._is_complete:
             logger.warning(
@@ -144,34 +140,6 @@ class TrackingRun:
                 for index in item.masks
             )
         return near >= limit
-
-
-def track_requests(
-    source: FrameSource,
-    requests: Sequence[ObjectRequest],
-    *,
-    tracker: Tracker,
-    direction: Direction = Direction.FORWARD,
-    region_limit: int | None = None,
-    is_cancelled: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tracked:
-    """The tracks of a whole run (`TrackingRun`).
-
-    With `region_limit`, tracking forward ends once the so many masks that are
-    nearest to the prompts are known.
-
-    Raises ValueError as `TrackingRun` and `sam2_model.tracker.track` do.
-    """
-    run = TrackingRun(requests, source.info, TrackingOptions(direction=direction))
-    run.run(
-        source,
-        tracker,
-        is_cancelled=is_cancelled,
-        progress=progress,
-        has_enough=lambda run: region_limit is not None and run.has_nearest(region_limit),
-    )
-    return run.tracked()
 
 
 @dataclass
@@ -252,5 +220,3 @@ def nearest_to_prompts(
     for _, frame_index, number in ranked[:limit]:
         chosen[tracks[number].object_id].add(frame_index)
     return chosen
-
-

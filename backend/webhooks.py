@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from backend.errors import BadRequest
 from backend.protocol import markable_results
 from backend.requests import TaskRequest
+from backend.scheduler import Priority
+
+if TYPE_CHECKING:
+    from backend.service import TrackingService
 
 logger = logging.getLogger(__name__)
 
 _SAVED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
 _TRAIN = "START_TRAINING"
+
+
+def begin_job(body: Mapping[str, Any], service: TrackingService) -> str | None:
+    """The job that a webhook asks for, queued or there already; None when it asks for none.
+
+    Raises BadRequest naming the missing part, TooManyJobs.
+    """
+    if (project_id := training_project(body)) is not None:
+        return service.train_in_background(project_id)
+    if (request := tracking_request(body)) is not None:
+        return service.track_in_background(request, Priority.WEBHOOK)
+    return None
 
 
 def action_of(body: object) -> str:

@@ -10,6 +10,6 @@ from backend.logs import configure_logging
 from backend.settings import Settings
 
 _settings = Settings.from_environment()
-configure_logging(_settings.secrets)
+configure_logging(_settings.secrets, is_json=_settings.log_format == "json")
 app = create_app(_settings)
 atexit.register(app.extensions["sam2"].stop)

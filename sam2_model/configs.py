@@ -70,7 +70,8 @@ class ModelConfig:
     iou_head_hidden_dim: int = 256
 
     draw_prompts: bool = False
-    """Clicks and boxes are also drawn into the mask prompt, as discs and rectangles.
+    """Clicks and boxes are also drawn into the mask prompt, as discs and rectangles,
+    and pieces that no click is on go once a click is corrected.
 
     The official models tell a prompt's place from its embedding alone, which
     takes long to learn; a small model learns it from the picture in minutes.

@@ -10,17 +10,17 @@ all other frames look at.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from converters.types import FrameMasks, ObjectId, Prompt, VideoInfo
+from sam2_model.device_memory import within_memory
 from sam2_model.masks import masks_at_size
 from sam2_model.session import FeatureCache, InferenceState, StateLimits
 from sam2_model.tracker import Follower, StopRules, apply_clicks, apply_prompts
-from sam2_model.video import FrameSource, open_frame_source
+from sam2_model.video import FrameSource
 from sam2_model.video_predictor import SAM2VideoPredictor
 
 KnownMask = Callable[[ObjectId, int], "np.ndarray | None"]
@@ -85,14 +85,13 @@ class InteractiveVideo:
     @classmethod
     def open(
         cls,
-        files: Path | Sequence[Path],
+        source: FrameSource,
         *,
         predictor: SAM2VideoPredictor,
         limits: StateLimits,
         stop: StopRules = StopRules(),
     ) -> InteractiveVideo:
-        """Raises VideoDecodeError, FileNotFoundError."""
-        source = open_frame_source(files if isinstance(files, Path) else list(files))
+        """Takes the source over: closing the video closes it."""
         features = FeatureCache(limits.feature_cache_bytes)
         return cls(predictor, source, features, limits=limits, stop=stop, owns_source=True)
 
@@ -135,7 +134,10 @@ class InteractiveVideo:
     @torch.inference_mode()
     def encode(self, frame_index: int) -> None:
         """Have the frame's features ready."""
-        self._looking.features(frame_index, self._predictor.model)
+        within_memory(
+            self._looking, 1,
+            lambda _: self._looking.features(frame_index, self._predictor.model),
+        )
 
     def look(self, item: FramePrompt) -> tuple[np.ndarray, float]:
         """What a prompt shows on its frame.

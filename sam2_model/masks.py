@@ -96,16 +96,48 @@ def without_ghosts(
     mask = logits > 0
     before = (previous_logits > 0).float()
     near = F.max_pool2d(before, 2 * reach + 1, stride=1, padding=reach) > 0
-    inside = mask.float()
-    kept = (mask & near).float()
+    return _only_pieces_at(logits, mask & near)
+
+
+def without_unclicked_pieces(
+    logits: torch.Tensor, points_xy: torch.Tensor, point_labels: torch.Tensor
+) -> torch.Tensor:
+    """Once a click is corrected, only the pieces of the mask that were clicked.
+
+    A piece without a click inside falls to -10 at most. All stay where there is
+    one click alone, a box, or no piece that was clicked.
+
+    Args:
+        logits: (B, M, h, w).
+        points_xy: (B, P, 2) in cells of `logits`. point_labels: (B, P), as
+            `SAM2Network.predict_masks` has them.
+    """
+    height, width = logits.shape[-2:]
+    is_click = (point_labels == 0) | (point_labels == 1)
+    is_box = (point_labels == 2) | (point_labels == 3)
+    counts = (is_click.sum(dim=1) > 1) & ~is_box.any(dim=1)
+    inside = torch.zeros(len(logits), 1, height, width, dtype=torch.bool, device=logits.device)
+    for row, column in ((point_labels == 1) & counts[:, None]).nonzero().tolist():
+        x, y = points_xy[row, column].long().tolist()
+        inside[row, 0, min(max(y, 0), height - 1), min(max(x, 0), width - 1)] = True
+    return _only_pieces_at(logits, (logits > 0) & inside)
+
+
+def _only_pieces_at(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:
+    """Pieces of each mask without a seed fall to -10 at most; all stay where it has none.
+
+    (B, M, h, w) logits and bool seeds inside their masks -> the logits' shape.
+    """
+    mask = logits > 0
+    inside, kept = mask.float(), seeds.float()
     # Grow along the mask until all that hangs together is reached.
     while True:
         grown = F.max_pool2d(kept, 3, stride=1, padding=1) * inside
         if torch.equal(grown, kept):
             break
         kept = grown
-    says_nothing = ~kept.flatten(1).any(dim=1)[:, None, None, None]
-    return torch.where(mask & (kept == 0) & ~says_nothing, logits.clamp(max=-10.0), logits)
+    has_seed = kept.flatten(2).any(dim=2)[..., None, None]
+    return torch.where(mask & (kept == 0) & has_seed, logits.clamp(max=-10.0), logits)
 
 
 def without_overlaps(logits: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ def track(
             forward from the earliest prompted frame to the end.
         predictor: the model.
         stop: when to give an object up.
-        is_cancelled: asked before each frame; True ends the iteration.
+        is_cancelled: asked before each prompt and frame; True ends the iteration.
         progress: called after each frame with frames done and frames in all.
 
     Yields:
@@ -71,12 +71,38 @@ def track(
         early). Forward: ascending. Backward:
         descending. Both: from the earliest prompted frame of the range
         ascending to the end, then from the frame before it descending to the
-        start; from the nearer end if no prompt is in the range. Objects stand in the order of their first prompt in `prompts`.
+        start; from the nearer end if no prompt is in the range. Objects stand in
+        the order of their first prompt in `prompts`.
 
     Raises:
         ValueError: no prompts, a prompt or range outside the video, two boxes
             or a mask and something else for one object and frame.
         VideoDecodeError: the video cannot be decoded.
+    """
+    steps = track_steps(
+        source, prompts, frame_range, predictor=predictor, stop=stop,
+        is_cancelled=is_cancelled, progress=progress,
+    )
+    with contextlib.closing(steps):
+        for step in steps:
+            if step is not None:
+                yield step
+
+
+def track_steps(
+    source: str | Path | Sequence | FrameSource | InferenceState,
+    prompts: Sequence[Prompt],
+    frame_range: FrameRange | None = None,
+    *,
+    predictor: SAM2VideoPredictor,
+    stop: StopRules = StopRules(),
+    is_cancelled: Callable[[], bool] = lambda: False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[FrameMasks | None]:
+    """`track` in steps that are short, for those who share a device.
+
+    Yields:
+        None after each prompt, when there is nothing to show yet; then as `track`.
     """
     merged = merge_prompts(prompts)
     with contextlib.ExitStack() as stack:
@@ -86,7 +112,13 @@ def track(
         else:
             state = stack.enter_context(predictor.init_state(source))
         frame_range = _check_range(frame_range, merged, state)
-        apply_prompts(predictor, state, merged)
+        for prompt in merged:
+            if is_cancelled():
+                return
+            apply_prompts(predictor, state, [prompt])
+            # Now, while the frame's features are sure to be there.
+            predictor.finish_prompts(state)
+            yield None
         run = Follower(predictor, state, stop)
         total, done = frame_range.stop - frame_range.start, 0
         for order in passes(frame_range, [prompt.frame_index for prompt in merged]):

@@ -82,6 +82,11 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="what of a Label Studio task is drawn: the first that it has of these kinds, of "
         "annotations (default), drafts, predictions",
     )
+    parser.add_argument(
+        "--stale", choices=["rectangle", "leave-out"], default="rectangle",
+        help="Label Studio masks that a later edit made out of date: their box (default), or "
+        "nothing; to see them tracked again, convert to tracks first",
+    )
     parser.add_argument("--font", type=Path, help="font file, for labels that look like ???")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -143,8 +148,8 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     config = options.label_config.read_text() if options.label_config else None
     remarks: dict[str, list[str]] = {}
     videos = annotated_videos(
-        options.source, config, results=options.results, media_root=options.video.parent,
-        remarks=remarks,
+        options.source, config, results=options.results, stale=options.stale,
+        media_root=options.video.parent, remarks=remarks,
     )
     video = choose_video(videos, options.name, options.video)
     if not any(track.masks for track in video.tracks):
@@ -164,12 +169,13 @@ def annotated_videos(
     label_config: str | None = None,
     *,
     results: Sequence[str] = ("annotations",),
+    stale: str = "rectangle",
     media_root: Path | None = None,
     remarks: dict[str, list[str]] | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of an annotation file of any format that is known.
 
-    `results` and `media_root` are for Label Studio exports: see
+    `results`, `stale` and `media_root` are for Label Studio exports: see
     `annotated.read_videos`. `remarks` is filled with what of each video was
     left out or is not as a person left it, by its name.
     Raises ValueError, at its end, when a file gives no video, with the reason.
@@ -181,7 +187,8 @@ def annotated_videos(
         raise FileNotFoundError(f"no such annotation file: {path}")
     report, is_empty = Report(), True
     for video, _ in read_videos(
-        path, label_config=label_config, media_root=media_root, results=results, report=report
+        path, label_config=label_config, media_root=media_root, stale=stale, results=results,
+        report=report,
     ):
         is_empty = False
         if remarks is not None:

@@ -7,9 +7,10 @@ import threading
 import time
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from backend.errors import ServiceError
-from backend.jobs.store import JobStore
-from backend.jobs.types import Post
+from backend.errors import ServiceError, StorageFull
+from backend.jobs.interface import Store
+from backend.jobs.types import Post, PostState
+from backend.log_context import working_for
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,12 @@ _FIRST_DELAY_SECONDS = 5.0
 _LONGEST_DELAY_SECONDS = 3600.0
 _LONGEST_SLEEP_SECONDS = 60.0
 _SHORTEST_SLEEP_SECONDS = 0.5
+_NEAR_SECONDS = 1.0
+"""An attempt that is due so soon may begin any moment."""
+_OTHER_WAY_SECONDS = 300.0
+"""Label Studio waits for 100 seconds for an answer, then it stores it."""
+_FULL_SECONDS = 5.0
+"""How often a full disk is tried again."""
 
 
 class PredictionClient(Protocol):
@@ -39,7 +46,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Store,
         client: Callable[[], PredictionClient],
         *,
         clock: Callable[[], float] = time.time,
@@ -56,6 +63,8 @@ class Outbox:
         self._paused_until = 0.0
         self._wake = threading.Event()
         self._is_stopping = False
+        self.on_failed: Callable[[Exception], None] = lambda error: None
+        """Called with each failure to post."""
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
 
     def start(self) -> None:
@@ -69,12 +78,29 @@ class Outbox:
         self._is_stopping = True
         self._wake.set()
 
+    def gives_way(self, job_id: str) -> bool:
+        """Whether another way may bring a job's prediction to Label Studio now.
+
+        Not one that is posted at this moment. One that waits for another attempt
+        then waits until Label Studio has stored what came the other way, and finds it.
+        """
+        post = self._store.post_of_job(job_id)
+        if post is None or post.state is not PostState.WAITING:
+            return True
+        if post.next_attempt_at < self._clock() + _NEAR_SECONDS:
+            return False
+        self._store.retry_post(post.id, post.error or "", _OTHER_WAY_SECONDS)
+        return True
+
     def _run(self) -> None:
         while not self._is_stopping:
             self._wake.clear()
             try:
                 self.post_due()
                 seconds = self._seconds_to_wait()
+            except StorageFull as error:  # one that has arrived is found there next time
+                logger.error("predictions wait: %s", error)
+                seconds = _FULL_SECONDS
             except Exception:  # the boundary of the thread: it has to live on
                 logger.exception("posting predictions failed")
                 seconds = _LONGEST_SLEEP_SECONDS
@@ -100,10 +126,13 @@ class Outbox:
             and (posts := self._store.due_posts(limit=1))
         ):
             client = client or self._client()
-            self._post(client, posts[0])
+            post = posts[0]
+            with working_for(request_id=post.request_id, job=post.job_id, task=post.task_id):
+                self._post(client, post)
 
     def _post(self, client: PredictionClient, post: Post) -> None:
-        self._store.begin_post(post.id)
+        if not self._store.begin_post(post.id):
+            return
         try:
             prediction_id = _find_posted(client, post) if post.attempts else None
             if prediction_id is None:
@@ -113,10 +142,12 @@ class Outbox:
                     model_version=post.prediction["model_version"],
                 )
         except (ServiceError, ValueError) as error:
+            self.on_failed(error)
             self._failed(post, error)
             return
         except Exception as error:  # the boundary of one prediction: the others are posted
             logger.exception("job %s: posting the prediction failed", post.job_id)
+            self.on_failed(error)
             self._retry(post, f"{type(error).__name__}; the server's log has the traceback", 0.0)
             return
         self._failed_rounds = 0

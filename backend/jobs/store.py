@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import time
@@ -33,7 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     key TEXT NOT NULL, project_id INTEGER, task_id INTEGER,
     posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
     done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT, request_id TEXT,
     created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_waiting
@@ -63,14 +62,45 @@ CREATE TABLE IF NOT EXISTS posts (
 );
 CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
-_VERSION = 1
+VERSION = 2
 """Of the schema above."""
+_OLD_JOB_COLUMNS = (
+    "id, kind, state, priority, key, project_id, task_id, posts_prediction, is_awaited, done, "
+    "total, attempts, error, result_key, created_at, started_at, finished_at, request"
+)
+_UPGRADES = {
+    # Jobs have the id of the request that ordered them.
+    1: f"""
+DROP INDEX IF EXISTS jobs_waiting;
+DROP INDEX IF EXISTS jobs_by_key;
+DROP INDEX IF EXISTS jobs_by_task;
+ALTER TABLE jobs RENAME TO jobs_before;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL,
+    key TEXT NOT NULL, project_id INTEGER, task_id INTEGER,
+    posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT, request_id TEXT,
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
+);
+INSERT INTO jobs ({_OLD_JOB_COLUMNS}) SELECT {_OLD_JOB_COLUMNS} FROM jobs_before;
+DROP TABLE jobs_before
+"""
+}
+"""By version: what makes the next one of it. These stay as they are for ever."""
+_LONGEST_DELAY_SECONDS = 3600.0
+"""Nothing waits longer for its next attempt, whatever the clock was when it was put off."""
 _MAX_REQUESTS_OF_RESULT = 100
 """Data with signed URLs makes a new request of an old one every hour."""
 _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _COLUMNS_WITHOUT_REQUEST = (
     "id, kind, state, priority, key, NULL AS request, project_id, task_id, posts_prediction, "
-    "is_awaited, done, total, attempts, error, result_key, created_at, started_at, finished_at"
+    "is_awaited, done, total, attempts, error, result_key, request_id, created_at, started_at, "
+    "finished_at"
+)
+_POST_COLUMNS = (
+    "id, job_id, task_id, state, attempts, next_attempt_at, error, prediction_id, "
+    "(SELECT request_id FROM jobs WHERE jobs.id = job_id) AS request_id"
 )
 
 
@@ -91,10 +121,9 @@ class JobStore(SqliteFile):
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError or sqlite3.Error when the file cannot be opened."""
+        """Raises as `SqliteFile`."""
         self._clock = clock
-        _put_aside_other_version(path)
-        super().__init__(path, f"{_SCHEMA}\nPRAGMA user_version = {_VERSION};")
+        super().__init__(path, _SCHEMA, version=VERSION, upgrades=_UPGRADES)
 
     # --- jobs ----------------------------------------------------------------
 
@@ -126,12 +155,12 @@ class JobStore(SqliteFile):
             job_id = uuid.uuid4().hex
             db.execute(
                 "INSERT INTO jobs (id, kind, state, priority, key, request, project_id, task_id,"
-                " posts_prediction, is_awaited, created_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " posts_prediction, is_awaited, request_id, created_at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     job_id, spec.kind, JobState.QUEUED, int(spec.priority), spec.key,
                     packed(spec.request), spec.project_id, spec.task_id,
-                    spec.posts_prediction, is_awaited, self._clock(),
+                    spec.posts_prediction, is_awaited, spec.request_id, self._clock(),
                 ),
             )
             return self._job(db, job_id), True
@@ -331,7 +360,21 @@ class JobStore(SqliteFile):
                 "posts_prediction = MAX(posts_prediction, ?) WHERE state = ? AND is_awaited",
                 (int(Priority.WEBHOOK), posts_predictions, JobState.QUEUED),
             )
+            self._bring_times_back(db)
         return count
+
+    def _bring_times_back(self, db: sqlite3.Connection) -> None:
+        """The clock may have been ahead when they were noted."""
+        now = self._clock()
+        db.execute(
+            "UPDATE jobs SET created_at = ? WHERE created_at > ? AND state = ?",
+            (now, now, JobState.QUEUED),
+        )
+        for table in ("job_retries", "posts"):
+            db.execute(
+                f"UPDATE {table} SET next_attempt_at = MIN(next_attempt_at, ?)",
+                (now + _LONGEST_DELAY_SECONDS,),
+            )
 
     def put_back(self, job_id: str | None = None) -> None:
         """Queue a running job, or all of them, as if they had not begun."""
@@ -375,9 +418,14 @@ class JobStore(SqliteFile):
             ).fetchone()[0]
         return None if due_at is None else due_at - now
 
-    def delete_old(self, before: float) -> int:
-        """Forget jobs that ended before then, but none with a prediction still to post."""
+    def delete_old(self, age_seconds: float) -> int:
+        """Forget jobs that ended so long ago, but none with a prediction still to post.
+
+        Counted from the newest job's end, should the clock be far ahead of it.
+        """
         with self.transaction() as db:
+            newest = db.execute("SELECT MAX(finished_at) FROM jobs").fetchone()[0]
+            before = min(self._clock(), newest or 0.0) - age_seconds
             ids = [
                 row["id"]
                 for row in db.execute(
@@ -501,8 +549,8 @@ class JobStore(SqliteFile):
         """Predictions to post now, the longest due first."""
         with self.transaction() as db:
             rows = db.execute(
-                "SELECT * FROM posts WHERE state = ? AND next_attempt_at <= ? "
-                "ORDER BY next_attempt_at LIMIT ?",
+                f"SELECT {_POST_COLUMNS}, prediction FROM posts "
+                "WHERE state = ? AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?",
                 (PostState.WAITING, self._clock(), limit),
             ).fetchall()
         return [_post_of(row) for row in rows]
@@ -514,10 +562,14 @@ class JobStore(SqliteFile):
                 "SELECT MIN(next_attempt_at) FROM posts WHERE state = ?", (PostState.WAITING,)
             ).fetchone()[0]
 
-    def begin_post(self, post_id: int) -> None:
-        """Count an attempt before it is made: a kill in its midst is then seen."""
+    def begin_post(self, post_id: int) -> bool:
+        """Count an attempt before it is made: a kill in its midst is then seen.
+
+        True: no other process could have taken it.
+        """
         with self.transaction() as db:
             db.execute("UPDATE posts SET attempts = attempts + 1 WHERE id = ?", (post_id,))
+        return True
 
     def set_posted(self, post_id: int, prediction_id: int | None) -> None:
         with self.transaction() as db:
@@ -542,7 +594,9 @@ class JobStore(SqliteFile):
 
     def post_of_job(self, job_id: str) -> Post | None:
         with self.transaction() as db:
-            row = db.execute("SELECT * FROM posts WHERE job_id = ?", (job_id,)).fetchone()
+            row = db.execute(
+                f"SELECT {_POST_COLUMNS}, prediction FROM posts WHERE job_id = ?", (job_id,)
+            ).fetchone()
         return None if row is None else _post_of(row)
 
     def post_state(self, job_id: str) -> PostState | None:
@@ -555,8 +609,7 @@ class JobStore(SqliteFile):
         """By job, for those that have one; the predictions themselves are left empty."""
         with self.transaction() as db:
             rows = db.execute(
-                "SELECT id, job_id, task_id, NULL AS prediction, state, attempts, "
-                "next_attempt_at, error, prediction_id FROM posts "
+                f"SELECT {_POST_COLUMNS}, NULL AS prediction FROM posts "
                 f"WHERE job_id IN ({', '.join('?' * len(job_ids))})",
                 list(job_ids),
             ).fetchall()
@@ -570,20 +623,6 @@ class JobStore(SqliteFile):
 
 
 _UNFINISHED_SQL = "({})".format(", ".join(f"'{state}'" for state in _UNFINISHED))
-
-
-def _put_aside_other_version(path: Path) -> None:
-    """Nobody may want its jobs any more, but that is for people to say."""
-    if not path.exists():
-        return
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
-        version = old.execute("PRAGMA user_version").fetchone()[0]
-        if version == _VERSION or not old.execute("SELECT 1 FROM sqlite_master").fetchone():
-            return
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    kept = path.with_name(f"{path.name}.version-{version}")
-    path.rename(kept)
-    logger.warning("%s is of another version: it is kept as %s, without being used", path, kept)
 
 
 def _text(text: str | None) -> str | None:

@@ -40,6 +40,8 @@ class JobSpec:
     task_id: int | None = None
     posts_prediction: bool = False
     """Whether its result goes to Label Studio when it is done."""
+    request_id: str | None = None
+    """Of the request that ordered it (`log_context`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class Job:
     finished_at: float | None
     is_awaited: bool = False
     """Whether someone waits for its answer, so that nothing need be posted."""
+    request_id: str | None = None
+    """Of the request that ordered it first."""
 
 
 class PostState(enum.StrEnum):
@@ -93,6 +97,8 @@ class Post:
     error: str | None
     prediction_id: int | None
     """Label Studio's, once it is there."""
+    request_id: str | None = None
+    """Of its job."""
 
 
 @dataclass(frozen=True, kw_only=True)

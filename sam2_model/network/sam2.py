@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sam2_model.configs import ModelConfig
+from sam2_model.masks import without_unclicked_pieces
 from sam2_model.network.image_encoder import ImageEncoder
 from sam2_model.network.layers import MLP
 from sam2_model.network.mask_decoder import MaskDecoder, stable_single_mask
@@ -257,9 +258,13 @@ class SAM2Network(nn.Module):
         if self.mask_refiner is not None and dense_prompt is not None:
             high_res = (self.mask_refiner(features, high_res, dense_prompt), high_res[1])
         dense = encoder.embed_masks(dense_prompt, batch)
-        return self.sam_mask_decoder(
+        logits, *others = self.sam_mask_decoder(
             features, high_res, encoder.dense_positions(), sparse, dense
         )
+        if self.config.draw_prompts and points_xy is not None and not self.training:
+            cells = points_xy * (logits.shape[-1] / self.config.image_size)
+            logits = without_unclicked_pieces(logits, cells, point_labels)
+        return logits, *others
 
     def carried_mask(self, previous_logits: torch.Tensor | None) -> torch.Tensor | None:
         """What a tracked frame's decoder is told of the frame before, as `mask_logits`.

@@ -33,6 +33,9 @@ class BatchSettings:
     """Kinds of clip ("composed", "warped", "image") and their weights."""
     least_area: float = 0.002
     """Objects smaller than this share of the first frame are not prompted."""
+    leave: float = ClipSettings.leave
+    occluder: float = ClipSettings.occluder
+    """As `ClipSettings` has them."""
     compose_on: str = "cpu"
     """The device that clips are put together on; batches come on the CPU."""
 
@@ -81,7 +84,7 @@ class StepBatches(Dataset):
             self.materials,
             ClipSettings(
                 image_size_hw=(size, size), frame_count=settings.frame_count,
-                device=settings.compose_on,
+                leave=settings.leave, occluder=settings.occluder, device=settings.compose_on,
             ),
             int(random.integers(2**62)),
         )

@@ -18,6 +18,8 @@ class LossWeights:
     dice: float = 1.0
     iou: float = 1.0
     presence: float = 1.0
+    absent: float = 1.0
+    """How much more an absent object counts for presence: there are few in a clip."""
     cross_entropy: float = 0.0
     """Plain cross-entropy beside focal: it teaches a network from scratch sooner."""
 
@@ -83,4 +85,5 @@ def prediction_loss(
         score_logits.float()[:, 0], present, reduction="none"
     )
     per_object = present * (mask_loss[rows, best] + weights.iou * iou_loss)
+    presence = presence * torch.where(present > 0, 1.0, weights.absent)
     return (per_object + weights.presence * presence).mean(), true_iou[rows, best]

@@ -20,7 +20,8 @@ changes in the middle of a file, later pictures are scaled to the first size.
 Where things are: `frame_source` is what all sources share, `prefetch` its
 thread; `images` are the sources made of images; `video_file` is the one that
 reads a video, over `reader` (one open decoder), `frame_index` (which frames
-there are) and `file_length` (whether the file was cut short).
+there are) and `file_length` (whether the file was cut short). `isolated` has a
+stranger's file decoded in a process of its own (`decoder_process`, `channel`).
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from converters.types import VideoInfo
 from sam2_model.video.errors import VideoDecodeError, VideoDecodeWarning
 from sam2_model.video.frame_source import FrameSource
 from sam2_model.video.images import ImageFolderSource, ImageLike, ImageListSource
+from sam2_model.video.isolated import DecodingLimits, IsolatedSource
 from sam2_model.video.video_file import VideoFileSource
 
 __all__ = [
+    "DecodingLimits",
     "FrameSource",
     "ImageFolderSource",
     "ImageLike",
     "ImageListSource",
+    "IsolatedSource",
     "VideoDecodeError",
     "VideoDecodeWarning",
     "VideoFileSource",

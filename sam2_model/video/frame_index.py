@@ -158,11 +158,15 @@ def _average_fps(times: Sequence[float], stream: av.VideoStream) -> float:
     return stated if abs(stated - measured) * times[-1] < 0.5 else measured
 
 
-def index_by_packets(reader: Reader) -> tuple[FrameIndex, av.VideoFrame] | None:
+def index_by_packets(
+    reader: Reader, max_frames: int | None = None
+) -> tuple[FrameIndex, av.VideoFrame] | None:
     """The index from the packets alone, and the first frame.
 
     None where anything leaves a doubt, down to the first frames not being
     decoded at just the times that their packets promise.
+
+    Raises VideoDecodeError for more than `max_frames`.
     """
     stream = reader.stream
     if stream.container.format.name.split(",")[0] not in _TRUSTED_CONTAINERS:
@@ -173,6 +177,7 @@ def index_by_packets(reader: Reader) -> tuple[FrameIndex, av.VideoFrame] | None:
     reader.rewind()
     for packet in reader.packets():
         table.add(packet)
+        reader.check_count(len(table.pts), max_frames)
     if not table.is_clean() or len(table.pts) < stream.frames:
         return None
     frame_pts = sorted(table.pts)
@@ -183,12 +188,18 @@ def index_by_packets(reader: Reader) -> tuple[FrameIndex, av.VideoFrame] | None:
     return _make_index(frame_pts, table, reader.stream), probe[0]
 
 
-def index_by_decoding(reader: Reader) -> tuple[FrameIndex, av.VideoFrame] | None:
-    """The index of the frames that decode, and the first; None if none does."""
+def index_by_decoding(
+    reader: Reader, max_frames: int | None = None
+) -> tuple[FrameIndex, av.VideoFrame] | None:
+    """The index of the frames that decode, and the first; None if none does.
+
+    Raises VideoDecodeError for more than `max_frames`.
+    """
     table, frame_pts, first = _PacketTable(), [], None
     reader.rewind()
     for frame in reader.frames(table.watch(reader.packets())):
         frame_pts.append(frame.pts)
+        reader.check_count(len(frame_pts), max_frames)
         first = frame if first is None else first
     if len(frame_pts) < len(table.pts) - table.discarded:
         reader.require_one_thread()
@@ -198,12 +209,13 @@ def index_by_decoding(reader: Reader) -> tuple[FrameIndex, av.VideoFrame] | None
 
 
 def whatever_the_threads(
-    build: Callable[[Reader], tuple[FrameIndex, av.VideoFrame] | None],
+    build: Callable[[Reader, int | None], tuple[FrameIndex, av.VideoFrame] | None],
     reader: Reader,
+    max_frames: int | None,
 ) -> tuple[FrameIndex, av.VideoFrame] | None:
     """What `build` makes of the file, with one decoder thread where several fail."""
     try:
-        return build(reader)
+        return build(reader, max_frames)
     except NeedsOneThread:
         reader.use_one_thread()
-        return build(reader)
+        return build(reader, max_frames)

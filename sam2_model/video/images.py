@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Union
 
@@ -17,9 +19,14 @@ from PIL import Image
 from converters.types import VideoInfo
 from sam2_model.video.errors import VideoDecodeError
 from sam2_model.video.frame_source import FrameSource
+from sam2_model.video.reader import MAX_PIXELS
 
 ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]"]
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+# What browsers show, and TIFF. Pillow knows others that must not be opened: EPS,
+# for one, is a program that it has Ghostscript run.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 # What PIL raises for a bad file; SyntaxError is for broken PNG chunks.
 _IMAGE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)
@@ -38,20 +45,26 @@ class ImageListSource(FrameSource):
             all of one size.
         fps: Frames per second, for the times. None: unknown, so `info.fps` is
             0.0 and the times tick once a second (time i for frame i).
+        max_pixels: Of one picture in a file.
 
     Raises:
         FileNotFoundError: a path does not exist.
-        VideoDecodeError: a file is not a readable image, or one image has not
-            the size of the first; it names the image.
+        VideoDecodeError: a file is not a readable image or is too large, or one
+            image has not the size of the first; it names the image.
         ValueError: an empty list, an image of a wrong type or shape, a bad fps.
     """
 
     def __init__(
-        self, images: Sequence[ImageLike], *, fps: float | None = None
+        self,
+        images: Sequence[ImageLike],
+        *,
+        fps: float | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._images = tuple(images)
+        self._max_pixels = max_pixels
         self._pil_lock = threading.Lock()
-        super().__init__("images", _image_list_info(self._images, fps))
+        super().__init__("images", _image_list_info(self._images, fps, max_pixels))
 
     def _read_frame(self, index: int) -> tuple[np.ndarray, str]:
         image = self._images[index]
@@ -63,7 +76,7 @@ class ImageListSource(FrameSource):
             with self._pil_lock:
                 return _rgb_from_pil(image), ""
         try:
-            with Image.open(image) as opened:
+            with _opened(image, self._max_pixels) as opened:
                 pixels = _rgb_from_pil(opened)
         except _IMAGE_ERRORS as error:
             raise VideoDecodeError(
@@ -126,14 +139,16 @@ def _natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
 
-def _image_list_info(images: Sequence[ImageLike], fps: float | None) -> VideoInfo:
+def _image_list_info(
+    images: Sequence[ImageLike], fps: float | None, max_pixels: int
+) -> VideoInfo:
     if not images:
         raise ValueError("images is empty: there must be at least one")
     if fps is not None and not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is {fps}, must be a finite number > 0, or None")
-    width, height = _image_size(images[0], 0)
+    width, height = _image_size(images[0], 0, max_pixels)
     for index, image in enumerate(images):
-        size = _image_size(image, index)
+        size = _image_size(image, index, max_pixels)
         if size != (width, height):
             raise VideoDecodeError(
                 f"{_image_name(image, index)}: {size[0]}x{size[1]} pixels, but "
@@ -151,7 +166,7 @@ def _image_list_info(images: Sequence[ImageLike], fps: float | None) -> VideoInf
     )
 
 
-def _image_size(image: ImageLike, index: int) -> tuple[int, int]:
+def _image_size(image: ImageLike, index: int, max_pixels: int) -> tuple[int, int]:
     """(width, height), from the header alone for a file."""
     name = _image_name(image, index)
     if isinstance(image, Image.Image):
@@ -170,12 +185,28 @@ def _image_size(image: ImageLike, index: int) -> tuple[int, int]:
             f"{name} is {type(image).__name__}, must be an array, a PIL image or a path"
         )
     try:
-        with Image.open(image) as opened:
+        with _opened(image, max_pixels) as opened:
             return opened.size
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such image file") from None
     except _IMAGE_ERRORS as error:
         raise VideoDecodeError(f"{name}: not an image that can be read") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
+    """Its size is known, its pixels are not read yet."""
+    with warnings.catch_warnings():
+        # Pillow's own limit only warns; ours follows.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(path, formats=_FORMATS)
+    with opened:
+        width, height = opened.size
+        if width * height > max_pixels:
+            raise VideoDecodeError(
+                f"{os.fspath(path)}: {width} x {height} pixels, may have {max_pixels} in all"
+            )
+        yield opened
 
 
 def _image_name(image: ImageLike, index: int) -> str:

@@ -40,6 +40,10 @@ class KeyPacket:
         return cls(packet.pts, dts, packet.pos)
 
 
+MAX_PIXELS = 64_000_000
+"""Of a picture, width times height: twice what 8K has."""
+
+
 class NeedsOneThread(Exception):
     """Damage met while several threads decode: see `Reader`."""
 
@@ -52,11 +56,15 @@ class Reader:
     again: an error of one thread makes PyAV drop good frames of the others that
     come back from the same call, and FFmpeg drop them without an error at the
     end of the file.
+
+    Raises VideoDecodeError for a file that is no video, or whose pictures have
+    more than `max_pixels`; one that grows larger in its middle is damage.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, max_pixels: int = MAX_PIXELS) -> None:
         self._path = path
         self._threads = threads
+        self._max_pixels = max_pixels
         self.problems: list[str] = []
         self._reformatter = VideoReformatter()
         self._open()
@@ -66,6 +74,14 @@ class Reader:
         self.stream.thread_type = "AUTO"
         self.stream.codec_context.thread_count = self._threads
         self._at_start = True
+        width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if width * height > self._max_pixels:
+            self.close()
+            raise VideoDecodeError(
+                f"{self._path}: its pictures have {width} x {height} pixels, may have "
+                f"{self._max_pixels} in all"
+            )
+        self.stream.codec_context.options = {"max_pixels": str(self._max_pixels)}
 
     def rewind(self) -> None:
         # Not every container can seek to its start; every one can be reopened.
@@ -83,6 +99,10 @@ class Reader:
         if self._threads > 1:
             raise NeedsOneThread
 
+    def check_count(self, count: int, most: int | None) -> None:
+        if most is not None and count > most:
+            raise VideoDecodeError(f"{self._path}: the video has more than {most} frames")
+
     def close(self) -> None:
         self._container.close()
 
@@ -90,7 +110,7 @@ class Reader:
         """The video packets that have content, from here to the end of the file."""
         self._at_start = False
         try:
-            for packet in self._container.demux(self.stream):
+            for packet in self._demuxed():
                 if packet.is_corrupt:
                     self._note("a packet is incomplete or marked corrupt")
                 # Packets without content show nothing, and to the decoder they
@@ -99,6 +119,16 @@ class Reader:
                     yield packet
         except av.FFmpegError as error:
             self._note(f"reading stops early: {error.strerror}")
+
+    def _demuxed(self) -> Iterator[av.Packet]:
+        while True:
+            try:
+                yield from self._container.demux(self.stream)
+                return
+            except IndexError:
+                # PyAV's word for a packet of a stream that was not there when the
+                # file was opened: damage to MPEG-TS makes such. The next are read on.
+                self._note("a stream begins in the middle of the file")
 
     def frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
         """The frames that decode from `packets`, in the decoder's display order."""

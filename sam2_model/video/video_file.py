@@ -24,7 +24,7 @@ from sam2_model.video.frame_index import (
     whatever_the_threads,
 )
 from sam2_model.video.frame_source import FrameSource, log_and_warn
-from sam2_model.video.reader import NeedsOneThread, Reader
+from sam2_model.video.reader import MAX_PIXELS, NeedsOneThread, Reader
 
 _BACKWARD_FRAMES = 32
 _BACKWARD_BYTES = 256 * 2**20
@@ -58,10 +58,13 @@ class VideoFileSource(FrameSource):
         verify: Decode the whole file first, so that every frame in the index
             is known to decode.
         decoder_threads: Threads a decoder runs; by default up to 4.
+        max_frames: A file with more is refused as soon as that is known.
+        max_pixels: Of one picture.
 
     Raises:
         FileNotFoundError: there is no file at `path`.
-        VideoDecodeError: the file gives no frame; it names the cause.
+        VideoDecodeError: the file gives no frame, or is over a limit; it names
+            the cause.
         ValueError: `decoder_threads` is less than 1.
     """
 
@@ -71,6 +74,8 @@ class VideoFileSource(FrameSource):
         *,
         verify: bool = False,
         decoder_threads: int | None = None,
+        max_frames: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.path = _existing_file(path)
         if decoder_threads is None:
@@ -78,6 +83,8 @@ class VideoFileSource(FrameSource):
         if decoder_threads < 1:
             raise ValueError(f"decoder_threads is {decoder_threads}, must be >= 1")
         self._threads = decoder_threads
+        self._max_frames = max_frames
+        self._max_pixels = max_pixels
         self._index, info = self._build_index(verify)
         super().__init__(str(self.path), info)
         self._index_of_pts = {pts: i for i, pts in enumerate(self._index.pts or ())}
@@ -102,14 +109,17 @@ class VideoFileSource(FrameSource):
         if self._closed:
             raise ValueError(f"{self.path}: the frame source is closed")
 
+    def _new_reader(self) -> Reader:
+        return Reader(self.path, self._threads, self._max_pixels)
+
     def _build_index(self, verify: bool) -> tuple[FrameIndex, VideoInfo]:
         missing = missing_bytes(self.path)
-        with closing(Reader(self.path, self._threads)) as reader:
+        with closing(self._new_reader()) as reader:
             found = None
             if not verify and not missing:
-                found = whatever_the_threads(index_by_packets, reader)
+                found = whatever_the_threads(index_by_packets, reader, self._max_frames)
             if found is None:
-                found = whatever_the_threads(index_by_decoding, reader)
+                found = whatever_the_threads(index_by_decoding, reader, self._max_frames)
             problems = list(reader.problems)
             if missing:
                 problems.insert(0, f"{missing} bytes are missing at its end")
@@ -143,7 +153,7 @@ class VideoFileSource(FrameSource):
 
     def _decode_one(self, index: int) -> tuple[int, np.ndarray, str]:
         if self._reader is None:
-            self._reader = Reader(self.path, self._threads)
+            self._reader = self._new_reader()
         shown, self._shown = self._shown, None  # not reused if this fails
         skipped = index - self._next_shown
         near = (
@@ -159,7 +169,7 @@ class VideoFileSource(FrameSource):
     def _read_range(
         self, start: int, stop: int, step: int
     ) -> Iterator[tuple[int, np.ndarray, str]]:
-        with closing(Reader(self.path, self._threads)) as reader:
+        with closing(self._new_reader()) as reader:
             while start < stop:
                 # Forward, all in one go; backward, the last frames first.
                 first = start if step == 1 else self._backward_chunk(start, stop)

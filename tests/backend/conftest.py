@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from backend.app import create_app
-from backend.model import load_model
+from backend.model import load_model, load_tracker
 from backend.settings import Settings
 from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
 from tests.backend.label_studio_site import KEY, serving_label_studio
 from tests.backend.quick_model import QuickModel
 from tests.video_files import write_video
+
+# `make fuzz`: other requests each time, and many.
+hypothesis_settings.register_profile("fuzz", max_examples=300)
 
 FRAME_COUNT = 8
 SIZE = (320, 240)
@@ -52,9 +56,10 @@ def model(checkpoint):
     return load_model(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
 
 
-@pytest.fixture
-def tracker(model):
-    return model.track
+@pytest.fixture(scope="session")
+def tracker(checkpoint):
+    """The real predictor's, for what runs without a service."""
+    return load_tracker(Settings(checkpoint=str(checkpoint), device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="session")

@@ -35,16 +35,20 @@ class QuickModel:
     """`load` is what `create_app` takes; `before_frame` is called within the turn on the device."""
 
     before_frame: Callable[[tuple, int], None] = lambda object_ids, frame_index: None
+    before_prompt: Callable[[tuple, int], None] = lambda object_ids, frame_index: None
+    """The same, before a prompt is given."""
     before_open: Callable[[object], None] = lambda files: None
     """Called before a video is opened; then the device is free."""
     runs: list[tuple] = field(default_factory=list)
     """The object ids of each run."""
     frames: list[tuple[tuple, int]] = field(default_factory=list)
     """(object ids, frame index), in the order in which they were tracked."""
+    prompted: list[tuple[object, int]] = field(default_factory=list)
+    """(object id, frame index), in the order in which they were given."""
     states: list[_State] = field(default_factory=list)
 
     def load(self, settings=None) -> LoadedModel:
-        return LoadedModel(self.track, self.init_state, self.open_video)
+        return LoadedModel(self.track_steps, self.init_state, self.open_video)
 
     def open_video(self, files):
         raise AssertionError("no session is opened on this model")
@@ -54,6 +58,13 @@ class QuickModel:
         state = _State(files)
         self.states.append(state)
         return state
+
+    def track_steps(self, state, prompts, *arguments, **options):
+        for prompt in merge_prompts(prompts):
+            self.before_prompt((prompt.object_id,), prompt.frame_index)
+            self.prompted.append((prompt.object_id, prompt.frame_index))
+            yield None
+        yield from self.track(state, prompts, *arguments, **options)
 
     def track(self, state, prompts, frame_range=None, *, is_cancelled=lambda: False):
         info, merged = state.source.info, merge_prompts(prompts)
@@ -76,7 +87,7 @@ class QuickModel:
 
 
 class Hold:
-    """`before_frame` that stops at one frame until the test lets it go on."""
+    """`before_frame` or `before_prompt` that stops at one frame until the test lets it go on."""
 
     def __init__(self, frame_index: int, object_id: object = None) -> None:
         self.reached, self._may_go_on = threading.Event(), threading.Event()

@@ -108,12 +108,18 @@ def test_a_command_says_how_far(client):
 
 def test_a_task_of_label_studio_goes_by_its_number(held_client, label_studio):
     call = payload("webhook_annotation_created")
-    task = call["task"] | {"annotations": [call["annotation"]], "project": 1}
-    label_studio.replies["/api/tasks/7/"] = json_reply(task | {"id": 7})
-    label_studio.replies["/api/projects/1/"] = json_reply(call["project"])
+    lists = {
+        "/api/projects/": {"results": [call["project"] | {"id": 1}], "count": 1, "next": None},
+        "/api/tasks/": {"tasks": [call["task"] | {"id": 7}], "total": 1},
+        "/api/tasks/7/drafts": [],
+        "/api/tasks/7/annotations/": [call["annotation"]],
+    }
+    label_studio.otherwise = lambda asked: json_reply(lists[asked.path.partition("?")[0]])
     answer = held_client.post("/api/jobs", json={"task_id": 7})
     assert answer.status_code == 202, answer.json
     assert (answer.json["task"], answer.json["project"]) == (7, 1)
+    # Opening the task would make Label Studio ask us for a prediction first.
+    assert "/api/tasks/7/" not in [asked.path for asked in label_studio.asked]
 
 
 def json_reply(value, status=200):
@@ -122,9 +128,11 @@ def json_reply(value, status=200):
     )
 
 
-def test_a_task_that_label_studio_does_not_have_is_said(client):
+def test_a_task_that_label_studio_does_not_have_is_said(client, label_studio):
+    nothing = {"results": [], "count": 0, "next": None}
+    label_studio.otherwise = lambda asked: json_reply(nothing)
     answer = client.post("/api/jobs", json={"task_id": 8})
-    assert answer.status_code == 502 and "task 8" in answer.json["detail"]
+    assert answer.status_code == 404 and "task 8" in answer.json["detail"]
     assert "secret-key" not in answer.get_data(as_text=True)
 
 
@@ -148,7 +156,7 @@ def test_a_task_that_label_studio_does_not_have_is_said(client):
 )
 def test_a_bad_order_names_the_value_and_the_rule(client, change, status, message):
     answer = client.post("/api/jobs", json=order() | change)
-    assert (answer.status_code, set(answer.json)) == (status, {"error", "detail"})
+    assert (answer.status_code, set(answer.json)) == (status, {"error", "detail", "request_id"})
     assert message in answer.json["detail"]
     assert client.get("/api/jobs").json["jobs"] == []
 

@@ -360,7 +360,7 @@ def test_without_a_key_of_ours_nothing_is_fetched(client, key, label_studio, wro
     for url in (link(wrong), link(wrong) + "&version=0" * 32, "/preview.mp4", link(wrong, "")):
         answer = client.get(url)
         assert answer.status_code == 403
-        assert set(answer.json) == {"error", "detail"} and key not in answer.json["detail"]
+        assert set(answer.json) == {"error", "detail", "request_id"} and key not in answer.json["detail"]
     assert label_studio.asked == []
 
 

@@ -1,12 +1,15 @@
 """Programs that are started, waited for, and ended with all that they started."""
 
 import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
 
 from backend.processes import ProcessError, free_port, get_json, running, running_backend
+from tests.backend.calls import wait_until
 
 PARENT = """
 import subprocess, sys, time
@@ -49,6 +52,30 @@ def test_what_a_program_started_ends_with_the_block_also_when_it_raises(log):
             child = child_of(log)
             os.kill(child, 0)
             raise KeyboardInterrupt
+    assert has_ended(child)
+
+
+def test_a_second_interrupt_ends_what_takes_too_long_to_end(log):
+    stubborn = PARENT.format(then="time.sleep(600)").replace(
+        '"import time; time.sleep(600)"',
+        '"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"',
+    )
+    command = [sys.executable, "-c", f"import signal; signal.signal(signal.SIGTERM, lambda *_: "
+               f"print('asked', flush=True))\n{stubborn}"]  # fmt: skip
+    with pytest.raises(KeyboardInterrupt, match="second"):
+        with running(command, log=log, is_ready=lambda: bool(log.read_text())):
+            child = child_of(log)
+
+            def interrupt():
+                wait_until(lambda: "asked" in log.read_text())
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+            def second(*_):
+                raise KeyboardInterrupt("second")
+
+            before = signal.signal(signal.SIGUSR1, second)
+            threading.Thread(target=interrupt).start()
+    signal.signal(signal.SIGUSR1, before)
     assert has_ended(child)
 
 

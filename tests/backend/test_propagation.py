@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backend.propagation import output_control
-from backend.tracking import nearest_to_prompts, track_requests
+from backend.tracking import TrackingOptions, TrackingRun, nearest_to_prompts
 from converters.label_studio.config import UnsupportedConfigError, parse_label_config
 from converters.label_studio.results import ObjectRequest
 from converters.masks import encode_mask, mask_area
@@ -27,6 +27,12 @@ def request(object_id, *frames):
     return ObjectRequest(object_id, ("Car",), prompts)
 
 
+def run_of(source, tracker, *requests, **options):
+    run = TrackingRun(requests, source.info, TrackingOptions(**options))
+    run.run(source, tracker)
+    return run.tracked()
+
+
 @pytest.mark.parametrize(
     ("direction", "expected_a", "expected_b"),
     [
@@ -38,48 +44,20 @@ def request(object_id, *frames):
 def test_an_object_is_followed_from_its_own_prompts(
     source, tracker, direction, expected_a, expected_b
 ):
-    seen = []
-    tracked = track_requests(
-        source,
-        [request("b", 5), request("a", 2)],
-        tracker=tracker,
-        direction=direction,
-        progress=lambda done, total: seen.append((done, total)),
-    )
+    tracked = run_of(source, tracker, request("b", 5), request("a", 2), direction=direction)
     assert tracked.is_complete
     assert [track.object_id for track in tracked.tracks] == ["b", "a"]
     b, a = tracked.tracks
     assert list(a.scores) == list(expected_a)
     assert list(b.scores) == list(expected_b)
     assert a.labels == ("Car",)
-    assert seen[-1] == (len(seen), len(seen))
 
 
 def test_masks_are_kept_where_they_have_pixels(source, tracker):
-    (track,) = track_requests(source, [request("a", 0)], tracker=tracker).tracks
+    (track,) = run_of(source, tracker, request("a", 0)).tracks
     assert list(track.masks) == sorted(track.masks)
     assert {(mask.height, mask.width) for mask in track.masks.values()} == {(240, 320)}
     assert all(mask_area(mask) > 0 for mask in track.masks.values())
-
-
-def test_a_cancelled_run_keeps_what_it_has_and_says_so(source, tracker):
-    asked = iter([False] * 5 + [True] * 100)
-    tracked = track_requests(
-        source, [request("a", 0)], tracker=tracker, is_cancelled=lambda: next(asked)
-    )
-    assert not tracked.is_complete
-    assert 0 < len(tracked.tracks[0].scores) < FRAME_COUNT
-
-
-def test_tracking_ends_when_the_nearest_masks_are_known(source, tracker):
-    full = track_requests(source, [request("a", 1)], tracker=tracker)
-    short = track_requests(source, [request("a", 1)], tracker=tracker, region_limit=3)
-    assert short.is_complete
-    assert len(short.tracks[0].scores) < len(full.tracks[0].scores)
-    requests = [request("a", 1)]
-    assert nearest_to_prompts(short.tracks, requests, 3) == nearest_to_prompts(
-        full.tracks, requests, 3
-    )
 
 
 @pytest.mark.parametrize(

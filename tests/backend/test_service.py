@@ -1,6 +1,7 @@
 """People, batches and background jobs at the same time, around a quick model."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,6 +27,7 @@ from tests.backend.calls import (
     wait_until,
 )
 from tests.backend.conftest import FRAME_COUNT
+from tests.backend.label_studio_site import status
 from tests.backend.quick_model import SECONDS, Hold
 
 PARTIAL_SECONDS = 4
@@ -236,6 +238,23 @@ def test_a_person_goes_between_the_frames_of_a_batch(make_quick_client, quick):
     assert sorted(order) == sorted([(o, i) for o in ("slow", "person") for i in range(FRAME_COUNT)])
 
 
+def test_a_person_goes_between_the_prompts_of_one_job(make_quick_client, quick):
+    hold = quick.before_prompt = Hold(1, "slow")
+    client = make_quick_client()
+    scheduler = service_of(client).model.scheduler
+    drawn = box("slow", keyframe(1), keyframe(2), keyframe(3))
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(predict, client.application.test_client(), batch(annotated(1, drawn)))
+        hold.wait()
+        person = pool.submit(result_of, client.application.test_client(),
+                             call(task(2), box("person")))
+        wait_until(lambda: scheduler.waiting_count == 1)
+        hold.release()
+        assert person.result() and slow.result()[0]["result"]
+    assert quick.prompted == [("slow", 0), ("slow", 1), ("person", 0), ("slow", 2)]
+    assert quick.frames[0] == (("person",), 0)  # before the slow one's last prompt
+
+
 def test_a_job_is_hurried_while_a_person_waits_for_it_too(make_quick_client, quick):
     hold = quick.before_frame = Hold(2)
     client = make_quick_client()
@@ -307,17 +326,42 @@ def test_250_tasks_of_which_5_are_unique_are_tracked_5_times(make_quick_client, 
     first = predict(client, body)
     assert len(first) == 250
     assert {job.state for job in wait_for_jobs(client)} == {JobState.DONE}
+    wait_until(lambda: service_of(client).store.post_counts()[PostState.WAITING] == 0)
     second = predict(client, body)
     assert all(item["result"] for item in second)
     for number, item in enumerate(second):
         assert item["result"][0]["value"]["sequence"][0]["x"] == 10 + 5 * (number % 5)
     assert len(quick.runs) == 5
     # Each is in Label Studio or was in the first answer, not both.
-    wait_until(lambda: service_of(client).store.post_counts()[PostState.WAITING] == 0)
     posted = {prediction["task"] for prediction in studio.predictions}
     answered = {number for number, item in enumerate(first) if item}
     assert posted.isdisjoint(answered) and posted | answered == set(range(250))
     assert len(studio.predictions) == len(posted)
+
+
+def test_a_batch_leaves_out_what_is_being_posted(make_quick_client, studio):
+    gate = threading.Event()
+    studio.failures = [lambda asked, body: None if gate.wait(SECONDS) else status(500)]
+    client = make_quick_client()
+    client.post("/webhook", json=saved(box()))
+    wait_until(lambda: studio.attempts == 1)
+    asked = batch(annotated(1, box()), annotated(2, box()))
+    first, other = predict(client, asked)
+    assert first == [] and other["result"]  # the same boxes in another task: none of it
+    gate.set()
+    assert studio.arrived.acquire(timeout=SECONDS)
+    assert [prediction["task"] for prediction in studio.predictions] == [1]
+
+
+def test_a_batch_takes_what_could_not_be_posted(make_quick_client, studio):
+    studio.failures = [status(500)] * 9
+    client = make_quick_client()
+    job_id = client.post("/webhook", json=saved(box())).json["job"]
+    store = service_of(client).store
+    wait_until(lambda: (post := store.post_of_job(job_id)) is not None and post.error)
+    (item,) = predict(client, batch(annotated(1, box())))
+    assert item["result"]
+    assert store.next_post_at() - time.time() > 100  # then Label Studio is asked for it
 
 
 def test_a_batch_without_a_model_is_answered_at_once_and_queues_nothing(make_quick_client):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from backend.errors import StorageFull
 from backend.sqlite_file import SqliteFile, packed, unpacked
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, body BLOB);"
@@ -78,7 +79,7 @@ def test_a_full_disk_loses_the_transaction_and_no_other(file):
     with file.transaction() as db:
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + 1}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(StorageFull, match="file.sqlite3 cannot be written .*full"):
         add(file, b"x" * 1_000_000)
     assert count(file) == 1
     add(file, b"small")

@@ -58,8 +58,11 @@ class Editor:
         self.page.wait_for_function(
             "() => [...document.querySelectorAll('video')].every(v => v.readyState >= 2)"
         )
-        self._switch("auto-annotation", auto_annotation)
+        self.annotate_automatically(auto_annotation)
         self.page.locator("[data-testid=bottombar-undo-button]").wait_for()
+
+    def annotate_automatically(self, on: bool) -> None:
+        self._switch("auto-annotation", on)
 
     def accept_automatically(self, on: bool) -> None:
         self._switch("auto-accept", on)
@@ -185,10 +188,11 @@ class Editor:
     def wait_until_saved(self, *regions: Mapping[str, Any]) -> None:
         """Until Label Studio has the regions in the draft, which it saves by itself."""
         wanted = {r["id"]: _boxes(r) for r in regions}
+        types = {r["type"] for r in regions}
         end = time.monotonic() + _SAVE_SECONDS
         while time.monotonic() < end:
             draft = self.page.evaluate(_DRAFT, self._task_id)
-            saved = {r["id"]: _boxes(r) for r in draft if r["type"] == "videorectangle"}
+            saved = {r["id"]: _boxes(r) for r in draft if r["type"] in types}
             if all(saved.get(key) == boxes for key, boxes in wanted.items()):
                 return
             self.page.wait_for_timeout(500)
@@ -234,10 +238,11 @@ class Editor:
 
 
 def _boxes(region: Mapping[str, Any]) -> list[tuple[float, ...]]:
-    """(frame, x, y, width, height) of the keyframes."""
+    """(frame, x, y, width, height) of the keyframes, or of a rectangle on an image."""
     names = ("frame", "x", "y", "width", "height")
-    sequence = region["value"]["sequence"]
-    return [tuple(round(keyframe[name], 6) for name in names) for keyframe in sequence]
+    on_image = {"frame": region.get("item_index", 0), **region["value"]}
+    boxes = region["value"].get("sequence", [on_image])
+    return [tuple(round(box[name], 6) for name in names) for box in boxes]
 
 
 def _is_model_call(request: Request) -> bool:

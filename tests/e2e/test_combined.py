@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.e2e.objects import OPOSSUM, RED_PERSON
 
 _IMAGE = 1
@@ -9,11 +11,19 @@ _IMAGE = 1
 OPOSSUM_ON_VIDEO, PERSON_BOX_ON_FRAMES = "1", "8"
 
 
+@pytest.fixture(scope="module")
+def project(studio) -> int:
+    return studio.create_project("Both", "both")
+
+
+@pytest.fixture
+def task(studio, project, sample) -> int:
+    return studio.import_video(project, sample, every=8)
+
+
 def test_a_box_on_the_video_follows_and_a_box_on_a_frame_becomes_masks(
-    editor, studio, label_studio, sample
+    editor, label_studio, project, task
 ):
-    project = studio.create_project("Both", "both")
-    task = studio.import_video(project, sample, every=8)
     editor.page.set_viewport_size({"width": 1440, "height": 1560})
     editor.open_task(project, task)
     editor.accept_automatically(True)
@@ -33,4 +43,48 @@ def test_a_box_on_the_video_follows_and_a_box_on_a_frame_becomes_masks(
     (annotation,) = label_studio.annotations(task)
     stored = {r["id"]: r for r in annotation["result"]}
     assert stored[drawn]["value"]["sequence"] == region["value"]["sequence"]
+    assert {r["id"] for r in masks} <= stored.keys()
+
+
+def test_one_request_yields_the_videos_track_and_the_masks_on_its_frames(
+    editor, label_studio, project, task
+):
+    editor.page.set_viewport_size({"width": 1440, "height": 1560})
+    editor.open_task(project, task, auto_annotation=False)
+    editor.page.keyboard.press(OPOSSUM_ON_VIDEO)
+    editor.draw(OPOSSUM)
+    def say(what):
+        print(what, [(r["type"], r["value"].get("labels")) for r in editor.regions()], editor.page.evaluate("() => [...Htx.annotationStore.selected.names.values()].filter(c => c.selectedValues).map(c => [c.name, c.selectedValues()])"))
+    say("DRAWN")
+    editor.page.wait_for_timeout(1000)
+    say("LATER")
+    editor.page.keyboard.press("Escape")
+    say("ESC")
+    editor.page.keyboard.press(PERSON_BOX_ON_FRAMES)
+    editor.draw(RED_PERSON, canvas=_IMAGE)
+    say("SECOND")
+    (drawn,) = editor.regions("videorectangle")
+    (marked,) = editor.regions("rectanglelabels")
+    assert len(drawn["value"]["sequence"]) == 1
+    print("DRAWN", drawn["value"].get("labels"), marked["value"])
+    editor.wait_until_saved(drawn, marked)
+
+    editor.annotate_automatically(True)
+    editor.accept_automatically(True)
+    editor.page.keyboard.press("Escape")
+    with editor.model_call() as calls:
+        editor.command("track")
+    print("ANSWER", [(r["type"], r["value"].get("labels")) for r in calls[0].response().json()["data"]["result"]] if "data" in calls[0].response().json() else list(calls[0].response().json()))
+    print("AFTER", [(r["type"], r["value"].get("labels")) for r in editor.regions()])
+    (followed,) = editor.regions("videorectangle")
+    assert followed["id"] == drawn["id"] and len(followed["value"]["sequence"]) > 1
+    masks = editor.regions("brushlabels")
+    assert len({r["item_index"] for r in masks}) == len(masks) > 1
+    assert {tuple(r["value"]["brushlabels"]) for r in masks} == {("Person",)}
+    editor.picture("both-in-one-request")
+    editor.submit()
+
+    (annotation,) = label_studio.annotations(task)
+    stored = {r["id"]: r for r in annotation["result"]}
+    assert stored[drawn["id"]]["value"]["sequence"] == followed["value"]["sequence"]
     assert {r["id"] for r in masks} <= stored.keys()

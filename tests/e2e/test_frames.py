@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from label_studio_sdk.converter.brush import decode_rle
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tests.e2e.objects import OPOSSUM, RED_PERSON
 from tests.youtube_vis_judge import track_eval
@@ -33,6 +37,12 @@ def mask_of(region):
     """(height, width) bool, read by Label Studio's own decoder and not by ours."""
     shape = (region["original_height"], region["original_width"], 4)
     return np.reshape(decode_rle(region["value"]["rle"]), shape)[:, :, 3] > 127
+
+
+def bitmask_of(region):
+    """(height, width) bool of a picture whose mask is what is not transparent."""
+    picture = base64.b64decode(region["value"]["imageDataURL"].partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGBA"))[:, :, 3] > 0
 
 
 def masks_by_frame(regions):
@@ -84,6 +94,7 @@ def test_clicks_and_a_box_become_masks_that_leave_as_they_were_accepted(
     export = ("export", "--project", str(project), "--out", str(tmp_path))
     studio.command(*export, "--format", "coco")
     assert_same_masks(coco_masks(tmp_path / "coco.json"), wanted)
+    assert coco_judged_as_its_own_result(tmp_path / "coco.json") == pytest.approx(1.0)
     studio.command(*export, "--format", "youtube-vis")
     assert_same_masks(youtube_vis_masks(tmp_path / "youtube_vis.json"), wanted)
     scores = judged_as_its_own_result(tmp_path / "youtube_vis.json", tmp_path / "judge")
@@ -94,6 +105,15 @@ def assert_same_masks(found, wanted):
     assert found.keys() == wanted.keys()
     for key, mask in wanted.items():
         assert np.array_equal(found[key], mask), key
+
+
+def coco_judged_as_its_own_result(path):
+    """The mask AP of pycocotools."""
+    truth = COCO(str(path))
+    found = [{**item, "score": 1.0} for item in truth.anns.values()]
+    evaluation = COCOeval(truth, truth.loadRes(found), "segm")
+    evaluation.evaluate(), evaluation.accumulate(), evaluation.summarize()
+    return evaluation.stats[0]
 
 
 def judged_as_its_own_result(path, folder):
@@ -146,6 +166,28 @@ def youtube_vis_masks(path):
                 rle = coco_mask.frPyObjects(segmentation, height, width)
                 found[frame, (names[item["category_id"]],)] = coco_mask.decode(rle).astype(bool)
     return found
+
+
+def test_bitmasks_leave_as_they_were_accepted(editor, studio, label_studio, sample, tmp_path):
+    project = studio.create_project("Bitmasks", "frames", "--masks", "BitmaskLabels")
+    task = studio.import_video(project, sample, every=FRAME_STEP)
+    editor.open_task(project, task)
+    editor.accept_automatically(True)
+    editor.choose_smart_tool(BOX_OF_OPOSSUM, "rectangle")
+    editor.ask(lambda: editor.draw(OPOSSUM))
+    accepted = editor.regions("bitmasklabels")
+    wanted = {(r["item_index"], ("Opossum",)): bitmask_of(r) for r in accepted}
+    assert {frame for frame, _ in wanted} == set(range(FRAME_COUNT))
+    assert area_inside(wanted[0, ("Opossum",)], OPOSSUM) > 0.8
+    editor.picture("frames-bitmask")
+    editor.submit()
+
+    (annotation,) = label_studio.annotations(task)
+    stored = [r for r in annotation["result"] if r["type"] == "bitmasklabels"]
+    assert {tuple(r["value"]["bitmasklabels"]) for r in stored} == {("Opossum",)}
+    assert_same_masks({(r["item_index"], ("Opossum",)): bitmask_of(r) for r in stored}, wanted)
+    studio.command("export", "--project", str(project), "--out", str(tmp_path), "--format", "coco")
+    assert_same_masks(coco_masks(tmp_path / "coco.json"), wanted)
 
 
 def test_a_box_alone_gives_a_mask_on_every_frame(editor, project, task):

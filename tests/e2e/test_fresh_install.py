@@ -18,8 +18,8 @@ from backend.label_studio_client import LabelStudioClient, LabelStudioError
 from backend.label_studio_process import running_label_studio
 from backend.studio import Studio, connected_backend
 from tests.e2e.conftest import ACCOUNT, EMPTY_DATA, PROGRAM
-from tests.e2e.objects import OPOSSUM
-from tests.e2e.test_predictions import drawn_box
+from tests.e2e.objects import OPOSSUM, STANDING_PERSON
+from tests.e2e.test_predictions import drawn_box, drawn_rectangle
 from tests.e2e.waiting import eventually
 
 VALIDATION = {"fflag_feat_utc_210_prediction_validation_15082025": "true"}
@@ -65,19 +65,29 @@ def test_the_legacy_token_is_refused(fresh):
     assert refused.value.http_status == 401
 
 
-@pytest.mark.parametrize("config, every", [("video", None), ("both", 2)])
+@pytest.mark.parametrize(
+    "config, every, drawn, expected",
+    [
+        ("video", None, [drawn_box(OPOSSUM)], {"videorectangle"}),
+        (
+            "both", 2, [drawn_box(OPOSSUM), drawn_rectangle(STANDING_PERSON)],
+            {"videorectangle", "brushlabels"},
+        ),
+    ],
+)
 def test_a_personal_access_token_is_enough_and_predictions_pass_the_validation(
-    fresh, client, short_sample, config, every
+    fresh, client, short_sample, config, every, drawn, expected
 ):
     project = fresh.create_project(f"Fresh {config}", config)
     (backend,) = client.ml_backends(project)
     assert backend["state"] == "CO"
     task = fresh.import_video(project, short_sample, every=every)
-    client.create_annotation(task, [drawn_box(OPOSSUM)])
+    client.create_annotation(task, drawn)
     (prediction,) = eventually(
         lambda: client.predictions(task), what="the prediction of the webhook"
     )
-    (region,) = prediction["result"]
+    assert {r["type"] for r in prediction["result"]} == expected
+    (region,) = (r for r in prediction["result"] if r["type"] == "videorectangle")
     assert len(region["value"]["sequence"]) > 1
 
     # That the validation is on: the same, with one thing wrong.

@@ -33,6 +33,21 @@ def drawn_box(box, *, label="Opossum", region_id="drawn", ls_frame=1):
     }  # fmt: skip
 
 
+def drawn_rectangle(box, *, label="Person", region_id="on-frame", item_index=0):
+    """A RectangleLabels result on one of the frames."""
+    width, height = SAMPLE_SIZE
+    x, y, box_width, box_height = pixel_to_percent_box(box, (height, width))
+    return {
+        "id": region_id, "from_name": "rectangle", "to_name": "frame", "type": "rectanglelabels",
+        "origin": "manual", "item_index": item_index, "image_rotation": 0,
+        "original_width": width, "original_height": height,
+        "value": {
+            "x": x, "y": y, "width": box_width, "height": box_height, "rotation": 0,
+            "rectanglelabels": [label],
+        },
+    }  # fmt: skip
+
+
 def retrieve_predictions(url, project):
     """The Data Manager's action on all tasks of a project."""
     answer = httpx.post(

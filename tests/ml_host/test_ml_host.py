@@ -94,6 +94,9 @@ def test_the_2x_contract_of_predict_and_fit(client):
     assert prediction["result"]
     assert model.predict(call["tasks"], context={}) == [[]]
     assert model.fit("PROJECT_UPDATED", {"project": {"id": 1}}) == {"status": "ignored"}
+    training = model.fit("START_TRAINING", {"project": {"id": 1}})
+    assert shared_service().store.get(training["job"]).kind == "finetune"
+    shared_service().jobs.cancel(training["job"])
     saved = payload("webhook_annotation_created")
     saved["task"]["data"]["video"] = client.video
     answer = model.fit(saved.pop("action"), saved)

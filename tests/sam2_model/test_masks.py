@@ -14,6 +14,7 @@ from sam2_model.masks import (
     small_components,
     without_ghosts,
     without_overlaps,
+    without_unclicked_pieces,
 )
 
 
@@ -285,3 +286,26 @@ def test_ghosts_are_told_for_each_object_by_itself():
     now = plane("##......##").expand(2, -1, -1, -1)
     kept = without_ghosts(now, before, reach=1) > 0
     assert torch.equal(kept, torch.cat((plane("##........"), plane("........##"))) > 0)
+
+
+TWO_PIECES = plane("##......##", "##......##")
+
+
+@pytest.mark.parametrize(
+    "points, labels, expected",
+    [
+        ([(0, 0), (8, 1)], [1, 0], plane("##........", "##........")),
+        ([(0, 0), (8.9, 1.9)], [1, 1], TWO_PIECES),
+        ([(0, 0), (4, 0)], [1, 0], plane("##........", "##........")),
+        ([(0, 0)], [1], TWO_PIECES),
+        ([(0, 0), (0, 0)], [1, -1], TWO_PIECES),
+        ([(0, 0), (1, 1), (0, 0)], [2, 3, 1], TWO_PIECES),
+        ([(4, 0), (8, 0)], [1, 0], TWO_PIECES),
+        ([(-3, -1), (10, 2)], [1, 0], plane("##........", "##........")),
+    ],
+    ids=["refused", "both clicked", "neither", "one click", "padding", "box", "missed", "outside"],
+)
+def test_a_corrected_click_keeps_the_pieces_that_were_clicked(points, labels, expected):
+    kept = without_unclicked_pieces(TWO_PIECES, torch.tensor([points]), torch.tensor([labels]))
+    assert torch.equal(kept > 0, expected > 0)
+    assert torch.equal(kept[kept > 0], TWO_PIECES[kept > 0])

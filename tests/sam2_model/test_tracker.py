@@ -7,7 +7,7 @@ from PIL import Image
 
 from converters.types import Box, Direction, FrameMasks, FrameRange, Prompt
 from sam2_model.session import StateLimits
-from sam2_model.tracker import StopRules, merge_prompts, passes, track
+from sam2_model.tracker import StopRules, merge_prompts, passes, track, track_steps
 from sam2_model.video import open_frame_source
 from tests.sam2_model.small_model import moving_square, small_network, small_predictor
 from tests.video_files import write_video
@@ -381,3 +381,25 @@ def test_one_frame_and_one_pixel():
     for direction in Direction:
         answers = follow([prompt], 0, 1, direction, source=moving_square(1, 1, 1))
         assert [answer.masks.shape for answer in answers] == [(1, 1, 1)]
+
+
+# ------------------------------------------------------------------------ the steps
+
+
+def test_every_prompt_is_a_step_and_the_frames_are_those_of_track():
+    prompts = [click(0), box(4, "b"), click(0, xy=(44, 32)), mask(6, "a")]
+    predictor = small_predictor()
+    steps = list(track_steps(moving_square(COUNT), prompts, predictor=predictor))
+    assert [step is None for step in steps] == [True] * 3 + [False] * COUNT
+    for step, frame in zip(steps[3:], follow(prompts, predictor=predictor), strict=True):
+        assert step.frame_index == frame.frame_index
+        assert np.array_equal(step.masks, frame.masks) and np.array_equal(step.scores, frame.scores)
+
+
+def test_a_run_is_cancelled_between_two_prompts():
+    asked = iter([False, True])
+    steps = track_steps(
+        moving_square(COUNT), [click(0), click(3), click(6)], predictor=small_predictor(),
+        is_cancelled=lambda: next(asked),
+    )
+    assert list(steps) == [None]

@@ -66,6 +66,7 @@ def test_settings_are_printed_and_the_key_is_not(run, studio):
             "use a personal access token",
         ),
         (Answer(b"<html>", 404), "there is no Label Studio at this address"),
+        (problem(404, "Not found."), "answers, and is no Label Studio"),
         (problem(500, "Unknown error"), "Label Studio's log"),
     ],
 )
@@ -134,13 +135,13 @@ def test_a_project_for_something_else_is_fine_until_we_are_connected(run, studio
     assert status == 0 and "is not for SAM 2" in out
     connected(studio, number)
     status, out, _ = run("doctor")
-    assert status == 1 and "its config cannot be served" in out
+    assert status == 1 and "label config cannot be served" in out and "project create" in out
 
 
 def test_a_video_that_cannot_be_had_is_noted(run, studio, healthy):
     del studio.special["GET", "/data/upload/1/n25.mp4"]
     status, out, _ = run("doctor")
-    assert status == 0 and "its video cannot be looked at" in out
+    assert status == 0 and "its video cannot be looked at" in out and "mend the task" in out
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.backend.conftest import FRAME_COUNT, SIZE
 @pytest.fixture(autouse=True)
 def quiet_logs(monkeypatch):
     # pytest's own log handlers stay as they are.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+    monkeypatch.setattr("backend.cli.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -251,6 +251,10 @@ def test_masks_that_an_edit_made_out_of_date_are_said_to_be_drawn_as_boxes(
     first, second = capsys.readouterr().out.splitlines()
     assert "2 objects with 14 masks in all" in first
     assert second == "changed: 7 masks missing or out of date, written as their box"
+    assert main([*command, "--out", str(tmp_path / "out.png"), "--stale", "leave-out"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "2 objects with 7 masks in all" in first
+    assert second == "dropped: 7 masks (missing or out of date)"
     assert main([*command, "--out", str(tmp_path / "out.png"), "--quiet"]) == 0
     assert capsys.readouterr().out == ""
 

@@ -86,6 +86,21 @@ def test_a_server_error_is_tried_again(outbox, add, studio, store, clock):
     assert len(studio.predictions) == 1
 
 
+def test_what_came_another_way_meanwhile_is_not_posted_as_well(outbox, add, studio, store, clock):
+    studio.failures = [status(500)]
+    post = add()
+    assert not outbox.gives_way(post().job_id)  # due at this moment
+    outbox.post_due()
+    assert outbox.gives_way(post().job_id)
+    clock.now += 100
+    outbox.post_due()
+    assert studio.attempts == 1  # Label Studio may still be storing the other one
+    arrived = studio.store({**PREDICTION, "task": 1})
+    post_at_next(outbox, store, clock)
+    assert (post().state, post().prediction_id) == (PostState.POSTED, arrived["id"])
+    assert studio.attempts == 1 and outbox.gives_way(post().job_id)
+
+
 def test_the_delay_grows_and_has_an_end(outbox, add, studio, store, clock):
     studio.failures = [status(500)] * 30
     add()
@@ -185,11 +200,13 @@ def test_what_arrived_without_an_answer_is_not_posted_twice(outbox, add, studio,
     assert studio.attempts == 1 and len(studio.predictions) == 1
 
 
-def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(outbox, add, studio, store):
+def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(
+    outbox, add, studio, store, clock
+):
     post = add()
     store.begin_post(post().id)
     studio.store({"task": 1, **PREDICTION})
-    outbox.post_due()
+    post_at_next(outbox, store, clock)
     assert post().state is PostState.POSTED and studio.attempts == 0
 
 
@@ -200,11 +217,13 @@ def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(outbox, add, s
         {"result": [REGION | {"id": "b"}]}, {"result": []},
     ],
 )
-def test_another_prediction_of_the_task_is_not_taken_for_it(outbox, add, studio, store, other):
+def test_another_prediction_of_the_task_is_not_taken_for_it(
+    outbox, add, studio, store, clock, other
+):
     post = add()
     store.begin_post(post().id)
     studio.store({"task": 1, **PREDICTION, **other})
-    outbox.post_due()
+    post_at_next(outbox, store, clock)
     assert post().state is PostState.POSTED and studio.attempts == 1
 
 

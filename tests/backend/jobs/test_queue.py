@@ -1,15 +1,16 @@
 """Jobs begin by priority and place, end for all who wait, and are never lost."""
 
+import contextlib
 import logging
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.errors import HostDown, MediaUnreachable, TooManyJobs, UnusableTask
-from backend.jobs.queue import JobQueue, Outcome
+from backend.errors import HostDown, MediaUnreachable, StorageFull, TooManyJobs, UnusableTask
+from backend.jobs.handles import Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
 from tests.backend.calls import wait_until
@@ -17,6 +18,24 @@ from tests.backend.jobs.conftest import spec
 from tests.backend.quick_model import SECONDS
 
 INTERACTIVE, WEBHOOK, BATCH = Priority.INTERACTIVE, Priority.WEBHOOK, Priority.BATCH
+
+
+@contextlib.contextmanager
+def filled(store):
+    """A disk that takes nothing more."""
+    real = store.transaction
+
+    @contextlib.contextmanager
+    def full():
+        with real() as db:
+            before = db.total_changes
+            yield db
+            if db.total_changes > before:
+                raise StorageFull("the disk is full")
+
+    store.transaction = full
+    yield
+    store.transaction = real
 
 
 class Works:
@@ -243,23 +262,25 @@ def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
     assert {job.attempts for job in store.list()} == {1}
 
 
-def test_a_job_whose_end_could_not_be_kept_does_not_stay_for_ever(queue, works, monkeypatch):
-    finish = queue.store.finish
-
-    def full(*_, **__):
-        raise sqlite3.OperationalError("database or disk is full")
-
-    monkeypatch.setattr(queue.store, "finish", full)
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)
-    works.end_alone = True
-    handle = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
-    handle.wait(SECONDS)
-    assert handle.has_ended and "full" in str(handle.error)
-    wait_until(lambda: queue._taken["interactive"] == 0)
-    monkeypatch.setattr(queue.store, "finish", finish)
-    again = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
-    again.wait(SECONDS)
-    assert again.has_ended and states(queue)["k"] is JobState.DONE
+@pytest.mark.parametrize("engine", ["sqlite"])
+@pytest.mark.parametrize("priority", [INTERACTIVE, WEBHOOK])
+def test_jobs_go_on_by_themselves_after_the_disk_was_full(
+    queue, works, monkeypatch, priority
+):
+    monkeypatch.setattr("backend.jobs.queue._FULL_SECONDS", 0.01)
+    waiting = spec("next", priority, request={"large": "x" * 1000})
+    handle = queue.submit(spec("k", priority), is_awaited=priority is INTERACTIVE)
+    wait_until(lambda: works.began == ["k"])
+    with filled(queue.store):
+        works.end_alone = True
+        handle.wait(SECONDS)
+        assert handle.has_ended and isinstance(handle.error, StorageFull)
+        wait_until(lambda: not any(queue._taken.values()))
+        with pytest.raises(StorageFull, match="full"):
+            queue.submit(waiting)
+    wait_until(lambda: states(queue)["k"] is JobState.DONE)
+    queue.submit(waiting)
+    wait_until(lambda: states(queue)["next"] is JobState.DONE)
 
 
 def test_fine_tuning_has_a_place_of_its_own(queue, works):

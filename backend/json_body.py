@@ -1,0 +1,32 @@
+"""The JSON of a request."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from flask import request
+
+from backend.errors import BadRequest
+
+
+def json_body(*, default: Any = None) -> Any:
+    """The request's JSON, whatever its Content-Type says.
+
+    Args:
+        default: for an empty body; None: there must be one.
+
+    Raises BadRequest for what is no JSON, NaN and the infinities included, which
+    Python reads and could not be answered with.
+    """
+    text = request.get_data(cache=False)
+    if default is not None and not text.strip():
+        return default
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body must be JSON: {error}") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
