@@ -120,10 +120,19 @@ export class Session extends EventTarget {
       this._apply(await this._api.post(sessionPath(this.id, name)));
       const changed = changedFrames(before, this.objects);
       changed.forEach((index) => this.touchedFrames.add(index));
-      // What came while an object was away came without it.
-      if (this.objects.some(({ id }) => !before.some((item) => item.id === id))) this._startOver();
+      const returned = this.objects.filter(({ id }) => !before.some((item) => item.id === id));
+      if (returned.length) this._readAgain(returned);
+      if (changed.length) this.lookAt(changed[0]);
       return changed[0];
     });
+  }
+
+  /** What came while objects were away came without them. */
+  _readAgain(objects) {
+    for (const { id, prompts } of objects) {
+      for (const index of Object.keys(prompts)) this._settled.delete(keyOf(id, index));
+    }
+    this._startOver();
   }
 
   /** Asks for the masks of a frame's prompts that are not known, such as after an undo. */
