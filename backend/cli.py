@@ -42,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         add_serve,
-        add_worker,
         add_open,
+        add_worker,
         add_track,
         add_project,
         add_import,

@@ -43,6 +43,7 @@ def report(results: dict) -> str:
         ("training", _report_training),
         ("converters", _report_converters),
         ("queue", _report_queue),
+        ("panel", _report_panel),
     ):
         if name in results:
             section = results[name]
@@ -187,5 +188,37 @@ def _report_queue(figures: dict) -> list[str]:
         lines.append(
             f"| {name} | {item['frames_per_second']:.1f} | {item['alone_p50']:.2f} / "
             f"{item['alone_p95']:.2f} | {item['beside_p50']:.2f} / {item['beside_p95']:.2f} |"
+        )
+    return lines
+
+
+def _report_panel(figures: dict) -> list[str]:
+    width, height = figures["size_wh"]
+    frame, playing = figures["frame_ms"], figures["playing"]
+    lines = [
+        "## Panel",
+        "",
+        "By `python -m benchmarks.panel`; other work shared the machine.",
+        "",
+        f"{figures['objects']} objects at {width}x{height}, headless Chromium without a GPU, "
+        "milliseconds a frame (medians):",
+        "",
+        "| masks decoded | painted | drawn with the picture | together | 95 % below |",
+        "|---|---|---|---|---|",
+        f"| {frame['decode']:.1f} | {frame['paint']:.1f} | {frame['draw']:.1f} "
+        f"| {frame['whole']:.1f} | {frame['whole_p95']:.1f} |",
+        "",
+        f"Playing a video of 25 frames a second: {playing['first_fps']:.1f} a second while its "
+        f"frames are fetched, {playing['again_fps']:.1f} when they are there "
+        f"({playing['again_left_out']} left out).",
+        "",
+        "| click to mask over /api/sessions, embedded model | first on a frame, s | later, s "
+        "| slowest later, s |",
+        "|---|---|---|---|",
+    ]
+    for line in figures["clicks"]:
+        size = "x".join(map(str, line["size_wh"]))
+        lines.append(
+            f"| {size} | {line['first']:.2f} | {line['later']:.2f} | {line['later_worst']:.2f} |"
         )
     return lines

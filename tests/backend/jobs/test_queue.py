@@ -323,6 +323,27 @@ def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
     assert {job.attempts for job in store.list()} == {1}
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])
+def test_ten_thousand_tasks_of_one_project_do_not_starve_another(make_queue, open_store, works):
+    store = open_store()
+    for number in range(10_000):
+        store.add(spec(f"many {number}", BATCH, task_id=number, project_id=1))
+    queue = make_queue(store, max_queued_per_project=10_000)
+    queue.start()
+    wait_until(lambda: works.began == ["many 0"])
+    for key in ("few 1", "few 2"):
+        queue.submit(spec(key, BATCH, project_id=2))
+    with pytest.raises(TooManyJobs, match="project 1 has .* jobs waiting"):
+        for number in range(3):
+            queue.submit(spec(f"more {number}", BATCH, project_id=1))
+    queue.submit(spec("soon", WEBHOOK, project_id=1))
+    for key in ("many 0", "soon", "few 1", "many 1", "few 2"):
+        wait_until(lambda key=key: works.began[-1] == key)
+        works.gate(key).set()
+    wait_until(lambda: len(works.began) == 6)
+    assert works.began == ["many 0", "soon", "few 1", "many 1", "few 2", "many 2"]
+
+
 @pytest.mark.parametrize("engine", ["sqlite"])  # of the other: test_distributed.py
 @pytest.mark.parametrize("priority", [INTERACTIVE, WEBHOOK])
 def test_jobs_go_on_by_themselves_after_the_disk_was_full(
