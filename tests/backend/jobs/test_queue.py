@@ -335,6 +335,7 @@ def test_ten_thousand_tasks_of_one_project_do_not_starve_another(
     queue.start()
     wait_until(lambda: works.began == ["many 0"])
     for key in ("few 1", "few 2"):
+        clock.now += 1
         queue.submit(spec(key, BATCH, project_id=2))
     queue.submit(spec("soon", WEBHOOK, project_id=1))
     with pytest.raises(TooManyJobs, match="project 1 has .* jobs waiting"):
