@@ -12,7 +12,7 @@ from tests import hostile_media
 from tests.backend.calls import VIDEO_CONFIG, box, jobs_of, service_of, wait_for_jobs
 from tests.backend.test_enterprise import CONFIG
 
-LIMITS = {"decoder_memory_bytes": 768 * 2**20, "max_frames": 500}
+LIMITS = {"decoder_memory_bytes": 512 * 2**20, "max_frames": 500, "answer_seconds": 600.0}
 
 
 def call(path):
