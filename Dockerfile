@@ -5,14 +5,17 @@ FROM python:3.11-slim AS build
 # PyTorch's own index: the torch of PyPI brings gigabytes of CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
-COPY constraints.txt ./
+COPY constraints.txt requirements.lock ./
+# By hash, all but PyTorch, whose build is the machine's.
 RUN python -m venv /opt/venv \
+    && /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock \
     && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt --index-url ${TORCH_INDEX} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY converters converters
 COPY sam2_model sam2_model
 COPY backend backend
-RUN /opt/venv/bin/pip install --no-cache-dir -c constraints.txt '.[hub]'
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /opt/venv/bin/pip check
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 annotator \

@@ -11,17 +11,28 @@ LABEL_STUDIO_STAMP := $(LABEL_STUDIO_VENV)/.installed
 E2E_STAMP := $(VENV)/.installed-e2e
 ML_HOST_VENV := .venv-ml-host
 ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
+LOCK_VENV := .venv-lock
+LOCK_STAMP := $(LOCK_VENV)/.installed
 
-.PHONY: install demo studio test test-slow parity e2e ml-host bench training-pack clean
+.PHONY: install demo studio test test-slow fuzz faults load parity e2e ml-host bench \
+	training-pack lock sbom clean
 
 install: $(STAMP)
 
+# LOCKED=1, as CI has it: just the files that requirements-test.lock names.
 # torch comes first and through the constraints file: a later, wider
 # requirement then finds it there instead of fetching gigabytes of CUDA.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt torch
+ifdef LOCKED
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --require-hashes \
+		-r requirements-test.lock
+	$(BIN)/pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	$(BIN)/pip check
+else
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[test,hub]'
+endif
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps vos-benchmark==0.1.0 trackeval==1.3.0
 	touch $@
 
@@ -45,8 +56,21 @@ studio: $(STAMP) $(LABEL_STUDIO_STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# Other requests, configs, results and URLs each time, and many more than in `test`.
+fuzz: $(STAMP)
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz \
+		tests/backend/test_fuzz_api.py tests/backend/test_fuzz_inputs.py
+
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest tests/slow
+
+# Real processes killed, starved of disk and memory, and refused by Label Studio.
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults tests/backend/test_restart.py
+
+# 200 clients for five minutes.
+load: $(STAMP)
+	$(BIN)/python -m benchmarks.load
 
 # Meta's package on a CPU torch, beside ours: see tests/parity.
 $(PARITY_STAMP): pyproject.toml constraints.txt
@@ -99,5 +123,30 @@ training-pack: $(STAMP)
 		--implementation cp --python-version $(PACK_PYTHON) $(PACK_PLATFORMS) \
 		-d $(PACK)/wheels numpy pillow safetensors tqdm av filelock
 
+$(LOCK_STAMP): Makefile
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/pip install --disable-pip-version-check -q 'uv>=0.9' 'cyclonedx-bom>=7'
+	touch $@
+
+# The newest versions that go together, each file of them by its hash, for Python 3.11 on
+# Linux x86_64: what the container and CI install. PyTorch is not among them: which build it
+# is depends on the machine (constraints.txt has its version), and with it go CUDA's packages.
+CUDA_PACKAGES := triton cuda-bindings cuda-pathfinder cuda-toolkit $(addprefix nvidia-,\
+	cublas cuda-cupti cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse \
+	cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+COMPILE = $(LOCK_VENV)/bin/uv pip compile -q --upgrade --generate-hashes --no-header \
+	--no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	$(foreach name,torch $(CUDA_PACKAGES),--no-emit-package $(name)) -c constraints.txt
+
+lock: $(LOCK_STAMP)
+	$(COMPILE) --extra hub -o requirements.lock pyproject.toml
+	$(COMPILE) --extra hub --extra test -c requirements.lock -o requirements-test.lock pyproject.toml
+
+# What the container has in it, in CycloneDX's form.
+sbom: $(LOCK_STAMP)
+	mkdir -p out
+	cat requirements.lock constraints.txt | $(LOCK_VENV)/bin/cyclonedx-py requirements \
+		--pyproject pyproject.toml --output-reproducible --of JSON -o out/sbom.cdx.json -
+
 clean:
-	rm -rf $(VENV) $(ML_HOST_VENV) $(PARITY_VENV) $(LABEL_STUDIO_VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(LOCK_VENV) $(ML_HOST_VENV) $(PARITY_VENV) $(LABEL_STUDIO_VENV) out build dist *.egg-info

@@ -32,7 +32,6 @@ _COSTS = {
     "panel_api.tasks": 10, "panel_api.task": 10,
 }  # fmt: skip
 """What counts as more than one request of a key."""
-_RETRY_SECONDS = 1
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
 _API = "/api/"
@@ -50,7 +49,6 @@ _HEADERS = {
 
 def guard(app: Flask, settings: Settings) -> None:
     """Check each request before its view, and add the headers to each answer."""
-
     limits = RateLimits(settings.key_requests_per_second)
 
     def check() -> None:
@@ -155,8 +153,6 @@ def _with_headers(challenges: Sequence[str], answer: Response) -> Response:
         answer.headers.setdefault(name, value)
     if request.blueprint == _PANEL_PAGE:
         del answer.headers["X-Frame-Options"]  # its policy names who may; this header cannot
-    if answer.status_code == 429:
-        answer.headers.setdefault("Retry-After", str(_RETRY_SECONDS))
     if answer.status_code == 401:
         answer.headers.setlist("WWW-Authenticate", challenges)
     return answer

@@ -11,7 +11,7 @@ import math
 import threading
 from typing import Any, Callable, Iterator, Mapping
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from backend.access import guard
@@ -21,7 +21,7 @@ from backend.errors import BadRequest, ServiceError, TooManyRequests
 from backend.jobs_api import job_routes
 from backend.json_body import json_body
 from backend.log_context import request_id
-from backend.metrics import measure
+from backend.metrics import BATCH, INTERACTIVE, OPEN, measure
 from backend.model import LoadedModel, load_model
 from backend.openapi import openapi_routes
 from backend.panel_api import panel_api
@@ -156,9 +156,12 @@ class _Service:
         """Interactive: the open task's answer. Batch: one item a task, [] for nothing to say."""
         deadline = Deadline(self.settings.answer_seconds)
         body = json_body()
+        g.asked = INTERACTIVE
         if (event := event_of(body)) is not None:
             return self._answer_event(event, body, deadline)
         call = parse_predict(body)
+        if not call.is_interactive:
+            g.asked = OPEN if len(call.tasks) == 1 else BATCH
         return {"results": answer_predict(call, self.tracking, deadline, place=self._place)}
 
     @contextlib.contextmanager
@@ -210,4 +213,5 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:
+    g.failure = name
     return jsonify({"error": name, "detail": detail, "request_id": request_id()}), status

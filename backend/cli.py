@@ -12,6 +12,7 @@ from backend.commands.doctor import add_doctor
 from backend.commands.export import add_export
 from backend.commands.imports import add_import
 from backend.commands.models import add_models
+from backend.commands.panel import add_open
 from backend.commands.preview import add_preview_parser
 from backend.commands.project import add_project
 from backend.commands.serve import add_serve
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (
         add_serve,
+        add_open,
         add_track,
         add_project,
         add_import,

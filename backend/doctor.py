@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
 import platform
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
+from backend.config_links import ConfigLink, links_in
+from backend.doctor_service import service_findings
 from backend.errors import ServiceError
+from backend.findings import Finding, Findings, Level, broken, note, ok
 from backend.label_configs import has_export_trap, media_videos
 from backend.label_studio_client import (
     LabelStudioClient,
@@ -20,6 +21,7 @@ from backend.label_studio_client import (
     LabelStudioFailure,
     TokenKind,
 )
+from backend.link_keys import KeyRefused, check_key
 from backend.settings import Settings
 from converters.label_studio.config import (
     LabelConfig,
@@ -42,39 +44,7 @@ _MAX_PROJECTS = 50
 _OTHER_CONFIG = (
     "take a config of the README: sam2-label-studio project create makes a project with one"
 )
-
-
-class Level(enum.StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    NOTE = "note"
-    BROKEN = "BROKEN"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Level
-    text: str
-    fix: str = ""
-    """What to do; empty where nothing has to be done."""
-
-
-Findings = Iterator[Finding]
-
-
-def _ok(text: str) -> Finding:
-    return Finding(Level.OK, text)
-
-
-def _note(text: str, fix: str) -> Finding:
-    return Finding(Level.NOTE, text, fix)
-
-
-def _broken(text: str, fix: str) -> Finding:
-    return Finding(Level.BROKEN, text, fix)
+_FEW_DAYS = 30
 
 
 def examine(
@@ -89,6 +59,7 @@ def examine(
     yield "video codecs", codec_findings()
     yield "model", model_findings(settings)
     yield "folders", folder_findings(settings)
+    yield "service", service_findings(settings, backend_url)
     yield "Label Studio", label_studio_findings(settings, backend_url, with_media=with_media)
 
 
@@ -109,14 +80,14 @@ def device_findings(settings: Settings) -> Findings:
 
     from sam2_model.build import default_device, default_dtype
 
-    yield _ok(f"Python {platform.python_version()}, PyTorch {torch.__version__}")
+    yield ok(f"Python {platform.python_version()}, PyTorch {torch.__version__}")
     try:
         device = torch.device(settings.device) if settings.device else default_device()
     except RuntimeError as error:
-        yield _broken(f"device {settings.device!r}: {error}", "set SAM2_DEVICE to cpu or cuda")
+        yield broken(f"device {settings.device!r}: {error}", "set SAM2_DEVICE to cpu or cuda")
         return
     if device.type == "cuda" and not torch.cuda.is_available():
-        yield _broken(
+        yield broken(
             f"device {device} is set, and PyTorch sees no GPU",
             "install the CUDA build of PyTorch and the driver (nvidia-smi must work), or set "
             "SAM2_DEVICE=cpu",
@@ -124,9 +95,9 @@ def device_findings(settings: Settings) -> Findings:
         return
     dtype = settings.dtype or str(default_dtype(device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    yield _ok(f"{device} ({name}), {dtype}")
+    yield ok(f"{device} ({name}), {dtype}")
     if device.type == "cpu":
-        yield _note(
+        yield note(
             "there is no GPU: sizes above demo and tiny take seconds a frame",
             "use --model demo or sam2.1_hiera_tiny here, or a machine with a GPU",
         )
@@ -142,14 +113,14 @@ def codec_findings() -> Findings:
 
     readable = [title for name, title in _DECODERS.items() if _has_codec(av, name, "r")]
     missing = [title for title in _DECODERS.values() if title not in readable]
-    yield _ok(f"reads {', '.join(readable)}")
+    yield ok(f"reads {', '.join(readable)}")
     if missing:
-        yield _note(
+        yield note(
             f"does not read {', '.join(missing)}",
             "reinstall PyAV from its wheel (pip install --force-reinstall av), which has them",
         )
     if not any(_has_codec(av, name, "w") for name in ("libx264", "libopenh264")):
-        yield _note(
+        yield note(
             "no H.264 encoder: preview videos are written in a codec that some browsers lack",
             "reinstall PyAV from its wheel",
         )
@@ -172,25 +143,25 @@ def model_findings(settings: Settings) -> Findings:
     try:
         named = find_model(settings.model)
     except (ValueError, CheckpointError) as error:
-        yield _broken(str(error), "set SAM2_MODEL to one of these names")
+        yield broken(str(error), "set SAM2_MODEL to one of these names")
         return
     if settings.checkpoint is not None:
         file = Path(settings.checkpoint).expanduser()
         if file.is_file():
-            yield _ok(f"{settings.model_version}: {file}")
+            yield ok(f"{settings.model_version}: {file}")
         elif file.is_absolute():
-            yield _broken(f"checkpoint {file} is not there", "mend SAM2_CHECKPOINT, or unset it")
+            yield broken(f"checkpoint {file} is not there", "mend SAM2_CHECKPOINT, or unset it")
         else:
-            yield _ok(f"{settings.model_version}: {settings.checkpoint}, fetched at the first use")
+            yield ok(f"{settings.model_version}: {settings.checkpoint}, fetched at the first use")
         return
     remote = REMOTE_CHECKPOINTS.get(named.config.name)
     if named.weights is not None or remote is None:
-        yield _ok(f"{settings.model_version}: {named.weights or 'in the package'}")
+        yield ok(f"{settings.model_version}: {named.weights or 'in the package'}")
     elif (cache_folder() / remote.file_name).is_file():
-        yield _ok(f"{settings.model_version}: {cache_folder() / remote.file_name}")
+        yield ok(f"{settings.model_version}: {cache_folder() / remote.file_name}")
     else:
         size_mib = (remote.size_bytes or 0) // 2**20
-        yield _note(
+        yield note(
             f"{settings.model_version} is not downloaded yet ({size_mib} MiB)",
             f"it comes at the first use; without internet put {remote.file_name} from another "
             f"machine into {cache_folder()}",
@@ -201,25 +172,29 @@ def folder_findings(settings: Settings) -> Findings:
     """Cache folders can be written and have room; the folders of local files are there."""
     from sam2_model.checkpoints import cache_folder
 
-    folders = {"SAM2_CACHE": cache_folder(), "SAM2_MEDIA_CACHE": settings.media_cache}
+    folders = {
+        "SAM2_CACHE": cache_folder(),
+        "SAM2_MEDIA_CACHE": settings.media_cache,
+        "SAM2_DATA_FOLDER": settings.data_folder,
+    }
     for name, folder in folders.items():
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         problem = _not_writable(existing)
         if problem:
-            yield _broken(f"{folder} cannot be written: {problem}", f"set {name} to another folder")
+            yield broken(f"{folder} cannot be written: {problem}", f"set {name} to another folder")
             continue
         free = shutil.disk_usage(existing).free
         text = f"{folder}: {free / _GIB:.1f} GiB free"
         if free < _LITTLE_FREE_BYTES:
-            yield _note(text, f"make room, or set {name} to a folder on a larger disk")
+            yield note(text, f"make room, or set {name} to a folder on a larger disk")
         else:
-            yield _ok(text)
+            yield ok(text)
     root = settings.label_studio_local_files_root
     for folder in [*settings.media_roots, *([root] if root else [])]:
         if folder.is_dir():
-            yield _ok(f"{folder}: there")
+            yield ok(f"{folder}: there")
         else:
-            yield _broken(f"{folder} is not there", "mend SAM2_MEDIA_ROOTS or the local files root")
+            yield broken(f"{folder} is not there", "mend SAM2_MEDIA_ROOTS or the local files root")
 
 
 def _not_writable(folder: Path) -> str | None:
@@ -238,13 +213,13 @@ def label_studio_findings(
 ) -> Findings:
     """The server, the key, and each project that the key's user sees."""
     if not settings.label_studio_url:
-        yield _note(
+        yield note(
             "LABEL_STUDIO_URL is not set: uploads and local files cannot be fetched",
             "set LABEL_STUDIO_URL, and LABEL_STUDIO_API_KEY to a key of Account & Settings",
         )
         return
     if not settings.label_studio_api_key:
-        yield _broken(
+        yield broken(
             f"{settings.label_studio_url} is set without a key",
             "set LABEL_STUDIO_API_KEY to a key of Account & Settings",
         )
@@ -255,17 +230,17 @@ def label_studio_findings(
         version = client.version()
     except LabelStudioError as error:
         if error.failure is LabelStudioFailure.NOT_FOUND:  # every Label Studio has these pages
-            yield _broken(
+            yield broken(
                 f"{client.url} answers, and is no Label Studio",
                 "set LABEL_STUDIO_URL to Label Studio's address, with its path if it has one",
             )
         else:
             yield _of_error(error)
         return
-    yield _ok(f"{client.url}: version {version.get('release', 'unknown')}")
-    yield _ok(f"the {client.token_kind} works, for {user.get('email', 'its user')}")
+    yield ok(f"{client.url}: version {version.get('release', 'unknown')}")
+    yield ok(f"the {client.token_kind} works, for {user.get('email', 'its user')}")
     if client.token_kind is TokenKind.LEGACY:
-        yield _note(
+        yield note(
             "legacy tokens are off in fresh installs of Label Studio",
             "a personal access token (Account & Settings) works in either",
         )
@@ -286,13 +261,13 @@ def _address_findings(client: LabelStudioClient, backend_url: str) -> Findings:
         yield _of_error(error, Level.NOTE)
         return
     if is_blocked:
-        yield _broken(
+        yield broken(
             f"Label Studio refuses models at {backend_url}: a private or loopback address",
             "start Label Studio with ML_BLOCK_LOCAL_IP=false, and SSRF_PROTECTION_ENABLED=false "
             "for its webhook",
         )
     else:
-        yield _ok(f"Label Studio takes models at {backend_url}")
+        yield ok(f"Label Studio takes models at {backend_url}")
 
 
 def _project_findings(
@@ -301,7 +276,7 @@ def _project_findings(
     number = 0
     for number, project in enumerate(client.projects(), start=1):
         if number > _MAX_PROJECTS:
-            yield _note(
+            yield note(
                 f"only the newest {_MAX_PROJECTS} projects were looked at",
                 "of another one see Settings, Model in Label Studio",
             )
@@ -313,7 +288,7 @@ def _project_findings(
         except LabelStudioError as error:
             yield _of_error(error)
     if number == 0:
-        yield _note("there is no project", "sam2-label-studio project create NAME --config video "
+        yield note("there is no project", "sam2-label-studio project create NAME --config video "
                     "--labels A,B")
 
 
@@ -329,18 +304,19 @@ def _one_project(
         config = parse_label_config(project.get("label_config") or "<View/>")
     except UnsupportedConfigError as error:
         if backends:
-            yield _broken(str(error), _OTHER_CONFIG)
+            yield broken(str(error), _OTHER_CONFIG)
         else:
-            yield _ok("is not for SAM 2")
+            yield ok("is not for SAM 2")
         return
     except ValueError as error:
-        yield _broken(f"its config cannot be read: {error}", "mend the config")
+        yield broken(f"its config cannot be read: {error}", "mend the config")
         return
     for reason in config.ignored:
-        yield _note(f"not served: {reason}", "see the label configs in the README")
+        yield note(f"not served: {reason}", "see the label configs in the README")
     yield from _backend_findings(client, project, backends, backend_url)
+    yield from link_findings(project, settings)
     if has_export_trap(config):
-        yield _broken(
+        yield broken(
             "Label Studio's exports fail: valueList with KeyPointLabels and no RectangleLabels",
             'add <RectangleLabels name="rectangle" toName="..."> with the same labels',
         )
@@ -356,32 +332,67 @@ def _backend_findings(
 ) -> Findings:
     connect = f"sam2-label-studio project connect {project['id']} --backend-url {backend_url}"
     if not backends:
-        yield _note("no model is connected", connect)
+        yield note("no model is connected", connect)
         return
     for backend in backends:
         state, url = backend.get("readable_state"), backend.get("url")
         if state == "Connected":
-            yield _ok(f"model {url}: {state}")
+            yield ok(f"model {url}: {state}")
         else:
             message = backend.get("error_message") or "no reason given"
-            yield _broken(
+            yield broken(
                 f"model {url}: {state}: {' '.join(str(message).split())[:200]}",
                 "start the service, and see that Label Studio's machine reaches that address",
             )
     if not any(backend.get("is_interactive") for backend in backends):
-        yield _broken("its model is not used while annotating", connect)
+        yield broken("its model is not used while annotating", connect)
     webhooks = [str(hook.get("url", "")).rstrip("/") for hook in client.webhooks(project["id"])]
     missing = [
         backend.get("url") for backend in backends
         if f"{str(backend.get('url')).rstrip('/')}/webhook" not in webhooks
     ]
     if missing:
-        yield _note(f"no webhook to {missing[0]}: Submit starts no tracking", connect)
+        yield note(f"no webhook to {missing[0]}: Submit starts no tracking", connect)
     if not project.get("evaluate_predictions_automatically"):
-        yield _note(
+        yield note(
             "predictions are not retrieved when a task is opened",
             "Settings, Annotation: retrieve predictions when loading a task",
         )
+
+
+def link_findings(project: Mapping[str, Any], settings: Settings) -> Findings:
+    """The config's links to previews and panels: their keys, and whether browsers show them."""
+    for link in links_in(project.get("label_config") or ""):
+        renew = f"sam2-label-studio project connect {project['id']}"
+        try:
+            key = check_key(settings, link.key, link.purpose)
+        except KeyRefused as error:
+            yield broken(
+                f"its {link.purpose} shows nothing: {error.detail}",
+                f"{renew}, with the service's SAM2_DATA_FOLDER or SAM2_LINK_SECRET",
+            )
+            continue
+        if key.project_id != project["id"]:
+            yield broken(
+                f"its {link.purpose} has the key of project {key.project_id}", renew
+            )
+        elif key.days_left < _FEW_DAYS:
+            yield note(f"its {link.purpose}'s key holds for {key.days_left:.0f} more days", renew)
+        else:
+            yield ok(f"its {link.purpose}'s key holds for {key.days_left:.0f} days")
+        yield from _framing_findings(link, settings)
+
+
+def _framing_findings(link: ConfigLink, settings: Settings) -> Findings:
+    origins = settings.label_studio_origins
+    secure = [origin for origin in origins if origin.startswith("https://")]
+    if secure and link.base.startswith("http://"):
+        yield broken(
+            f"its {link.purpose} is at {link.base}, which browsers refuse inside {secure[0]}",
+            "give the service an https address too, and --preview-url or --panel-url",
+        )
+    else:
+        yield ok(f"its {link.purpose} may be shown by pages of {', '.join(origins)}")
 
 
 def _framerate_findings(
@@ -407,13 +418,13 @@ def _framerate_findings(
         with open_frame_source(path) as source:
             trap = framerate_trap(resolve_framerate(tags[0], task["data"]), source.info)
     except (ServiceError, VideoDecodeError, ValueError, OSError) as error:
-        yield _note(
+        yield note(
             f"task {task['id']}: its video cannot be looked at: {error}",
             "mend the task's data, or let this service fetch it: docs/troubleshooting.md",
         )
         return
     if trap is None:
-        yield _ok(f"task {task['id']}: its frame rate is the editor's")
+        yield ok(f"task {task['id']}: its frame rate is the editor's")
     else:
         what, _, fix = trap.partition("; ")
-        yield _broken(f"task {task['id']}: {what}", fix)
+        yield broken(f"task {task['id']}: {what}", fix)

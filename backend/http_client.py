@@ -36,7 +36,10 @@ _JSON_SECONDS = 20.0
 _READ_BYTES = 2**20
 _MAX_JSON_BYTES = 2**20
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Half a surrogate pair, which JSON may have, is no character of a URL either."""
+_PASSWORD_IN_PATH = re.compile(r"[^/]*:[^/]*@")
+"""Where a URL has a slash too many or too few: http:/user:password@host"""
 _VALIDATOR = re.compile(r"[\x20-\x7e]{1,200}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _PAGE_TYPES = frozenset(
@@ -152,7 +155,8 @@ def without_query(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "the media reference"
-    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    path = _PASSWORD_IN_PATH.sub("", parts.path)
+    shown = urlunsplit((parts.scheme, host, path, "", ""))
     return _CONTROL.sub("", shown)[:200]
 
 

@@ -24,7 +24,9 @@ MENU_NAME = "sam2_menu"
 
 _MENU_CHOICES = ("forward", "backward", "both")
 _MAX_LABELS = 200
+_PANEL_HEIGHT = 760
 _FIELD = re.compile(r"\$\w+")
+_PAGE_URL = re.compile(r"https?://[^\s\"'<>\\]+")
 
 
 class ConfigKind(enum.StrEnum):
@@ -38,6 +40,8 @@ class ConfigKind(enum.StrEnum):
     """One above the other."""
     VIDEO_PREVIEW = "video-preview"
     """The video beside a second one with the masks drawn over it."""
+    VIDEO_PANEL = "video-panel"
+    """The video beside the panel, where people click and see masks."""
 
     @property
     def has_video(self) -> bool:
@@ -62,6 +66,7 @@ def label_config(
     masks: MaskControl | str = MaskControl.BRUSH,
     has_menu: bool = False,
     preview_url: str | None = None,
+    panel_url: str | None = None,
 ) -> str:
     """The XML of a config.
 
@@ -71,22 +76,27 @@ def label_config(
         has_menu: a menu for the direction beside the text area.
         preview_url: of the video with masks, for VIDEO_PREVIEW alone; task fields
             as `$video` are filled in by the editor.
+        panel_url: the same of the panel, for VIDEO_PANEL alone.
 
     Raises:
-        ValueError: an unknown kind, labels that are none, or a preview URL that
-            is missing or has no use.
+        ValueError: an unknown kind, labels that are none, or a URL that is missing,
+            has no use, or has characters that cannot stand in the page.
     """
     kind, masks = ConfigKind(kind), MaskControl(masks)
     _check_labels(labels)
-    if (kind is ConfigKind.VIDEO_PREVIEW) != (preview_url is not None):
-        raise ValueError(
-            f"preview_url={preview_url!r} for config {kind}: video-preview needs one, others none"
-        )
+    for name, url, owner in (
+        ("preview_url", preview_url, ConfigKind.VIDEO_PREVIEW),
+        ("panel_url", panel_url, ConfigKind.VIDEO_PANEL),
+    ):
+        if (kind is owner) != (url is not None):
+            raise ValueError(f"{name}={url!r} for config {kind}: {owner} needs one, others none")
+    if panel_url is not None and not _PAGE_URL.fullmatch(panel_url):
+        raise ValueError(f"panel_url={panel_url!r} must be http(s)://... without quotes or spaces")
     if has_menu and not kind.has_video:
         raise ValueError(f"has_menu goes with a video, not with config {kind}")
     lines = ["<View>"]
     if kind.has_video:
-        lines += _video(labels, preview_url, has_menu)
+        lines += _video(labels, preview_url, panel_url, has_menu)
     if kind.has_frames:
         lines += _frames(labels, masks)
     return "\n".join([*lines, "</View>"])
@@ -122,10 +132,20 @@ def _check_labels(labels: Sequence[str]) -> None:
             raise ValueError(f"label {label!r} is there more than once")
 
 
-def _video(labels: Sequence[str], preview_url: str | None, has_menu: bool) -> list[str]:
+def _video(
+    labels: Sequence[str], preview_url: str | None, panel_url: str | None, has_menu: bool
+) -> list[str]:
     video = f'<Video name="video" value="${VIDEO_FIELD}" framerate="${FPS_FIELD}"'
     lines = _labels("Labels", "labels", "video", labels)
-    if preview_url is None:
+    if panel_url is not None:
+        frame = f'<iframe src="{panel_url}" title="SAM 2" width="100%" height="{_PANEL_HEIGHT}">'
+        lines += [
+            '  <View style="display:grid;grid-template-columns:minmax(0,1fr) minmax(0,2fr)">',
+            f'    {video} height="480"/>',
+            f"    <Markdown><![CDATA[{frame}</iframe>]]></Markdown>",
+            "  </View>",
+        ]
+    elif preview_url is None:
         lines.append(f'  {video} height="480"/>')
     else:
         # A flex row of two videos breaks drawing, a grid does not.

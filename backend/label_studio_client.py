@@ -493,12 +493,7 @@ class LabelStudioClient:
         basic_auth: tuple[str, str] | None = None,
     ) -> Json:
         """Connect a model; Label Studio calls its /health and /setup before it answers."""
-        fields: Json = {}
-        if basic_auth is not None:
-            user, password = basic_auth
-            fields = {
-                "auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password
-            }
+        fields = _basic_auth_fields(basic_auth)
         with self._asking(f"to connect {url} to project {project_id}") as sdk:
             return _body(
                 sdk.ml.with_raw_response.create(
@@ -507,10 +502,26 @@ class LabelStudioClient:
                 )
             )
 
-    def update_backend(self, backend_id: int, **fields: Any) -> Json:
-        """The model connection after the change."""
-        with self._asking(f"to change model connection {backend_id}") as sdk:
-            return _body(sdk.ml.with_raw_response.update(backend_id, **fields))
+    def update_backend(
+        self,
+        backend: Mapping[str, Any],
+        *,
+        is_interactive: bool = True,
+        basic_auth: tuple[str, str] | None = None,
+    ) -> Json:
+        """A model connection, as `ml_backends` has it, after the change.
+
+        Label Studio calls its /health and /setup before it answers: where they need a
+        password, it must be given with every change.
+        """
+        with self._asking(f"to change model connection {backend['id']}") as sdk:
+            return _body(
+                sdk.ml.with_raw_response.update(
+                    # Without these two, which do not change, the server fails (1.23.2).
+                    backend["id"], url=backend["url"], project=backend["project"],
+                    is_interactive=is_interactive, **_basic_auth_fields(basic_auth),
+                )
+            )
 
     def blocks_address(self, url: str) -> bool:
         """Whether Label Studio refuses to connect a model at this URL, because it is private.
@@ -531,17 +542,38 @@ class LabelStudioClient:
         with self._asking(f"for the webhooks of project {project_id}") as sdk:
             return _body(sdk.webhooks.with_raw_response.list(project=str(project_id)))
 
-    def create_webhook(self, project_id: int, url: str, actions: Iterable[str] = ()) -> Json:
-        """A webhook with payloads, for these actions, or for all."""
+    def create_webhook(
+        self,
+        project_id: int,
+        url: str,
+        actions: Iterable[str] = (),
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Json:
+        """A webhook with payloads, for these actions, or for all.
+
+        Args:
+            headers: are sent with each; Label Studio's administrators can read them.
+        """
         names = list(actions)
         with self._asking(f"to make a webhook to {url} in project {project_id}") as sdk:
             fields: Json = {"actions": names} if names else {}
+            fields |= {"headers": dict(headers)} if headers else {}
             return _body(
                 sdk.webhooks.with_raw_response.create(
                     project=project_id, url=url, is_active=True, send_payload=True,
                     send_for_all_actions=not names, **fields,
                 )
             )
+
+    def update_webhook(self, webhook: Mapping[str, Any], *, headers: Mapping[str, str]) -> None:
+        """Give a webhook, as `webhooks` has it, other headers."""
+        with self._asking(f"to change webhook {webhook['id']}") as sdk:
+            # The SDK's own call puts its fields into the URL, where logs would have them.
+            response = sdk._client_wrapper.httpx_client.request(
+                f"api/webhooks/{webhook['id']}/", method="PATCH", json={"headers": dict(headers)}
+            )
+            _checked(response, dict)
 
     # --- the way there -------------------------------------------------------
 
@@ -647,6 +679,13 @@ def _name_request(request: Any) -> None:
     """So that Label Studio's own log has the id too."""
     if (request_id := log_context.request_id()) is not None:
         request.headers["X-Request-ID"] = request_id
+
+
+def _basic_auth_fields(basic_auth: tuple[str, str] | None) -> Json:
+    if basic_auth is None:
+        return {}
+    user, password = basic_auth
+    return {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
 
 
 class _Unexpected(Exception):

@@ -190,18 +190,18 @@ class MediaStore:
         label-studio-sdk knows the same address, but sends a personal access token
         as it is, follows any redirect, and keeps the file in memory.
         """
-        base = self._settings.label_studio_url
+        base, shown = self._settings.label_studio_url, without_query(uri)
         if base is None:
-            raise UnusableTask(f"{uri!r:.200} is resolved by Label Studio: set LABEL_STUDIO_URL")
+            raise UnusableTask(f"{shown!r} is resolved by Label Studio: set LABEL_STUDIO_URL")
         if type(task_id) is not int or task_id < 1:
             raise UnusableTask(
-                f"{uri!r:.200} is resolved by Label Studio for a task: its id is {task_id!r:.40}, "
+                f"{shown!r} is resolved by Label Studio for a task: its id is {task_id!r:.40}, "
                 "must be a positive whole number"
             )
         encoded = base64.urlsafe_b64encode(uri.encode("utf-8", "surrogatepass")).decode("ascii")
         url = f"{base}/tasks/{task_id}/presign/?fileuri={encoded}"
         try:
-            with _naming(uri):
+            with _naming(shown):
                 # The signed URL is another one each time; the URI is not.
                 return self._downloaded(url, max_bytes, identity=uri)
         except MediaNotFound as error:

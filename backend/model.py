@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Hashable, Iterator, Protocol, S
 
 from backend.deadlines import Deadline
 from backend.decoding import open_media
-from backend.errors import NotReady
+from backend.errors import DeviceFull, NotReady
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.settings import Settings
 from backend.states import StateCache
@@ -208,7 +208,10 @@ class ModelService:
         model = self.wait()
         # A kept state goes on reading the files it was made with.
         paths = (files,) if isinstance(files, Path) else tuple(files)
-        with self._states.borrowed((key, paths), lambda: model.init_state(files)) as state:
+        with (
+            self._making_room_for_others(),
+            self._states.borrowed((key, paths), lambda: model.init_state(files)) as state,
+        ):
 
             def track(source, prompts, frame_range=None, **options):
                 return self._frames(
@@ -216,6 +219,15 @@ class ModelService:
                 )
 
             yield state.source, track
+
+    @contextlib.contextmanager
+    def _making_room_for_others(self) -> Iterator[None]:
+        """What is kept for later must not stand in the way of the next attempt."""
+        try:
+            yield
+        except DeviceFull:
+            self._states.close_idle()
+            raise
 
     def _frames(
         self, steps: Iterator[FrameMasks | None], priority: Callable[[], Priority]

@@ -7,23 +7,26 @@ be given parts of another file when there is a newer track meanwhile.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 from urllib.parse import quote, unquote, unquote_plus
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.datastructures import Range
 from werkzeug.utils import send_file
 
-from backend.errors import NotReady
+from backend.errors import NotReady, ServiceError
 from backend.link_keys import KeyPurpose, check_key
 from backend.preview_videos import PreviewVideos
 
 if TYPE_CHECKING:
     from backend.service import TrackingService
+
+logger = logging.getLogger(__name__)
 
 _PART_BYTES = 2 * 2**20
 """At most, of one answer to a player, which asks on. While it is paused it would hold
@@ -54,6 +57,7 @@ def add_preview(app: Flask, service: TrackingService) -> None:
 
 class _PreviewView:
     def __init__(self, service: TrackingService) -> None:
+        self._service = service
         self._settings = service.settings
         self._origins = service.settings.label_studio_origins
         self._whole_files = threading.BoundedSemaphore(_WHOLE_FILES_AT_ONCE)
@@ -62,13 +66,24 @@ class _PreviewView:
     def video(self) -> Response:
         """Raises KeyRefused before anything is looked for."""
         query = _Query.of(request.query_string.decode("latin-1"))
-        check_key(self._settings, query.key, KeyPurpose.PREVIEW)
+        key = check_key(self._settings, query.key, KeyPurpose.PREVIEW)
         if (path := self.previews.find(query.version)) is not None:
             return self._part(path)
-        path = self.previews.newest(query.readings)
+        path = self.previews.newest(self._of_project(query.readings, key.project_id))
         # Relative: a proxy in front of the service may have moved it.
         location = f"?key={quote(query.key)}&version={path.stem}&src={query.source}"
         return Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
+
+    def _of_project(self, readings: Sequence[str], project_id: int) -> list[str]:
+        """Those that a task of the project has. Without a Label Studio that could be
+        asked, all: whatever the service may fetch."""
+        if not self._service.can_post:
+            return list(readings)
+        try:
+            return [text for text in readings if self._service.tasks.has_video(text, project_id)]
+        except ServiceError as error:
+            logger.warning("no preview: %s", error.detail)
+            return []
 
     def _part(self, path: Path) -> Response:
         environ = dict(request.environ)

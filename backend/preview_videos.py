@@ -111,7 +111,7 @@ class PreviewVideos:
             for media in references
             for text in spellings(media.reference, self._label_studio_url)
         ]
-        problem = "no video is named"
+        problem = "no task of the project has this video"
         for media in references:
             try:
                 with self._service.media.in_use() as store:

@@ -87,8 +87,13 @@ def _newest(entries: Sequence[Mapping[str, Any]]) -> Sequence[Result]:
 
 def markable_results(results: Sequence[Result]) -> tuple[Result, ...]:
     """Regions that may be prompts, and the labels that go with them; none without such."""
-    found = tuple(r for r in results if r.get("type") in _MARKS or r.get("type") == "labels")
-    return found if any(r.get("type") in _MARKS for r in found) else ()
+    found = tuple(r for r in results if _is_mark(r) or r.get("type") == "labels")
+    return found if any(map(_is_mark, found)) else ()
+
+
+def _is_mark(result: Result) -> bool:
+    kind = result.get("type")
+    return isinstance(kind, str) and kind in _MARKS
 
 
 def _object(value: object, name: str) -> Mapping[str, Any]:

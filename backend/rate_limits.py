@@ -13,6 +13,12 @@ _BURST_SECONDS = 5.0
 _MOST_KEPT = 1000
 
 
+class ShareUsedUp(TooManyRequests):
+    """More requests with one key than its share."""
+
+    retry_after_seconds = 1.0
+
+
 class RateLimits:
     """Thread safe. The longest unused keys are forgotten, and begin with a full share."""
 
@@ -27,7 +33,7 @@ class RateLimits:
         """What was left, and when."""
 
     def take(self, key: Hashable, cost: float = 1.0) -> None:
-        """Raises TooManyRequests, and takes nothing, where less than `cost` is left.
+        """Raises ShareUsedUp, and takes nothing, where less than `cost` is left.
 
         A cost above the burst takes a full share.
         """
@@ -42,7 +48,7 @@ class RateLimits:
             if len(self._shares) > _MOST_KEPT:
                 self._shares.popitem(last=False)
         if not is_enough:
-            raise TooManyRequests(
+            raise ShareUsedUp(
                 f"this link's key has had its share of requests, {self._per_second:g} a second "
                 "(SAM2_KEY_REQUESTS_PER_SECOND): try again in a moment"
             )

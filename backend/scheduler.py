@@ -10,6 +10,9 @@ import threading
 import time
 from typing import Callable, ContextManager, Hashable, Iterator, TypeVar
 
+from backend.errors import DeviceFull
+from sam2_model.errors import DeviceMemoryError
+
 _LOOK_SECONDS = 0.5
 """How often those who wait look whether they have become urgent."""
 
@@ -37,6 +40,8 @@ class DeviceListener:
 
     def frame_tracked(self, priority: Priority) -> None: ...
 
+    def out_of_memory(self) -> None: ...
+
 
 class DeviceScheduler:
     """Turns on one device.
@@ -54,7 +59,10 @@ class DeviceScheduler:
 
     @contextlib.contextmanager
     def turn(self, priority: Priority) -> Iterator[None]:
-        """Wait for the device, hold it inside the `with`."""
+        """Wait for the device, hold it inside the `with`.
+
+        Raises DeviceFull when what is done inside needs more memory than it has.
+        """
         ticket = (int(priority), next(self._tickets))
         asked = time.perf_counter()
         with self._condition:
@@ -73,6 +81,9 @@ class DeviceScheduler:
         taken = time.perf_counter()
         try:
             yield
+        except DeviceMemoryError as error:
+            self.listener.out_of_memory()
+            raise DeviceFull(str(error)) from error
         finally:
             self.listener.turn_ended(priority, taken - asked, time.perf_counter() - taken)
             with self._condition:

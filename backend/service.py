@@ -14,7 +14,8 @@ from backend.deadlines import Deadline
 from backend.errors import NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
-from backend.jobs.queue import JobHandle, JobQueue, Outcome
+from backend.jobs.handles import JobHandle, Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (
@@ -322,14 +323,17 @@ class TrackingService:
         asked = self._propagation(request)
         if not asked.has_work or asked.asks_nothing:
             return None
-        if priority is Priority.WEBHOOK:
-            if (job_id := self._answering(asked)) is not None:
-                return job_id
-            self._give_up_superseded(asked)
         spec = self._spec(
             asked, priority, posts_prediction=posts_prediction and self.can_post
         )
-        return self.jobs.submit(spec).job_id
+        if priority is not Priority.WEBHOOK:
+            return self.jobs.submit(spec).job_id
+        # The same webhook may come twice at one time.
+        with self.equal_work.doing(("webhook", request.task_id), lambda: False):
+            if (job_id := self._answering(asked)) is not None:
+                return job_id
+            self._give_up_superseded(asked)
+            return self.jobs.submit(spec).job_id
 
     def train_in_background(self, project_id: int) -> str:
         """Queue a fine-tuning on the project's annotations; the job's id. Raises TooManyJobs."""

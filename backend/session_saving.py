@@ -196,7 +196,9 @@ class _Saver:
         return self.client.update_annotation(old["id"], self._with_others(old))
 
     def _draft(self, drafts: Sequence[Item]) -> int:
-        old = self._earlier(SaveAs.DRAFT, drafts)
+        # Another person's editor would write over what is changed in their draft.
+        user = self.client.who_am_i().get("email")
+        old = self._earlier(SaveAs.DRAFT, [item for item in drafts if item.get("user") == user])
         if old is None:
             return self.client.create_draft(self._task_id, self.regions)
         return self.client.update_draft(old["id"], self._task_id, self._with_others(old))

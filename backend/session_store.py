@@ -23,6 +23,9 @@ CREATE TABLE IF NOT EXISTS session_frames (
 ) WITHOUT ROWID;
 """
 
+VERSION = 1
+"""Of the schema above."""
+
 Json = Mapping[str, Any]
 
 
@@ -61,7 +64,7 @@ class SessionStore(SqliteFile):
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Raises as `SqliteFile`."""
         self._clock = clock
-        super().__init__(path, _SCHEMA)
+        super().__init__(path, _SCHEMA, version=VERSION)
 
     def save(self, session_id: str, body: Json, *, task_id: int | None) -> None:
         """Keep what a session is, without its frames."""

@@ -10,12 +10,19 @@ import logging
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from backend.errors import BadRequest, Conflict, NotFound, OverLimit, ServiceError
-from backend.log_context import carried
+from backend.errors import (
+    BadRequest,
+    Conflict,
+    NotFound,
+    OverLimit,
+    ServiceError,
+    StorageFull,
+)
+from backend.log_context import carried, working_for
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.session_media import SessionOrigin
 from backend.session_store import SessionStore, StoredFrame, StoredSession
@@ -38,6 +45,7 @@ from backend.session_values import (
 )
 from converters.masks import decode_mask, encode_mask
 from converters.types import Direction, FrameMasks, Track, VideoInfo
+from sam2_model.errors import DeviceMemoryError
 from sam2_model.video.errors import VideoDecodeError
 
 if TYPE_CHECKING:
@@ -510,7 +518,7 @@ class Session:
         return self._look(prompts.for_model("", frame_index))
 
     def _look(self, item: FramePrompt) -> Shown:
-        with self._scheduler.turn(Priority.INTERACTIVE):
+        with self._working(), self._scheduler.turn(Priority.INTERACTIVE):
             self._check_open()
             mask, score = self._video.look(item)
         return Shown(encode_mask(mask) if mask.any() else None, score)
@@ -551,7 +559,7 @@ class Session:
                     return
                 try:
                     self._video.encode(index)
-                except VideoDecodeError as error:
+                except (VideoDecodeError, DeviceMemoryError) as error:
                     logger.warning("session %s: frame %d: %s", self.id, index, error)
                     return
 
@@ -606,7 +614,14 @@ class Session:
         with self._condition:
             return self._condition.wait_for(lambda: self._thread is None, timeout_seconds)
 
+    def _working(self) -> ContextManager[None]:
+        return working_for(task=self.origin.task_id, project=self.origin.project_id)
+
     def _propagate(self, objects: Objects, propagation: Propagation) -> None:
+        with self._working():
+            self._propagate_to_the_end(objects, propagation)
+
+    def _propagate_to_the_end(self, objects: Objects, propagation: Propagation) -> None:
         end, error = PropagationState.DONE, None
         try:
             self._track(objects, propagation)
@@ -625,8 +640,11 @@ class Session:
             self._propagation = replace(self._propagation, state=end, error=error)
             self._thread = None
             self._revision += 1
-            self._save_frames([])
             self._condition.notify_all()
+            try:
+                self._save_frames([])
+            except StorageFull as full:  # it is told by the next change that can be kept
+                logger.error("session %s: %s", self.id, full)
 
     def _track(self, objects: Objects, propagation: Propagation) -> None:
         with self._condition:

@@ -77,13 +77,18 @@ class StateCache:
             states = [self._idle.pop(key).state for key in old]
         _close_all(states)
 
+    def close_idle(self) -> None:
+        """Close those that nobody uses now."""
+        with self._lock:
+            states = [idle.state for idle in self._idle.values()]
+            self._idle.clear()
+        _close_all(states)
+
     def close(self) -> None:
         """Close all, and those that are lent out once they come back."""
         with self._lock:
             self._is_closed = True
-            states = [idle.state for idle in self._idle.values()]
-            self._idle.clear()
-        _close_all(states)
+        self.close_idle()
 
     def __len__(self) -> int:
         with self._lock:

@@ -1,7 +1,7 @@
 """A real Label Studio with the service connected: `make studio`, and what the e2e tests start.
 
-Two projects of one sample are made when the data folder is new: the video with
-boxes, and its frames with masks. The sample is a piece of the video that comes
+Projects of one sample are made when the data folder is new: the video with boxes,
+beside its masks, beside the panel, and its frames with masks. The sample is a piece of the video that comes
 inside the label-studio package.
 """
 
@@ -213,6 +213,7 @@ def _make_projects(studio: Studio, program: Path, folder: Path) -> str:
     for title, config, every in (
         ("Video: boxes that follow", "video", None),
         ("Video beside its masks", "video-preview", None),
+        ("Video beside the panel: click, see, propagate", "video-panel", None),
         ("Frames: masks", "frames", _FRAME_STEP),
     ):
         project = studio.create_project(title, config)

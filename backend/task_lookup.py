@@ -45,6 +45,7 @@ class TaskLookup:
         self._lock = threading.Lock()
         self._projects: OrderedDict[int, int] = OrderedDict()
         """Task id -> project id: tasks stay where they are."""
+        self._videos: OrderedDict[tuple[int, str], None] = OrderedDict()
 
     def one(self, task_id: int, project_id: int | None = None) -> FoundTask:
         """The task, of that project or of any; the search through many takes long."""
@@ -53,13 +54,20 @@ class TaskLookup:
             tasks, _ = client.find_tasks(project["id"], [("id", task_id)], page_size=1)
             found = [task for task in tasks if task.get("id") == task_id]
             if found:
-                self._remember(task_id, project["id"])
+                with self._lock:
+                    _keep(self._projects, task_id, project["id"])
                 return FoundTask(found[0], project)
         where = "" if project_id is None else f" in project {project_id}"
         raise NotFound(f"task {task_id}: there is none of this id{where}")
 
-    def with_video(self, address: str, project_id: int | None = None) -> list[FoundTask]:
-        """The tasks that have a video as a browser names it, of that project or of all."""
+    def with_video(
+        self, address: str, project_id: int | None = None, *, is_exact: bool = False
+    ) -> list[FoundTask]:
+        """The tasks that have a video as a browser names it, of that project or of all.
+
+        Args:
+            is_exact: False: it may be escaped too.
+        """
         if len(address) > _MAX_REFERENCE_CHARACTERS:
             raise BadRequest(
                 f"video has {len(address)} characters, may have {_MAX_REFERENCE_CHARACTERS}"
@@ -70,13 +78,25 @@ class TaskLookup:
         if meant.task_id is not None:
             found = self.one(meant.task_id, project_id)
             return [found] if _has(found, [meant.reference]) else []
-        readings = dict.fromkeys((address, unquote(address)))
+        readings = [address] if is_exact else dict.fromkeys((address, unquote(address)))
         values = [text for reading in readings for text in spellings(reading, base)]
         return [
             found
             for project in self._searched(client, project_id)
             for found in _with_value(client, project, values)
         ]
+
+    def has_video(self, address: str, project_id: int) -> bool:
+        """Whether a task of the project has a video; what was found is remembered."""
+        key = (project_id, address)
+        with self._lock:
+            if key in self._videos:
+                return True
+        is_there = bool(self.with_video(address, project_id, is_exact=True))
+        if is_there:
+            with self._lock:
+                _keep(self._videos, key, None)
+        return is_there
 
     def page(self, project_id: int, page: int) -> tuple[list[FoundTask], int]:
         """`PAGE_SIZE` tasks of the project, by id, and how many it has."""
@@ -122,11 +142,11 @@ class TaskLookup:
                 )
             yield project
 
-    def _remember(self, task_id: int, project_id: int) -> None:
-        with self._lock:
-            self._projects[task_id] = project_id
-            if len(self._projects) > _MOST_KEPT:
-                self._projects.popitem(last=False)
+
+def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:
+    kept[key] = value
+    if len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
 
 
 def _with_value(client: LabelStudioClient, project: Json, values: list[str]) -> list[FoundTask]:

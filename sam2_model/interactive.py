@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from converters.types import FrameMasks, ObjectId, Prompt, VideoInfo
+from sam2_model.device_memory import within_memory
 from sam2_model.masks import masks_at_size
 from sam2_model.session import FeatureCache, InferenceState, StateLimits
 from sam2_model.tracker import Follower, StopRules, apply_clicks, apply_prompts
@@ -133,7 +134,10 @@ class InteractiveVideo:
     @torch.inference_mode()
     def encode(self, frame_index: int) -> None:
         """Have the frame's features ready."""
-        self._looking.features(frame_index, self._predictor.model)
+        within_memory(
+            self._looking, 1,
+            lambda _: self._looking.features(frame_index, self._predictor.model),
+        )
 
     def look(self, item: FramePrompt) -> tuple[np.ndarray, float]:
         """What a prompt shows on its frame.

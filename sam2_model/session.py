@@ -225,6 +225,8 @@ class InferenceState:
         self._owns_source = owns_source
         self.encoded_frame_count = 0
         """How often the image encoder ran for this state."""
+        self.max_objects_per_batch: int | None = None
+        """What the device's memory was found to bear; None: it has borne everything."""
 
     @property
     def info(self) -> VideoInfo:
@@ -286,6 +288,30 @@ class InferenceState:
 
     def has_features(self, frame_index: int) -> bool:
         return frame_index in self._features
+
+    def drop_features(self) -> bool:
+        """Free the encoder features, and keep one frame's at most from now on; False when
+        that was done before."""
+        was_kept = self._features.budget_bytes > 0
+        self._features.budget_bytes = 0
+        self._features.clear()
+        return was_kept
+
+    def offload(self) -> bool:
+        """Keep memories in main memory from now on; False when they are there already."""
+        if self.storage_device.type == "cpu":
+            return False
+        self.storage_device = torch.device("cpu")
+        for state in self.objects.values():
+            for outputs in (
+                state.conditioning, state.history,
+                state.pending_conditioning, state.pending_history,
+            ):
+                for output in outputs.values():
+                    output.mask_logits = output.mask_logits.cpu()
+                    if output.memory is not None:
+                        output.memory = output.memory.cpu()
+        return True
 
     def start_reading(self, order: range) -> None:
         """Begin to decode frames of `order` in a thread, as `features` will ask for them."""

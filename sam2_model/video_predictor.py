@@ -17,6 +17,7 @@ from typing import AbstractSet, Iterable, Iterator, Sequence
 
 import torch
 
+from sam2_model.device_memory import within_memory
 from sam2_model.masks import (
     fill_holes,
     remove_specks,
@@ -214,17 +215,21 @@ class SAM2VideoPredictor:
         if previous is not None:
             bound = PREVIOUS_LOGIT_BOUND
             mask_logits = previous.mask_logits.to(self.device).clamp(-bound, bound)
-        frame = inference_state.features(frame_idx, self.model)
-        prediction = self.model.predict_masks(
-            self._look_back(inference_state, [state], frame_idx, frame.top, is_first_look),
-            frame.high_res,
-            points_xy=coords,
-            point_labels=point_labels,
-            mask_logits=mask_logits,
-            multimask=coords.shape[1] <= 1,
-            stability_fallback=self.options.dynamic_multimask_via_stability,
-        )
-        output = self._outputs(inference_state, prediction)[0]
+
+        def predict(_: int) -> FrameOutput:
+            frame = inference_state.features(frame_idx, self.model)
+            prediction = self.model.predict_masks(
+                self._look_back(inference_state, [state], frame_idx, frame.top, is_first_look),
+                frame.high_res,
+                points_xy=coords,
+                point_labels=point_labels,
+                mask_logits=mask_logits,
+                multimask=coords.shape[1] <= 1,
+                stability_fallback=self.options.dynamic_multimask_via_stability,
+            )
+            return self._outputs(inference_state, prediction)[0]
+
+        output = within_memory(inference_state, 1, predict)
         # Nothing is kept before everything that can fail is done.
         inference_state.objects[obj_id] = state
         state.points[frame_idx] = PointPrompt(coords, point_labels)
@@ -257,9 +262,13 @@ class SAM2VideoPredictor:
         model_mask = self._mask_tensor(mask)
         state = inference_state.object_state(obj_id)
         is_conditioning = self._will_condition(state, frame_idx)
-        frame = inference_state.features(frame_idx, self.model)
-        prediction = self.model.mask_as_prediction(frame.top, frame.high_res, model_mask)
-        output = self._outputs(inference_state, prediction)[0]
+
+        def predict(_: int) -> FrameOutput:
+            frame = inference_state.features(frame_idx, self.model)
+            prediction = self.model.mask_as_prediction(frame.top, frame.high_res, model_mask)
+            return self._outputs(inference_state, prediction)[0]
+
+        output = within_memory(inference_state, 1, predict)
         inference_state.objects[obj_id] = state
         state.masks[frame_idx] = model_mask
         state.points.pop(frame_idx, None)
@@ -462,14 +471,17 @@ class SAM2VideoPredictor:
                 state.forget(frame_idx)
 
     def _finish_frame(self, inference_state, state, frame_idx, output, is_conditioning):
-        frame = inference_state.features(frame_idx, self.model)
-        memory = self.model.encode_memory(
-            frame.top,
-            output.mask_logits.to(self.device),
-            output.object_score_logits,
-            binarize=self.options.binarize_mask_from_pts_for_mem_enc,
-        )
-        output.memory = self._stored(inference_state, memory)
+        def encode(_: int) -> torch.Tensor:
+            frame = inference_state.features(frame_idx, self.model)
+            memory = self.model.encode_memory(
+                frame.top,
+                output.mask_logits.to(self.device),
+                output.object_score_logits,
+                binarize=self.options.binarize_mask_from_pts_for_mem_enc,
+            )
+            return self._stored(inference_state, memory)
+
+        output.memory = within_memory(inference_state, 1, encode)
         if is_conditioning:
             state.conditioning[frame_idx] = output
         else:
@@ -502,7 +514,11 @@ class SAM2VideoPredictor:
             and (state.object_id not in skipped or frame_idx in state.conditioning)
         ]
         open_states = [state for state in states if frame_idx not in state.conditioning]
-        tracked = self._track(inference_state, open_states, frame_idx, reverse)
+        tracked = within_memory(
+            inference_state,
+            self.options.max_objects_per_batch or self._objects_that_pay(),
+            lambda limit: self._track(inference_state, open_states, frame_idx, reverse, limit),
+        )
         outputs = dict(zip((state.object_id for state in open_states), tracked))
         for state in states:
             if state.object_id in outputs:
@@ -521,8 +537,9 @@ class SAM2VideoPredictor:
         states: list[ObjectState],
         frame_idx: int,
         reverse: bool,
+        limit: int,
     ) -> list[FrameOutput]:
-        """Track objects onto a frame, as many together as their memories allow."""
+        """Track objects onto a frame, up to `limit` together, as their memories allow."""
         if not states:
             return []
         recalled = [self._recall(inference_state, s, frame_idx, reverse) for s in states]
@@ -534,7 +551,6 @@ class SAM2VideoPredictor:
         for index, recall in enumerate(recalled):
             if index not in outputs:
                 groups.setdefault(recall.layout, []).append(index)
-        limit = self.options.max_objects_per_batch or self._objects_that_pay()
         for members in groups.values():
             for start in range(0, len(members), limit):
                 batch = members[start : start + limit]

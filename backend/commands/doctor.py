@@ -32,7 +32,8 @@ def add_doctor(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace, settings: Settings) -> int:
-    from backend.doctor import Level, examine, shown_settings
+    from backend.doctor import examine, shown_settings
+    from backend.findings import Level
 
     settings = with_options(settings, options)
     print("settings")

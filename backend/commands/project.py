@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import re
+import base64
 import sys
 from typing import TYPE_CHECKING, Any, Mapping
 
@@ -11,14 +11,16 @@ from backend.commands.options import add_label_studio_options, with_options
 from backend.settings import Settings
 
 if TYPE_CHECKING:
+    from backend.label_configs import ConfigKind
     from backend.label_studio_client import LabelStudioClient
 
 _TITLE = "SAM 2"
-_PREVIEW_LINK = re.compile(r"(/preview\.mp4\?)(?:key=[\w.-]*&amp;)?src=", re.ASCII)
 _BACKEND_URL = "http://localhost:9090"
 _INSTRUCTIONS = {
     "video": "Draw a box around an object, choose its label: the box follows it. Or draw, wait "
     "until it is saved, write a command (track, back, both, help) and press Enter.",
+    "panel": "Work in the panel beside the video: click on an object there, correct, propagate, "
+    "save; then load this page again.",
     "frames": "Switch Auto-Annotation and Auto-Accept on. Click an object with the smart key "
     "point (Alt-click: not this), or draw a smart rectangle: masks come on all frames.",
 }
@@ -33,9 +35,9 @@ def add_project(commands: Any) -> None:
     )
     create.add_argument("name", help="the project's title")
     create.add_argument(
-        "--config", required=True, choices=["video", "frames", "both", "video-preview"],
-        help="what a task shows: the video, its frames as images, both, or the video beside one "
-        "with the masks drawn over it",
+        "--config", required=True, choices=["video", "frames", "both", "video-preview", "video-panel"],
+        help="what a task shows: the video, its frames as images, both, the video beside one "
+        "with the masks drawn over it, or beside the panel in which people click",
     )
     create.add_argument(
         "--labels", required=True, type=_labels, metavar="A,B,...", help="what objects may be"
@@ -49,6 +51,9 @@ def add_project(commands: Any) -> None:
         "--preview-url", metavar="URL",
         help="video-preview: this service, as people's browsers see it; default that of "
         "--backend-url",
+    )
+    create.add_argument(
+        "--panel-url", metavar="URL", help="video-panel: the same for the panel",
     )
     create.add_argument("--no-backend", action="store_true", help="connect no model")
     _add_backend_options(create)
@@ -65,6 +70,10 @@ def _add_backend_options(parser: argparse.ArgumentParser) -> None:
         "--backend-url", default=_BACKEND_URL, metavar="URL",
         help=f"this service, as Label Studio's machine sees it; default {_BACKEND_URL}",
     )
+    parser.add_argument(
+        "--basic-auth", action="store_true",
+        help="Label Studio sends SAM2_BASIC_AUTH_USER and SAM2_BASIC_AUTH_PASSWORD to the service",
+    )
     add_label_studio_options(parser)
 
 
@@ -80,15 +89,14 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     client = LabelStudioClient.from_settings(settings)
     backend_url = options.backend_url.rstrip("/")
     kind = ConfigKind(options.config)
-    has_preview = kind is ConfigKind.VIDEO_PREVIEW
-    if options.preview_url is not None and not has_preview:
-        raise ValueError(f"--preview-url goes with --config video-preview, not with {kind}")
-    preview_url = f"{(options.preview_url or backend_url).rstrip('/')}/preview.mp4?src=$video"
+    basic_auth = _basic_auth(options, settings)
     xml = label_config(
         kind, options.labels, masks=options.masks, has_menu=options.menu,
-        preview_url=preview_url if has_preview else None,
+        preview_url=_link(options, ConfigKind.VIDEO_PREVIEW, "preview", "/preview.mp4?src=$video"),
+        panel_url=_link(options, ConfigKind.VIDEO_PANEL, "panel", "/panel?video=$video"),
     )
-    parts = ["video"] * kind.has_video + ["frames"] * kind.has_frames
+    has_panel = kind is ConfigKind.VIDEO_PANEL
+    parts = ["panel"] * has_panel + ["video"] * kind.has_video + ["frames"] * kind.has_frames
     project = client.create_project(
         options.name,
         xml,
@@ -100,10 +108,9 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     project_id = project["id"]
     print(f"project {project_id}, {options.name!r}, config {kind}")
     try:
-        if has_preview:
-            _renew_key(client, project_id, xml, settings)
+        _renew_keys(client, project_id, xml, settings)
         if not options.no_backend:
-            _connect_model(client, project_id, backend_url)
+            _connect_model(client, project_id, backend_url, basic_auth)
     except LabelStudioError as error:
         print(
             f"sam2-label-studio: {error}\nThe project is there, without the model. When that is "
@@ -122,12 +129,13 @@ def _connect(options: argparse.Namespace, settings: Settings) -> int:
 
     settings = with_options(settings, options)
     client = LabelStudioClient.from_settings(settings)
+    basic_auth = _basic_auth(options, settings)
     project = client.project(options.project)
     config = parse_label_config(project["label_config"])  # refused here, not at the first task
     for reason in config.ignored:
         print(f"not served: {reason}", file=sys.stderr)
-    _connect_model(client, options.project, options.backend_url.rstrip("/"))
-    _renew_key(client, options.project, project["label_config"], settings)
+    _connect_model(client, options.project, options.backend_url.rstrip("/"), basic_auth)
+    _renew_keys(client, options.project, project["label_config"], settings)
     if not project.get("evaluate_predictions_automatically"):
         client.update_project(options.project, evaluate_predictions_automatically=True)
         print("predictions are now retrieved when a task is opened")
@@ -135,35 +143,63 @@ def _connect(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _renew_key(
+def _link(
+    options: argparse.Namespace, owner: ConfigKind, name: str, path: str
+) -> str | None:
+    """The config's link to this service, still without a key; None where it has none.
+
+    Raises ValueError for an address that the config has no use for.
+    """
+    url = getattr(options, f"{name}_url")
+    if options.config != owner:
+        if url is not None:
+            raise ValueError(f"--{name}-url goes with --config {owner}, not with {options.config}")
+        return None
+    return (url or options.backend_url).rstrip("/") + path
+
+
+def _basic_auth(options: argparse.Namespace, settings: Settings) -> tuple[str, str] | None:
+    """What Label Studio is to send. Raises ValueError where the settings have nothing."""
+    user, password = settings.basic_auth_user, settings.basic_auth_password
+    if not options.basic_auth:
+        return None
+    if user is None or password is None:
+        raise ValueError(
+            "--basic-auth: set SAM2_BASIC_AUTH_USER and SAM2_BASIC_AUTH_PASSWORD to the service's"
+        )
+    return user, password
+
+
+def _renew_keys(
     client: LabelStudioClient, project_id: int, xml: str, settings: Settings
 ) -> None:
-    """Give the config's preview link, if it has one, a new key: it is made of the project's id."""
-    from backend.link_keys import DEFAULT_DAYS, make_key
+    """Give the config's links, if it has any, new keys: they are made of the project's id."""
+    from backend.config_links import links_in, with_new_keys
+    from backend.link_keys import DEFAULT_DAYS
 
-    if not _PREVIEW_LINK.search(xml):
+    purposes = dict.fromkeys(link.purpose for link in links_in(xml))
+    if not purposes:
         return
-    key = make_key(settings, project_id)
-    renewed = _PREVIEW_LINK.sub(lambda link: f"{link[1]}key={key}&amp;src=", xml)
-    client.update_project(project_id, label_config=renewed)
-    print(
-        f"preview link: holds for {DEFAULT_DAYS:.0f} days; the service must have this data "
-        f"folder, {settings.data_folder}, or this SAM2_LINK_SECRET"
-    )
+    client.update_project(project_id, label_config=with_new_keys(xml, settings, project_id))
+    for purpose in purposes:
+        print(
+            f"{purpose} link: holds for {DEFAULT_DAYS:.0f} days, then project connect "
+            f"{project_id} renews it; the service must have this data folder, "
+            f"{settings.data_folder}, or this SAM2_LINK_SECRET"
+        )
 
 
-def _connect_model(client: LabelStudioClient, project_id: int, url: str) -> None:
+def _connect_model(
+    client: LabelStudioClient, project_id: int, url: str, basic_auth: tuple[str, str] | None
+) -> None:
     """Connected once, interactive, its webhook there; whatever was there before."""
     backends = client.ml_backends(project_id)
     ours = [backend for backend in backends if _same(backend, url)]
     if not ours:
-        backend = client.connect_backend(project_id, url, _TITLE)
+        backend = client.connect_backend(project_id, url, _TITLE, basic_auth=basic_auth)
         print(f"model {url}: {backend.get('readable_state', 'connected')}")
-    elif not ours[0].get("is_interactive"):
-        client.update_backend(ours[0]["id"], is_interactive=True)
-        print(f"model {url}: was connected, is now interactive too")
     else:
-        print(f"model {url}: was connected already")
+        _mend_model(client, ours[0], url, basic_auth)
     others = [b for b in backends if b.get("is_interactive") and not _same(b, url)]
     if others:
         print(
@@ -171,14 +207,42 @@ def _connect_model(client: LabelStudioClient, project_id: int, url: str) -> None
             "that one alone; switch its interactive preannotations off in Settings, Model",
             file=sys.stderr,
         )
-    # Label Studio makes one by itself when it connects a model, for all actions.
-    webhook_url = f"{url}/webhook"
-    webhooks = client.webhooks(project_id)
-    if any(_same(hook, webhook_url) and hook.get("is_active") for hook in webhooks):
-        print(f"webhook {webhook_url}: there")
+    _connect_webhook(client, project_id, f"{url}/webhook", basic_auth)
+
+
+def _mend_model(
+    client: LabelStudioClient, backend: Mapping[str, Any], url: str,
+    basic_auth: tuple[str, str] | None,
+) -> None:
+    is_interactive = bool(backend.get("is_interactive"))
+    if is_interactive and basic_auth is None:
+        print(f"model {url}: was connected already")
+        return
+    client.update_backend(backend, basic_auth=basic_auth)
+    said = ["was connected"] + ["is now interactive too"] * (not is_interactive)
+    said += ["has the service's password now"] * (basic_auth is not None)
+    print(f"model {url}: {', '.join(said)}")
+
+
+def _connect_webhook(
+    client: LabelStudioClient, project_id: int, url: str, basic_auth: tuple[str, str] | None
+) -> None:
+    """Label Studio makes one by itself when it connects a model, for all actions."""
+    headers = {}
+    if basic_auth is not None:
+        login = base64.b64encode(":".join(basic_auth).encode()).decode("ascii")
+        headers = {"Authorization": f"Basic {login}"}
+    there = [
+        hook for hook in client.webhooks(project_id) if _same(hook, url) and hook.get("is_active")
+    ]
+    if not there:
+        client.create_webhook(project_id, url, headers=headers)
+        print(f"webhook {url}: made")
+    elif headers and not headers.items() <= (there[0].get("headers") or {}).items():
+        client.update_webhook(there[0], headers={**(there[0].get("headers") or {}), **headers})
+        print(f"webhook {url}: there, has the service's password now")
     else:
-        client.create_webhook(project_id, webhook_url)
-        print(f"webhook {webhook_url}: made")
+        print(f"webhook {url}: there")
 
 
 def _same(item: Mapping[str, Any], url: str) -> bool:

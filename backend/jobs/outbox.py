@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from backend.errors import ServiceError, StorageFull
-from backend.jobs.store import JobStore
+from backend.jobs.interface import Store
 from backend.jobs.types import Post, PostState
 from backend.log_context import working_for
 
@@ -46,7 +46,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: JobStore,
+        store: Store,
         client: Callable[[], PredictionClient],
         *,
         clock: Callable[[], float] = time.time,
@@ -131,7 +131,8 @@ class Outbox:
                 self._post(client, post)
 
     def _post(self, client: PredictionClient, post: Post) -> None:
-        self._store.begin_post(post.id)
+        if not self._store.begin_post(post.id):
+            return
         try:
             prediction_id = _find_posted(client, post) if post.attempts else None
             if prediction_id is None:

@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS posts (
 );
 CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
-_VERSION = 2
+VERSION = 2
 """Of the schema above."""
 _OLD_JOB_COLUMNS = (
     "id, kind, state, priority, key, project_id, task_id, posts_prediction, is_awaited, done, "
@@ -123,7 +123,7 @@ class JobStore(SqliteFile):
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         """Raises as `SqliteFile`."""
         self._clock = clock
-        super().__init__(path, _SCHEMA, version=_VERSION, upgrades=_UPGRADES)
+        super().__init__(path, _SCHEMA, version=VERSION, upgrades=_UPGRADES)
 
     # --- jobs ----------------------------------------------------------------
 
@@ -562,10 +562,14 @@ class JobStore(SqliteFile):
                 "SELECT MIN(next_attempt_at) FROM posts WHERE state = ?", (PostState.WAITING,)
             ).fetchone()[0]
 
-    def begin_post(self, post_id: int) -> None:
-        """Count an attempt before it is made: a kill in its midst is then seen."""
+    def begin_post(self, post_id: int) -> bool:
+        """Count an attempt before it is made: a kill in its midst is then seen.
+
+        True: no other process could have taken it.
+        """
         with self.transaction() as db:
             db.execute("UPDATE posts SET attempts = attempts + 1 WHERE id = ?", (post_id,))
+        return True
 
     def set_posted(self, post_id: int, prediction_id: int | None) -> None:
         with self.transaction() as db:

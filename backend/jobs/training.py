@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from backend.errors import ServiceError, UnusableTask
-from backend.jobs.queue import JobHandle, Outcome
+from backend.jobs.handles import JobHandle, Outcome
 from backend.jobs.types import Job, JobState
 from backend.settings import Settings, environment_without_secrets
 from backend.task_videos import TaskVideo, task_videos

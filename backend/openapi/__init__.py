@@ -1,6 +1,6 @@
 """What the service answers, as an OpenAPI 3.1 document at `/api/openapi.json`.
 
-A route is described where its kind is: `label_studio`, `jobs`, `sessions`, `pages`.
+A route is described where its kind is: `label_studio`, `jobs`, `sessions`, `panel`, `pages`.
 For a new kind, add a module with `PATHS` and `SCHEMAS` and name it in `_PARTS`. A test
 compares the document with the app's routes, another one asks the service everything
 that the document allows.
@@ -14,9 +14,9 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from backend.openapi import jobs, label_studio, pages, parts, sessions
+from backend.openapi import jobs, label_studio, pages, panel, parts, sessions
 
-_PARTS: tuple[ModuleType, ...] = (label_studio, jobs, sessions, pages)
+_PARTS: tuple[ModuleType, ...] = (label_studio, jobs, sessions, panel, pages)
 _ABOUT = (
     "SAM 2 video annotation for Label Studio. Coordinates are pixels, frames are 0-based "
     "indices. Errors are JSON with a short name and what is wrong. Requests that change "
@@ -40,8 +40,7 @@ def openapi_document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        # Each of them where the settings ask for one: nothing, a password or a token.
-        "security": [{}, {"password": []}, {"token": []}],
+        "security": parts.CREDENTIALS,
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -50,6 +49,7 @@ def openapi_document() -> dict[str, Any]:
                 "password": {"type": "http", "scheme": "basic"},
                 "token": {"type": "http", "scheme": "bearer"},
                 "link": {"type": "apiKey", "in": "query", "name": "key"},
+                "panel": {"type": "apiKey", "in": "header", "name": "X-SAM2-Key"},
             },
         },
     }

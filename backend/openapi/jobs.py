@@ -37,7 +37,7 @@ PATHS: Json = {
         "post": operation(
             "submitJob", "Track a task in the background",
             {202: json_answer(ref("Job"), "The job, or an equal one that has not ended.", _LOCATION)},
-            tag=_TAG, errors=(404, 422, 429, 502), request=body(ref("JobRequest")),
+            tag=_TAG, errors=(404, 422, 429, 502, 507), request=body(ref("JobRequest")),
         ),
         "get": operation(
             "listJobs", "The newest first", {200: json_answer(ref("Jobs"), "A page of jobs.")},
@@ -117,6 +117,7 @@ SCHEMAS: Json = {
             "progress": answer_obj(done=whole(), total=whole()),
             "attempts": whole(),
             "error": {"type": ["string", "null"]},
+            "request_id": {"type": ["string", "null"]},
             "has_result": BOOLEAN,
             "posts_prediction": BOOLEAN,
             "prediction": nullable(ref("JobPrediction")),
@@ -128,7 +129,7 @@ SCHEMAS: Json = {
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
             "error", "has_result", "posts_prediction", "prediction", "created_at",
-            "started_at", "finished_at",
+            "started_at", "finished_at", "request_id",
         ],
     ),
     "JobPrediction": answer_obj(

@@ -47,7 +47,7 @@ PATHS: Json = {
         "post": operation(
             "webhook", "Track what was saved, or fine-tune, in the background",
             {200: json_answer(ref("WebhookAnswer"), "Taken, or of no interest.")},
-            tag=_TAG, errors=(422, 429), request=body(ref("WebhookRequest")),
+            tag=_TAG, errors=(422, 429, 507), request=body(ref("WebhookRequest")),
         )
     },
     "/versions": {

@@ -15,9 +15,9 @@ from backend.openapi.parts import (
 
 _TAG = "pages"
 _CONTENT = ("text/html", "text/css", "text/javascript", "image/svg+xml")
-_FILE: Json = {"description": "A file.", "content": {kind: {"schema": {}} for kind in _CONTENT}}
-_NOT_MODIFIED: Json = {"description": "As the If-None-Match has it."}
-_ELSEWHERE: Json = {
+FILE: Json = {"description": "A file.", "content": {kind: {"schema": {}} for kind in _CONTENT}}
+NOT_MODIFIED: Json = {"description": "As the If-None-Match has it."}
+ELSEWHERE: Json = {
     "description": "Where it is.",
     "headers": {"Location": {"description": "The address.", "schema": TEXT}},
 }
@@ -25,14 +25,14 @@ _ELSEWHERE: Json = {
 PATHS: Json = {
     "/ui": {
         "get": operation(
-            "ui", "The jobs, for people", {200: _FILE, 304: _NOT_MODIFIED}, tag=_TAG
+            "ui", "The jobs, for people", {200: FILE, 304: NOT_MODIFIED}, tag=_TAG
         )
     },
-    "/ui/": {"get": operation("uiFolder", "The same", {308: _ELSEWHERE}, tag=_TAG)},
+    "/ui/": {"get": operation("uiFolder", "The same", {308: ELSEWHERE}, tag=_TAG)},
     "/ui/{name}": {
         "parameters": [path_parameter("name", TEXT, "A file's name.")],
         "get": operation(
-            "uiFile", "A file of the page", {200: _FILE, 304: _NOT_MODIFIED}, tag=_TAG,
+            "uiFile", "A file of the page", {200: FILE, 304: NOT_MODIFIED}, tag=_TAG,
             errors=(404,),
         ),
     },
@@ -42,8 +42,8 @@ PATHS: Json = {
             {
                 200: binary_answer("video/mp4", "The video."),
                 206: binary_answer("video/mp4", "A range of it."),
-                302: _ELSEWHERE,
-                304: _NOT_MODIFIED,
+                302: ELSEWHERE,
+                304: NOT_MODIFIED,
             },
             tag=_TAG, errors=(416, 503), security=[{"link": []}],
             parameters=[

@@ -7,6 +7,7 @@ from typing import Any, Sequence
 from backend.openapi.parts import (
     BOOLEAN,
     JSON,
+    KEYED,
     MEDIA_ERRORS,
     NUMBER,
     TEXT,
@@ -39,13 +40,17 @@ _SHORT_TEXT = {**TEXT, "minLength": 1, "maxLength": 200}
 
 
 def _read(name: str, summary: str, answers: dict[int, Json], **more: Any) -> Json:
-    return operation(name, summary, answers, tag=_TAG, errors=_ERRORS, **more)
+    return operation(
+        name, summary, answers, tag=_TAG, errors=_ERRORS, security=KEYED, **more
+    )
 
 
 def _change(
     name: str, summary: str, answers: dict[int, Json] = _STATE, request: Json = _EMPTY
 ) -> Json:
-    return operation(name, summary, answers, tag=_TAG, errors=_CHANGE_ERRORS, request=request)
+    return operation(
+        name, summary, answers, tag=_TAG, errors=_CHANGE_ERRORS, request=request, security=KEYED
+    )
 
 
 def _path(parameters: Sequence[Json] = (), **operations: Json) -> Json:
@@ -54,6 +59,7 @@ def _path(parameters: Sequence[Json] = (), **operations: Json) -> Json:
 
 _ONE = "/api/sessions/{session_id}"
 _ONE_OBJECT = f"{_ONE}/objects/{{object_id}}"
+_SAVE_AS = enum("annotation", "draft", "prediction")
 _BEGUN = {202: json_answer(ref("Propagation"), "It has begun.")}
 
 PATHS: Json = {
@@ -67,7 +73,15 @@ PATHS: Json = {
                 )
             },
             body(ref("SessionRequest")),
-        )
+        ),
+        "get": _read(
+            "listSessions", "Those on a task or a video, the last used first",
+            {200: json_answer(ref("Sessions"), "Sessions.")},
+            parameters=[
+                query("task_id", whole(1), "On this task; or:"),
+                query("video", TEXT, "on this video, without a task."),
+            ],
+        ),
     },
     _ONE: _path(
         get=_read("showSession", "Its state", _STATE),
@@ -186,16 +200,56 @@ PATHS: Json = {
             {200: {"description": "tracks.json", "content": {JSON: {"schema": obj(others=True)}}}},
         )
     ),
+    f"{_ONE}/save": _path(
+        post=_change(
+            "saveSession", "Store it in Label Studio",
+            {200: json_answer(ref("SavedSession"), "What it is there.")},
+            body(
+                obj(
+                    {
+                        "as": _SAVE_AS,
+                        "version": {"type": ["string", "null"]},
+                        "overwrite": {"type": ["boolean", "null"]},
+                    },
+                    ["as"],
+                )
+            ),
+        )
+    ),
+    f"{_ONE}/export": _path(
+        get=_read(
+            "exportSession", "A data set in a file",
+            {
+                200: {
+                    "description": "A file; a zip where the format is a folder.",
+                    "content": {JSON: {"schema": {}}, "application/zip": {"schema": {}}},
+                    "headers": {
+                        "X-SAM2-Report": {
+                            "description": "What was left out, a JSON list.", "schema": TEXT
+                        }
+                    },
+                }
+            },
+            parameters=[
+                query(
+                    "format", enum("coco", "youtube_vis", "sav", "davis", "tracks"),
+                    "Which one.", required=True,
+                )
+            ],
+        )
+    ),
 }
 
 _POINT = obj({"x": NUMBER, "y": NUMBER, "positive": BOOLEAN}, ["x", "y"])
 _SHOWN: Json = {"mask": nullable(ref("Mask")), "score": {"type": ["number", "null"]}}
+_LEFT_OUT = array(answer_obj(object={"type": ["string", "null"]}, reason=TEXT))
 _OBJECT_MASK: Json = {"object": TEXT, "frame_index": whole(), **_SHOWN}
 
 SCHEMAS: Json = {
     "SessionRequest": obj(
         {
             "task_id": nullable(whole(1)),
+            "project_id": nullable(whole(1)),
             "data": {"type": ["object", "null"]},
             "label_config": {"type": ["string", "null"]},
             "to_name": {"type": ["string", "null"]},
@@ -230,6 +284,11 @@ SCHEMAS: Json = {
         propagation=nullable(ref("Propagation")),
         revision=whole(),
         serial=whole(),
+        saved=nullable(
+            answer_obj(
+                id=whole(), at=NUMBER, revision=whole(), serial=whole(), **{"as": _SAVE_AS}
+            )
+        ),
         can_undo=BOOLEAN,
         can_redo=BOOLEAN,
     ),
@@ -248,8 +307,17 @@ SCHEMAS: Json = {
     "ObjectMask": answer_obj(**_OBJECT_MASK),
     "PromptedMask": answer_obj(**_OBJECT_MASK, revision=whole()),
     "SessionRegions": answer_obj(
-        result=array(ref("Region")),
-        left_out=array(answer_obj(object={"type": ["string", "null"]}, reason=TEXT)),
-        model_version=TEXT,
+        result=array(ref("Region")), left_out=_LEFT_OUT, model_version=TEXT
+    ),
+    "SavedSession": answer_obj(
+        id=whole(), url={"type": ["string", "null"]}, left_out=_LEFT_OUT, version=TEXT,
+        **{"as": _SAVE_AS},
+    ),
+    "Sessions": answer_obj(
+        sessions=array(
+            answer_obj(
+                id=TEXT, task_id={"type": ["integer", "null"]}, created_at=NUMBER, used_at=NUMBER
+            )
+        )
     ),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from backend.app import create_app
@@ -18,6 +19,9 @@ from tests.backend.http_server import Reply, serving_site
 from tests.backend.label_studio_site import KEY, serving_label_studio
 from tests.backend.quick_model import QuickModel
 from tests.video_files import write_video
+
+# `make fuzz`: other requests each time, and many.
+hypothesis_settings.register_profile("fuzz", max_examples=300)
 
 FRAME_COUNT = 8
 SIZE = (320, 240)

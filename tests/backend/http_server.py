@@ -47,7 +47,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def serving_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+def serving_site(tls: ssl.SSLContext | None = None, *, port: int = 0) -> Iterator[Site]:
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def serving_site(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.handle_error = lambda *_: None  # a client that does not trust it

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
 NOW = "2026-11-25T07:11:02.550371Z"
@@ -97,6 +97,10 @@ class LabelStudioServer:
                 "predictions": [], **fields}
         self.tasks[number] = task
         return number
+
+    def now(self) -> str:
+        """A later time with each call."""
+        return NOW.replace(".550371Z", f".{next(self._numbers):06d}Z")
 
     def asked(self, method: str, path: str = "") -> list[Call]:
         return [c for c in self.calls if c.method == method and path in c.path]
@@ -182,12 +186,33 @@ def _uploads(server: LabelStudioServer, call: Call, match: Any) -> Answer:
 
 def _task_heads(server: LabelStudioServer, call: Call, match: Any) -> Answer:
     project = server.projects[int(call.query["project"])]
+    # It unquotes the query itself, though the parameter came unquoted.
+    query = json.loads(unquote(call.query.get("query", "{}")))
     heads = [
-        {"id": t["id"], "data": t["data"], "project": project["id"], "drafts": []}
-        for t in server.tasks.values() if t["project"] == project["id"]
+        {"id": t["id"], "data": t["data"], "project": project["id"], "drafts": [],
+         "total_annotations": len(t["annotations"]), "total_predictions": len(t["predictions"])}
+        for t in server.tasks.values()
+        if t["project"] == project["id"] and _is_meant(t, query.get("filters"))
     ]
     page = _paged(heads, call)
-    return problem(404, "Invalid page.") if page is None else Answer({"tasks": page})
+    if page is None:
+        return problem(404, "Invalid page.")
+    return Answer({"tasks": page, "total": len(heads)})
+
+
+def _is_meant(task: dict[str, Any], filters: dict[str, Any] | None) -> bool:
+    """Of the Data Manager's filters, those that are asked of it here."""
+    if filters is None:
+        return True
+    assert filters["conjunction"] == "or"
+    return any(_meets(task, item) for item in filters["items"])
+
+
+def _meets(task: dict[str, Any], item: dict[str, Any]) -> bool:
+    assert item["operator"] == "equal"
+    column = item["filter"].removeprefix("filter:tasks:")
+    value = task["id"] if column == "id" else task["data"].get(column.removeprefix("data."))
+    return value == item["value"]
 
 
 def _task_list(server: LabelStudioServer, call: Call, match: Any) -> Answer:
@@ -209,9 +234,34 @@ def _annotations(server: LabelStudioServer, call: Call, match: Any) -> Answer:
 
 
 def _create_annotation(server: LabelStudioServer, call: Call, match: Any) -> Answer:
-    item = {"id": next(server._numbers), "was_cancelled": False, "updated_at": NOW, **call.json}
+    item = {
+        "id": next(server._numbers), "was_cancelled": False, "updated_at": server.now(), **call.json
+    }
     server.tasks[int(match[1])]["annotations"].append(item)
     return Answer(item, 201)
+
+
+def _create_draft(server: LabelStudioServer, call: Call, match: Any) -> Answer:
+    item = {
+        "id": next(server._numbers), "annotation": None, "user": "admin@example.com",
+        "updated_at": server.now(), **call.json,
+    }
+    server.tasks[int(match[1])]["drafts"].append(item)
+    return Answer(item, 201)
+
+
+def _change(kind: str) -> Route:
+    """PATCH of an annotation, a draft or a prediction of any task."""
+
+    def change(server: LabelStudioServer, call: Call, match: Any) -> Answer:
+        for task in server.tasks.values():
+            for item in task[kind]:
+                if item["id"] == int(match[1]):
+                    item.update(call.json, updated_at=server.now())
+                    return Answer(item)
+        return problem(404, "Not found.")
+
+    return change
 
 
 def _predictions(server: LabelStudioServer, call: Call, match: Any) -> Answer:
@@ -259,6 +309,9 @@ def _connect(server: LabelStudioServer, call: Call, match: Any) -> Answer:
 
 def _change_backend(server: LabelStudioServer, call: Call, match: Any) -> Answer:
     (item,) = [b for b in server.backends if b["id"] == int(match[1])]
+    for name in ("url", "project"):
+        if name not in call.json:
+            return problem(500, f"MLBackend.setup_() missing 1 required argument: '{name}'")
     item.update(call.json)
     return Answer(item)
 
@@ -266,6 +319,12 @@ def _change_backend(server: LabelStudioServer, call: Call, match: Any) -> Answer
 def _webhooks(server: LabelStudioServer, call: Call, match: Any) -> Answer:
     number = int(call.query["project"])
     return Answer([w for w in server.webhooks if w["project"] == number])
+
+
+def _change_webhook(server: LabelStudioServer, call: Call, match: Any) -> Answer:
+    (item,) = [w for w in server.webhooks if w["id"] == int(match[1])]
+    item.update(call.json)
+    return Answer(item)
 
 
 def _create_webhook(server: LabelStudioServer, call: Call, match: Any) -> Answer:
@@ -327,16 +386,21 @@ _ROUTES: list[tuple[str, str, Route]] = [
     ("GET", "/api/tasks/", _task_heads),
     ("GET", r"/api/tasks/(\d+)/", _task),
     ("GET", r"/api/tasks/(\d+)/drafts", _drafts),
+    ("POST", r"/api/tasks/(\d+)/drafts", _create_draft),
+    ("PATCH", r"/api/drafts/(\d+)", _change("drafts")),
     ("GET", r"/api/tasks/(\d+)/annotations/", _annotations),
+    ("PATCH", r"/api/annotations/(\d+)/", _change("annotations")),
     ("POST", r"/api/tasks/(\d+)/annotations/", _create_annotation),
     ("GET", "/api/predictions/", _predictions),
     ("POST", "/api/predictions/", _create_prediction),
+    ("PATCH", r"/api/predictions/(\d+)/", _change("predictions")),
     ("DELETE", r"/api/predictions/(\d+)/", _delete_prediction),
     ("GET", "/api/ml/", _backends),
     ("POST", "/api/ml/", _connect),
     ("PATCH", r"/api/ml/(\d+)", _change_backend),
     ("GET", "/api/webhooks/", _webhooks),
     ("POST", "/api/webhooks/", _create_webhook),
+    ("PATCH", r"/api/webhooks/(\d+)/", _change_webhook),
     ("GET", r"/data/(upload/.+)", _uploaded),
 ]
 

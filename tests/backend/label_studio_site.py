@@ -69,6 +69,6 @@ def _json(value: object, code: int = 200) -> Reply:
 
 
 @contextlib.contextmanager
-def serving_label_studio() -> Iterator[LabelStudioSite]:
-    with serving_site() as site:
+def serving_label_studio(port: int = 0) -> Iterator[LabelStudioSite]:
+    with serving_site(port=port) as site:
         yield LabelStudioSite(site)

@@ -53,6 +53,60 @@ def test_without_a_password_in_the_settings_everyone_is_let_in(client):
     assert client.get("/versions").status_code == 200
 
 
+TOKENS = ("token-of-the-night-shift", "token-of-the-day-shift")
+
+
+@pytest.fixture
+def with_tokens(make_client):
+    return make_client(api_tokens=TOKENS)
+
+
+@pytest.mark.parametrize("header", [f"Bearer {TOKENS[0]}", f"Token {TOKENS[1]}", f"bearer {TOKENS[1]}"])
+def test_any_token_lets_in(with_tokens, header):
+    answer = with_tokens.get("/versions", headers={"Authorization": header})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", f"Bearer {TOKENS[0][:-1]}", f"Bearer {TOKENS[0]}x", TOKENS[0],
+     f"Basic {TOKENS[0]}", f"Digest {TOKENS[0]}", f"Bearer {TOKENS[0]},{TOKENS[1]}", "Bearer é",
+     f"Bearer {TOKENS[0]} {TOKENS[1]}"],
+)  # fmt: skip
+def test_without_one_of_the_tokens_nobody_is_let_in(with_tokens, path, header):
+    headers = {} if header is None else {"Authorization": header}
+    answer = with_tokens.get(path, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers.getlist("WWW-Authenticate") == ['Bearer realm="sam2-label-studio"']
+    assert not any(token in answer.get_data(as_text=True) for token in TOKENS)
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_health_needs_no_token(with_tokens, path):
+    assert with_tokens.get(path).status_code == 200
+
+
+def test_a_token_or_the_password_is_enough(make_client):
+    client = make_client(
+        basic_auth_user=LOGIN[0], basic_auth_password=LOGIN[1], api_tokens=TOKENS
+    )
+    assert client.get("/versions", auth=LOGIN).status_code == 200
+    token = {"Authorization": f"Bearer {TOKENS[0]}"}
+    assert client.get("/versions", headers=token).status_code == 200
+    assert client.get("/versions", auth=(LOGIN[0], TOKENS[0])).status_code == 401
+    refused = client.get("/versions")
+    challenges = refused.headers.getlist("WWW-Authenticate")
+    assert [text.split()[0] for text in challenges] == ["Basic", "Bearer"]
+
+
+def test_a_token_takes_no_form_of_another_site_along(with_tokens):
+    """It is no cookie: a browser adds it to nothing. Changes are checked all the same."""
+    token = {"Authorization": f"Bearer {TOKENS[0]}"}
+    answer = with_tokens.post("/predict", json={}, headers=token | {"Sec-Fetch-Site": "cross-site"})
+    assert answer.status_code == 403
+
+
 @pytest.mark.parametrize(
     ("user", "password", "message"),
     [

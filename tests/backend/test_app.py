@@ -181,12 +181,12 @@ def test_a_drawn_box_comes_back_with_masks_on_every_frame(client, media_root):
     assert list(track.masks) == list(range(FRAME_COUNT))
 
 
-def test_a_region_without_new_prompts_comes_back_as_it_was(make_client, tracker):
+def test_a_region_without_new_prompts_comes_back_as_it_was(make_client, model):
     runs = []
 
     def counted(*arguments, **options):
         runs.append(1)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=counted)
     (first,) = predict(client, payload(VIDEO_CALL))
@@ -249,12 +249,12 @@ def test_a_task_that_fails_does_not_take_the_batch_with_it(client, caplog):
     assert "gone.mp4" in caplog.text
 
 
-def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, tracker):
+def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, model):
     may_go_on = threading.Event()
 
     def held(*arguments, **options):
         may_go_on.wait(60)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=held, answer_seconds=0.5)
     task = payload("predict_batch")["tasks"][0]
@@ -270,12 +270,12 @@ def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, tr
     assert len(jobs.store.list()) == 3
 
 
-def test_opening_a_task_does_not_wait_for_its_tracks(make_client, tracker):
+def test_opening_a_task_does_not_wait_for_its_tracks(make_client, model):
     may_go_on = threading.Event()
 
     def held(*arguments, **options):
         may_go_on.wait(60)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=held, answer_seconds=600, open_seconds=0.2)
     body = payload("predict_batch")
@@ -347,13 +347,13 @@ def test_answers_of_requests_at_the_same_time_are_not_mixed(make_client):
     assert answers == [alone[name] for name in names]
 
 
-def test_one_request_too_many_is_told_to_come_later(make_client, tracker):
+def test_one_request_too_many_is_told_to_come_later(make_client, model):
     entered, may_go_on = threading.Event(), threading.Event()
 
     def held(*arguments, **options):
         entered.set()
         may_go_on.wait(30)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=held, max_waiting_requests=1)
     with ThreadPoolExecutor(1) as pool:

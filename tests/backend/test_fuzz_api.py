@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from backend.app import create_app
-from backend.link_keys import make_key
+from backend.link_keys import KeyPurpose, make_key
 from backend.openapi import openapi_document
 from backend.settings import Settings
 from tests.backend.conftest import payload
@@ -103,7 +103,7 @@ class Service:
             if isinstance(case.body.get("data"), dict) and chance > 2:
                 case.body["data"]["video"] = self._video
         if case.path == "/preview.mp4" and chance > 1:
-            case.query = {**(case.query or {}), "key": make_key(self._settings, 1)}
+            case.query = {**(case.query or {}), "key": make_key(self._settings, 1, KeyPurpose.PREVIEW)}
         if case.path.endswith("/events"):
             case.query = {**(case.query or {}), "until": "done"}  # it would go on for minutes
 

@@ -144,7 +144,7 @@ def test_a_model_and_its_webhook_are_connected(server, client):
     project_id = server.add_project(CONFIG)
     backend = client.connect_backend(project_id, "http://b:9090", "SAM 2")
     assert backend["is_interactive"] is True and "auth_method" not in backend
-    assert client.update_backend(backend["id"], title="T")["title"] == "T"
+    assert client.update_backend(backend, is_interactive=False)["is_interactive"] is False
     assert [item["url"] for item in client.ml_backends(project_id)] == ["http://b:9090"]
     hook = client.create_webhook(project_id, "http://b/x", ["ANNOTATION_CREATED"])
     assert hook["actions"] == ["ANNOTATION_CREATED"] and not hook["send_for_all_actions"]

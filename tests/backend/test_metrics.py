@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.backend.calls import box, call, keyframe, result_of, task, wait_for_jobs
 from tests.backend.conftest import FRAME_COUNT, payload
 
 VIDEO_CALL = "predict_interactive_videorectangle"
@@ -61,8 +62,12 @@ def test_tracking_is_measured(client):
     values = scraped(client)
     assert values["sam2_frames_tracked_total", ("interactive",)] == FRAME_COUNT
     assert values["sam2_device_busy_seconds_total", ("interactive",)] > 0
-    # A turn for each frame, and one that finds the end.
-    assert values["sam2_device_wait_seconds_count", ("interactive",)] == FRAME_COUNT + 1
+    # A turn for the prompt, for each frame, and one that finds the end.
+    assert values["sam2_device_wait_seconds_count", ("interactive",)] == FRAME_COUNT + 2
+    assert values["sam2_answer_seconds_count", ("interactive",)] == 1
+    assert values["sam2_project_device_seconds_total", ("1",)] > 0
+    assert values["sam2_project_jobs_ended_total", ("1", "done")] == 1
+    assert values["sam2_project_jobs_queued", ("1",)] == 0
     assert values["sam2_jobs", ("track", "done")] == 1
     assert values["sam2_jobs", ("track", "failed")] == 0
     assert values["sam2_model_state", ("ready",)] == 1
@@ -71,6 +76,30 @@ def test_tracking_is_measured(client):
     assert values["sam2_cache_bytes", ("media",)] > 0
     assert values["sam2_predictions", ("waiting",)] == 0
     assert values["sam2_device_queue_length", ()] == 0
+
+
+def test_failures_are_counted_by_what_and_why(quick_client):
+    quick_client.post("/predict", json=[])
+    quick_client.get("/api/jobs/none")
+    body = payload(VIDEO_CALL)
+    body["tasks"][0]["data"]["video"] = "/etc/passwd"
+    assert quick_client.post("/predict", json=body).status_code == 403
+    values = scraped(quick_client)
+    assert values["sam2_failures_total", ("bad request", "request")] == 1
+    assert values["sam2_failures_total", ("not found", "request")] == 1
+    assert values["sam2_failures_total", ("media refused", "request")] == 1
+    assert values["sam2_failures_total", ("media refused", "job")] == 1
+
+
+def test_labels_do_not_grow_with_the_projects(make_quick_client, monkeypatch):
+    monkeypatch.setattr("backend.metrics._MOST_PROJECTS", 2)
+    client = make_quick_client()
+    for project in range(1, 5):
+        the_task = task(project) | {"project": project}
+        assert result_of(client, call(the_task, box("a", keyframe(x=10 + project))))
+    wait_for_jobs(client)
+    names = {key[1][0] for key in scraped(client) if key[0] == "sam2_project_device_seconds_total"}
+    assert names == {"1", "2", "others"}
 
 
 def test_two_apps_do_not_share_what_they_count(make_client):

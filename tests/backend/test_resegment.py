@@ -31,7 +31,7 @@ def quiet_environment(monkeypatch):
     for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "SAM2_MODEL", "SAM2_DIRECTION"):
         monkeypatch.delenv(name, raising=False)
     # pytest's own log handlers stay as they are.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+    monkeypatch.setattr("backend.cli.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -1,12 +1,5 @@
 """A real server, killed at the worst moments: what was asked is done, and posted once."""
 
-import contextlib
-import os
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -15,46 +8,7 @@ from tests.backend.calls import box, keyframe, saved, wait_until
 from tests.backend.conftest import FRAME_COUNT
 from tests.backend.http_server import Reply
 from tests.backend.label_studio_site import KEY, status
-from tests.backend.test_server import ask, wait_until_ready
-
-STARTING_SECONDS = 180
-
-
-class RealServer:
-    """`sam2-label-studio serve` in processes of its own, over one data folder."""
-
-    def __init__(self, folder, environment):
-        self.folder, self.environment = folder, environment
-        self.process = None
-
-    def start(self, *, until_ready=True):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "backend.cli", "serve", "--port", str(port)],
-                env=os.environ | self.environment, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        if until_ready:
-            wait_until_ready(self.url, self.process, STARTING_SECONDS)
-
-    def kill(self):
-        """Arbiter and worker, without a word."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(60)
-
-    def terminate(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-    def rows(self, query):
-        path = self.folder / "service" / "jobs.sqlite3"
-        with contextlib.closing(sqlite3.connect(path, timeout=60)) as db:
-            return db.execute(query).fetchall()
+from tests.backend.real_server import STARTING_SECONDS, RealServer, ask
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
 """A real gunicorn in a process of its own."""
 
-import contextlib
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,25 +14,9 @@ from backend import server
 from backend.server import Server, sole_use
 from backend.settings import Settings
 from tests.backend.conftest import payload
+from tests.backend.real_server import ask, wait_until_ready
 
 CLICKS_CALL = "predict_interactive_image_valuelist_keypoints_pos_neg_two_frames"
-
-
-def ask(url, body=None):
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(url, data, timeout=60) as answer:
-        return json.load(answer)
-
-
-def wait_until_ready(url, process, seconds=60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        assert process.poll() is None, "the server has ended"
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            if ask(f"{url}/health")["model"] == "ready":
-                return
-        time.sleep(0.05)
-    raise AssertionError("the model is not ready")
 
 
 def command_of(kind, port):

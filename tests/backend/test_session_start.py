@@ -1,7 +1,6 @@
 """Sessions opened with a task's regions: prompts and tracked frames are there from the start."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ import pytest
 from converters import brush_rle
 from tests.backend.calls import keyframe, rectangle
 from tests.backend.conftest import FRAME_COUNT
-from tests.backend.http_server import Reply
-from tests.backend.label_studio_site import KEY, serving_label_studio
+from tests.backend.label_studio_server import KEY, serving_label_studio
 from tests.backend.test_enterprise import disc
 from tests.backend.test_session_regions import BOXES, CONFIGS, moved, session_region
 from tests.backend.test_sessions_api import VIDEO, change, create, iou, propagate
@@ -119,24 +117,14 @@ def test_marks_and_masks_on_images(make_client, media_root):
 
 
 @pytest.fixture
-def studio(media_root):
-    with serving_label_studio() as site:
+def studio():
+    with serving_label_studio() as server:
         data = {"video": "/data/local-files/?d=n25.mp4"}
-        site.tasks[7] = {"id": 7, "project": 1, "data": data, "drafts": [], "annotations": []}
-        answer = site.site.otherwise
-
-        def otherwise(asked):
-            if asked.path.startswith("/api/projects/1"):
-                return project_reply()
-            return answer(asked)
-
-        site.site.otherwise = otherwise
-        yield site
-
-
-def project_reply():
-    body = json.dumps({"id": 1, "title": "p", "label_config": BOXES}).encode()
-    return Reply(body, 200, {"Content-Type": "application/json"})
+        server.tasks[7] = {
+            "id": 7, "project": server.add_project(BOXES), "data": data, "drafts": [],
+            "annotations": [], "predictions": [],
+        }
+        yield server
 
 
 @pytest.fixture
@@ -152,8 +140,8 @@ def test_a_task_begins_with_its_newest_work(task_client, studio):
     task = studio.tasks[7]
     assert ids(task_client) == []
     for number, region_id in ((1, "old"), (2, "predicted")):
-        studio.store({"task": 7, "result": [drawn(region_id)],
-                      "created_at": f"2026-11-0{number}T00:00:00Z"})
+        task["predictions"].append({"id": number, "result": [drawn(region_id)],
+                                    "created_at": f"2026-11-0{number}T00:00:00Z"})
     assert ids(task_client) == ["predicted"]
     task["annotations"] = [
         {"id": 1, "result": [drawn("saved")], "updated_at": "2026-11-01T00:00:00Z"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.settings import Settings, variable_names
+from backend.settings import Settings, environment_with, variable_names
 from converters.types import Direction
 
 
@@ -109,3 +109,25 @@ def test_every_setting_is_in_the_docs():
     documented = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
     missing = [name for name in variable_names() if f"| `{name}` |" not in documented]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "token", ["short", "has a space in its middle", "comma,comma,comma,comma", "ümlaut-ümlaut-ümlaut"]
+)
+def test_a_token_that_no_header_can_have_is_refused_without_showing_it(token):
+    with pytest.raises(ValueError, match="number 2 must have") as caught:
+        Settings(api_tokens=("a-good-token-of-24-chars", token))
+    assert token not in str(caught.value)
+
+
+def test_tokens_are_a_list_in_the_environment_and_shown_nowhere(monkeypatch):
+    environment = {"SAM2_API_TOKENS": "token-number-one, token-number-two"}
+    settings = Settings.from_environment(environment)
+    assert settings.api_tokens == ("token-number-one", "token-number-two")
+    assert set(settings.api_tokens) <= set(settings.secrets)
+    assert "token-number" not in repr(settings)
+    monkeypatch.setenv("SAM2_API_TOKENS", environment["SAM2_API_TOKENS"])
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "planted-key")
+    given = environment_with({"SAM2_MODEL": "demo"})
+    assert given["SAM2_MODEL"] == "demo" and "PATH" in given
+    assert not any("token-number" in value or "planted" in value for value in given.values())

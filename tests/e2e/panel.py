@@ -46,8 +46,12 @@ class Panel:
         if message.type == "error":
             self.problems.append(message.text)
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, *, new_session: bool = False) -> None:
+        """`new_session`: whatever is known of the same video."""
         self.page.goto(url)
+        self.page.wait_for_selector("#workspace:not([hidden]), #question[open]")
+        if new_session and self.page.is_visible("#question"):
+            self.page.click("#question button.primary")
         self.wait_until_open()
 
     def wait_until_open(self) -> None:

@@ -19,7 +19,7 @@ def quiet_environment(monkeypatch, checkpoint, tmp_path):
     monkeypatch.setenv("SAM2_MEDIA_CACHE", str(tmp_path / "media-cache"))
     monkeypatch.setenv("SAM2_DATA_FOLDER", str(tmp_path / "service"))
     # pytest's own log handlers stay as they are.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+    monkeypatch.setattr("backend.cli.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture

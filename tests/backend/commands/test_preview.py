@@ -22,7 +22,7 @@ from tests.backend.conftest import FRAME_COUNT, SIZE
 @pytest.fixture(autouse=True)
 def quiet_logs(monkeypatch):
     # pytest's own log handlers stay as they are.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+    monkeypatch.setattr("backend.cli.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def annotated(name: str) -> AnnotatedVideo:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     # Its handler would keep this test's captured stderr for all later ones.
-    monkeypatch.setattr("backend.cli.configure_logging", lambda secrets: None)
+    monkeypatch.setattr("backend.cli.configure_logging", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
-"""A store on a real file, with a clock that a test moves."""
+"""A store of each engine, with a clock that a test moves."""
 
 import pytest
 
+from backend.jobs.distributed.connection import connect
+from backend.jobs.distributed.store import RedisJobStore
 from backend.jobs.store import JobStore
 from backend.jobs.types import JobKind, JobSpec
 from backend.scheduler import Priority
 from tests.backend.clock import Clock
+from tests.redis_server import serving_redis
 
 
 @pytest.fixture
@@ -13,14 +16,33 @@ def clock():
     return Clock(1000.0)
 
 
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    with serving_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def engine(request):
+    return request.param
+
+
 @pytest.fixture
-def open_store(tmp_path, clock):
-    """Opens the file again, as a new process would."""
+def open_store(engine, request, tmp_path, clock):
+    """Opens what is kept again, as a new process would."""
     opened = []
+    if engine == "redis":
+        server = request.getfixturevalue("redis_server")
+        with server.client() as client:
+            client.flushall()
 
     def open_again():
-        opened.append(JobStore(tmp_path / "service" / "jobs.sqlite3", clock=clock))
-        return opened[-1]
+        if engine == "redis":
+            store = RedisJobStore(connect(server.url, patience_seconds=5), clock=clock)
+        else:
+            store = JobStore(tmp_path / "service" / "jobs.sqlite3", clock=clock)
+        opened.append(store)
+        return store
 
     yield open_again
     for store in opened:

@@ -200,11 +200,13 @@ def test_what_arrived_without_an_answer_is_not_posted_twice(outbox, add, studio,
     assert studio.attempts == 1 and len(studio.predictions) == 1
 
 
-def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(outbox, add, studio, store):
+def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(
+    outbox, add, studio, store, clock
+):
     post = add()
     store.begin_post(post().id)
     studio.store({"task": 1, **PREDICTION})
-    outbox.post_due()
+    post_at_next(outbox, store, clock)
     assert post().state is PostState.POSTED and studio.attempts == 0
 
 
@@ -215,11 +217,13 @@ def test_a_kill_between_posting_and_noting_it_posts_nothing_twice(outbox, add, s
         {"result": [REGION | {"id": "b"}]}, {"result": []},
     ],
 )
-def test_another_prediction_of_the_task_is_not_taken_for_it(outbox, add, studio, store, other):
+def test_another_prediction_of_the_task_is_not_taken_for_it(
+    outbox, add, studio, store, clock, other
+):
     post = add()
     store.begin_post(post().id)
     studio.store({"task": 1, **PREDICTION, **other})
-    outbox.post_due()
+    post_at_next(outbox, store, clock)
     assert post().state is PostState.POSTED and studio.attempts == 1
 
 

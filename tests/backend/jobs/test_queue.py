@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.errors import HostDown, MediaUnreachable, StorageFull, TooManyJobs, UnusableTask
-from backend.jobs.queue import JobQueue, Outcome
+from backend.jobs.handles import Outcome
+from backend.jobs.queue import JobQueue
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
 from tests.backend.calls import wait_until
@@ -261,6 +262,7 @@ def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
     assert {job.attempts for job in store.list()} == {1}
 
 
+@pytest.mark.parametrize("engine", ["sqlite"])
 @pytest.mark.parametrize("priority", [INTERACTIVE, WEBHOOK])
 def test_jobs_go_on_by_themselves_after_the_disk_was_full(
     queue, works, monkeypatch, priority

@@ -1,0 +1,39 @@
+"""Jobs, results and predictions under way in one Redis, for any number of processes."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from redis import Redis
+
+from backend.jobs.distributed.connection import server_clock
+from backend.jobs.distributed.jobs import RedisJobs
+from backend.jobs.distributed.posts import RedisPosts
+from backend.jobs.distributed.results import RedisResults
+from backend.jobs.distributed.storage import Storage
+
+
+class RedisJobStore(RedisPosts, RedisResults, RedisJobs):
+    """Safe for many threads and processes; every method is one transaction."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        storage: Storage | None = None,
+        clock: Callable[[], float] | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            redis: used by this store alone, which closes it.
+            storage: of the results' bodies; None: Redis.
+            clock: seconds since the epoch; None: Redis's own, the same for all machines.
+            options: more of `RedisJobs`'.
+        """
+        super().__init__(redis, clock=clock or server_clock(redis), **options)
+        self.redis = redis
+        self._storage = storage
+
+    def close(self) -> None:
+        self.redis.close()
