@@ -64,7 +64,8 @@ def retrieve_predictions(url, project):
 def delete_webhooks(url, label_studio, project):
     """So that annotations ask for nothing."""
     for webhook in label_studio.webhooks(project):
-        answer = httpx.delete(f"{url}/api/webhooks/{webhook['id']}/", headers=AUTHORIZATION)
+        address = f"{url}/api/webhooks/{webhook['id']}/"
+        answer = httpx.delete(address, headers=AUTHORIZATION, timeout=120)
         assert answer.status_code == 204, answer.text
 
 
