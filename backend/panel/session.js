@@ -1,7 +1,7 @@
 // A session of the service as this page knows it: its state, its changes one after the other,
 // and the stream of what others and tracking change. docs/sessions-api.md has the requests.
 
-import { ApiError, Unreachable, sessionPath, sleep } from "./api.js";
+import { Unreachable, sessionPath, sleep } from "./api.js";
 import { Masks } from "./masks.js";
 
 const REFRESH_MS = 100;
@@ -120,10 +120,19 @@ export class Session extends EventTarget {
       this._apply(await this._api.post(sessionPath(this.id, name)));
       const changed = changedFrames(before, this.objects);
       changed.forEach((index) => this.touchedFrames.add(index));
-      // What came while an object was away came without it.
-      if (this.objects.some(({ id }) => !before.some((item) => item.id === id))) this._startOver();
+      const returned = this.objects.filter(({ id }) => !before.some((item) => item.id === id));
+      if (returned.length) this._readAgain(returned);
+      if (changed.length) this.lookAt(changed[0]);
       return changed[0];
     });
+  }
+
+  /** What came while objects were away came without them. */
+  _readAgain(objects) {
+    for (const { id, prompts } of objects) {
+      for (const index of Object.keys(prompts)) this._settled.delete(keyOf(id, index));
+    }
+    this._startOver();
   }
 
   /** Asks for the masks of a frame's prompts that are not known, such as after an undo. */
@@ -260,7 +269,8 @@ export class Session extends EventTarget {
         await sleep(SHORTEST_STREAM_MS);
       } catch (error) {
         if (error.name === "AbortError") continue;
-        if (!(error instanceof Unreachable) && !isPassing(error)) {
+        const isPassing = error instanceof Unreachable || error.isPassing || error.status === 500;
+        if (!isPassing) {
           this._emit("lost", error);
           return;
         }
@@ -336,10 +346,6 @@ export class Session extends EventTarget {
 
 function keyOf(objectId, index) {
   return `${index}/${objectId}`;
-}
-
-function isPassing(error) {
-  return error instanceof ApiError && [429, 500, 503].includes(error.status);
 }
 
 /** The frames whose prompts differ, ascending. */

@@ -4,28 +4,26 @@ import { coloursOf } from "./colours.js";
 import { Courses } from "./courses.js";
 import { part, setIcon, setName, setText, throttled } from "./dom.js";
 import { Frames } from "./frames.js";
+import { Marking } from "./marking.js";
 import { recall, remember, tab } from "./memory.js";
 import { banner, say, sayError } from "./notices.js";
 import { ObjectList } from "./objects.js";
 import { MaskOverlay } from "./overlay.js";
 import { Player } from "./player.js";
-import { withBox, withoutPoint, withPoint } from "./prompts.js";
-import { encode } from "./rle.js";
 import { Saving } from "./saving.js";
 import { listenToKeys } from "./shortcuts.js";
 import { rememberSession } from "./start.js";
-import { Stroke } from "./stroke.js";
+import { TaskWatch } from "./task_watch.js";
 import { Timeline } from "./timeline.js";
 import { TOOLS, Tools } from "./tools.js";
 import { TrackingControls } from "./tracking.js";
-import { markAt, View } from "./view.js";
+import { View } from "./view.js";
 
 const WIDTHS = [480, 960, 1280, 1920, 2560];
 const SETTLE_MS = 250;
-const LOOK_AGAIN_MS = 60000;
 const EDGE_PIXELS = 1.5;
-const SECOND_CLICK_MS = 500;
 const ZOOM_STEP = 1.5;
+const BRUSH_STEP = 0.04; // of all sizes
 
 export class Workspace {
   /** `task`: as the service gives it, or null. `onReload()`: begin again from the task. */
@@ -33,7 +31,6 @@ export class Workspace {
     this._api = api;
     this._session = session;
     this._task = task;
-    this._onReload = onReload;
     this._ending = new AbortController();
     const { signal } = this._ending;
     const { video } = session;
@@ -49,10 +46,14 @@ export class Workspace {
     this._shown = this._player.frame;
     this._frames = new Frames(video.frame_count, video, (...wanted) => this._load(...wanted), {
       onFrame: (index) => { if (index === this._player.frame) this._view.invalidate(); },
-      onError: (index, error) => sayError(`show frame ${index + 1}`, error),
+      onError: (error) => sayError("show a frame", error),
     });
     this._overlay = new MaskOverlay(video.width, video.height);
     this._view = new View(part("canvas"), video, () => this._compose());
+    this._marking = new Marking(session, this._placeToMark(), {
+      makeObject: () => this._makeObject(),
+      onStroke: () => this._repaint(),
+    });
     this._tools = new Tools(this._view, this._canvasActions());
     this._timeline = new Timeline(this._player, (frame) => this._seek(frame));
     this._controls = new TrackingControls(session, () => this._renderState());
@@ -68,8 +69,9 @@ export class Workspace {
       onReload,
       onSaved: (answer) => this._onSaved(answer),
     });
+    this._watch = new TaskWatch(api, session, task, onReload);
     this._settled = throttled(() => this._onSettled(), SETTLE_MS);
-    this._listen(signal);
+    this._listen(signal, onReload);
     this._labelColours = new Map((task?.labels ?? []).map(({ value, color }) => [value, color]));
     this._fillHeader(name);
     this._fillLabels();
@@ -81,22 +83,23 @@ export class Workspace {
 
   close() {
     this._ending.abort();
-    clearInterval(this._timer);
     for (const item of [
       this._session, this._frames, this._view, this._tools, this._timeline, this._controls,
-      this._courses,
+      this._courses, this._watch,
     ]) item.close();
     this._settled.cancel();
     this._player.isPlaying = false;
-    for (const name of ["others", "changed", "interrupted", "lost"]) banner(name, null);
+    for (const name of ["interrupted", "lost"]) banner(name, null);
   }
 
-  _listen(signal) {
+  _listen(signal, onReload) {
     const { _session: session } = this;
     session.addEventListener("change", () => this._renderState(), { signal });
     session.addEventListener("masks", ({ detail }) => this._onMasks(detail), { signal });
     session.addEventListener("problem", ({ detail }) => sayError(detail.what, detail.error), { signal });
-    session.addEventListener("lost", ({ detail }) => this._onLost(detail), { signal });
+    session.addEventListener("lost", ({ detail }) => {
+      banner("lost", `This session cannot go on: ${detail.message}`, { "Begin a new one": onReload });
+    }, { signal });
     const actions = this._actions();
     listenToKeys(actions, () => !part("workspace").hidden, signal);
     part("canvas").addEventListener("keydown", (event) => {
@@ -108,17 +111,15 @@ export class Workspace {
     part("canvas").addEventListener("view", () => this._settled(), { signal });
     part("workspace").addEventListener("click", (event) => {
       const button = event.target.closest("button[data-action], button[data-tool]");
-      if (!button) return;
-      if (button.dataset.tool) this._chooseTool(button.dataset.tool);
-      else actions[button.dataset.action](event);
-      // The space bar then plays, and does not press the button again.
-      const isPointer = event.detail > 0;
-      if (isPointer && !document.querySelector("dialog[open]")) {
-        part("canvas").focus({ preventScroll: true });
-      }
+      if (button?.dataset.tool) this._chooseTool(button.dataset.tool);
+      else if (button) actions[button.dataset.action](event);
     }, { signal });
+    giveBackFocus(signal);
     part("speed").addEventListener("change", () => {
       this._player.speed = Number(part("speed").value);
+    }, { signal });
+    part("radius").addEventListener("input", () => {
+      this._tools.size = Number(part("radius").value) / 100;
     }, { signal });
     part("frame").addEventListener("change", () => {
       if (part("frame").checkValidity()) this._seek(Number(part("frame").value) - 1);
@@ -128,12 +129,10 @@ export class Workspace {
       if (document.hidden) session.pause();
       else session.unpause();
     }, { signal });
-    window.addEventListener("focus", () => this._lookAgain(), { signal });
     window.addEventListener("resize", () => {
       this._list.redraw();
       this._renderState();
     }, { signal });
-    this._timer = setInterval(() => this._lookAgain(), LOOK_AGAIN_MS);
   }
 
   // --- what can be done ---------------------------------------------------------
@@ -161,7 +160,7 @@ export class Workspace {
       nextMark: () => this._seekAmong(session.promptedFrames(), 1, "marks"),
       backDoubt: () => this._seekAmong(this._doubtStarts(), -1, "doubts"),
       nextDoubt: () => this._seekAmong(this._doubtStarts(), 1, "doubts"),
-      smaller: () => this._tools.resize(1 / 1.25), larger: () => this._tools.resize(1.25),
+      smaller: () => this._resizeBrush(-BRUSH_STEP), larger: () => this._resizeBrush(BRUSH_STEP),
       zoomIn: zoom(ZOOM_STEP), zoomOut: zoom(1 / ZOOM_STEP), fit: () => view.fit(),
       masks: () => {
         this._areMasksShown = !this._areMasksShown;
@@ -179,7 +178,7 @@ export class Workspace {
       },
       hide: () => this._withSelected((id) => this._toggleHidden(id)),
       label: () => this._withSelected((id) => this._list.focusName(id)),
-      clear: () => this._withSelected((id) => this._clear(id)),
+      clear: () => this._withSelected(() => this._marking.clear()),
       delete: () => this._withSelected((id) => this._remove(id)),
       track: () => this._track(),
       resume: () => { if (session.canResume) this._startTracking(session.resume()); },
@@ -191,15 +190,18 @@ export class Workspace {
   }
 
   _canvasActions() {
+    const marking = this._marking;
+    const still = (act) => (...values) => {
+      this._userMoved();
+      this._player.pause();
+      return act(...values);
+    };
     return {
-      point: (point, positive) => this._point(point, positive),
-      box: (box) => this._box(box),
-      beginStroke: (value) => this._beginStroke(value),
-      strokeTo: (from, to, radius) => {
-        this._stroke.line(from, to, radius);
-        this._repaint();
-      },
-      endStroke: (isKept) => this._endStroke(isKept),
+      point: still((point, positive) => marking.point(point, positive)),
+      box: still((box) => marking.box(box)),
+      beginStroke: still((value) => marking.beginStroke(value)),
+      strokeTo: (from, to, radius) => marking.strokeTo(from, to, radius),
+      endStroke: (isKept) => marking.endStroke(isKept),
     };
   }
 
@@ -208,95 +210,39 @@ export class Workspace {
     else say("Choose an object first.");
   }
 
+  _resizeBrush(by) {
+    this._tools.size += by;
+    this._renderTools();
+  }
+
   _chooseTool(tool) {
     this._tools.choose(tool);
     this._renderTools();
   }
 
-  // --- marking ------------------------------------------------------------------
+  // --- objects ------------------------------------------------------------------
 
   get _selected() {
     return this._session.object(this._prefs.selected);
   }
 
-  /** The selected object's id; that of a new one when none is selected. */
-  _objectToMark() {
-    if (this._selected) return this._selected.id;
+  /** What marks are made on, at any time. */
+  _placeToMark() {
+    const workspace = this;
+    return {
+      get frame() { return workspace._shown; },
+      get object() { return workspace._selected; },
+      get view() { return workspace._view; },
+    };
+  }
+
+  /** A new one, selected; its id. */
+  _makeObject() {
     const id = newId(this._session);
     const label = this._task ? part("new-label").value : "";
     this._session.setLabels(id, label ? [label] : []);
     this._select(id);
     return id;
-  }
-
-  _marking() {
-    this._userMoved();
-    this._player.pause();
-  }
-
-  _point(point, positive) {
-    this._marking();
-    const index = this._shown;
-    const known = this._selected?.prompts[index];
-    const number = markAt(this._view, known?.points ?? [], point);
-    if (number >= 0) {
-      const isSecondClick = performance.now() - this._markedAt < SECOND_CLICK_MS;
-      if (!isSecondClick) this._session.setPrompts(this._selected.id, index, withoutPoint(known, number));
-      return;
-    }
-    const isSeen = this._selected && this._session.masks.of(this._selected.id, index)?.counts;
-    if (!positive && !known && !isSeen) {
-      say("Click on the object first, then on what is not part of it.");
-      return;
-    }
-    this._tellAboutMask(known);
-    this._markedAt = performance.now();
-    const id = this._objectToMark();
-    this._session.setPrompts(id, index, withPoint(known, { ...point, positive }));
-  }
-
-  _box(box) {
-    this._marking();
-    const known = this._selected?.prompts[this._shown];
-    this._tellAboutMask(known);
-    this._session.setPrompts(this._objectToMark(), this._shown, withBox(known, box));
-  }
-
-  _tellAboutMask(prompts) {
-    if (prompts?.mask) say("Clicks and boxes take the place of the mask painted here. Undo brings it back.");
-  }
-
-  _beginStroke(value) {
-    this._marking();
-    if (value === 0 && !this._selected) {
-      say("Choose the object to erase first.");
-      return false;
-    }
-    const id = this._objectToMark();
-    const counts = this._session.masks.of(id, this._shown)?.counts;
-    const intervals = counts ? this._session.masks.intervals(counts) : [];
-    this._stroke = new Stroke(this._session.video, intervals, value);
-    return true;
-  }
-
-  _endStroke(isKept) {
-    const { intervals } = this._stroke;
-    this._stroke = null;
-    this._repaint();
-    if (!isKept) return;
-    const { width, height } = this._session.video;
-    const id = this._selected.id;
-    const mask = { size: [height, width], counts: encode(intervals, width * height) };
-    this._session.masks.put(id, this._shown, mask, this._session.masks.of(id, this._shown)?.score ?? 0);
-    this._session.setPrompts(id, this._shown, { mask });
-  }
-
-  _clear(id) {
-    if (!this._session.object(id).prompts[this._shown]) {
-      say("The object has no marks on this frame.");
-      return;
-    }
-    this._session.setPrompts(id, this._shown, null);
   }
 
   _remove(id) {
@@ -441,7 +387,7 @@ export class Workspace {
     this._view.scene = {
       bitmap: this._frames.get(this._shown),
       overlay: this._areMasksShown ? this._overlay : null,
-      prompts: this._stroke ? null : this._selected?.prompts[this._shown],
+      prompts: this._selected?.prompts[this._shown],
       draft: this._tools.draft,
       brush: this._tools.brush,
       cursor: this._tools.cursor,
@@ -460,7 +406,8 @@ export class Workspace {
   }
 
   _intervals(id, isSelected) {
-    if (isSelected && this._stroke) return this._stroke.intervals;
+    const painted = isSelected ? this._marking.strokeIntervals : null;
+    if (painted) return painted;
     const counts = this._session.masks.of(id, this._shown)?.counts;
     try {
       return counts ? this._session.masks.intervals(counts) : null;
@@ -500,7 +447,7 @@ export class Workspace {
     this._renderHint();
     this._renderTimeline();
     this._tellPropagation();
-    banner("others", othersText(session.othersOnTask));
+    this._watch.tellOthers(session.othersOnTask);
     this._repaint();
     if (!this._player.isPlaying) this._settled();
   }
@@ -522,6 +469,8 @@ export class Workspace {
     for (const button of part("tools").querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === this._tools.tool));
     }
+    part("brush").hidden = !this._tools.isPainting;
+    part("radius").value = Math.round(100 * this._tools.size);
     part("cursor").setAttribute("aria-pressed", String(this._tools.cursor !== null));
     this._renderHint();
   }
@@ -586,34 +535,26 @@ export class Workspace {
 
   _onSaved(answer) {
     rememberSession(`task ${this._task.id}`, this._session.id, answer.version);
-    banner("changed", null);
+    this._watch.forget();
     this._session.refresh();
   }
+}
 
-  async _lookAgain() {
-    if (document.hidden || this._session.pendingCount > 0) return;
-    await this._session.refresh();
-    if (!this._task) return;
-    try {
-      const now = await this._api.get(`api/panel/tasks/${this._task.id}`);
-      const isChanged = now.version !== this._task.version && now.version !== this._keptOver;
-      banner("changed", isChanged ? "The task has changed in Label Studio since you opened it." : null, {
-        "Read it again": () => this._onReload(),
-        "Keep mine": () => {
-          this._keptOver = now.version;
-          banner("changed", null);
-        },
-      });
-    } catch (error) {
-      sayError("look whether the task has changed", error);
-    }
-  }
-
-  _onLost(error) {
-    banner("lost", `This session cannot go on: ${error.message}`, {
-      "Begin a new one": () => this._onReload(),
-    });
-  }
+/** After a control was used with the pointer, keys are for the picture again. */
+function giveBackFocus(signal) {
+  const workspace = part("workspace");
+  let isPointer = false;
+  const giveBack = ({ target }) => {
+    const isControl = target.closest("button, select, [type=range], [type=radio], [type=checkbox]");
+    if (!isPointer || !isControl || document.querySelector("dialog[open]")) return;
+    part("canvas").focus({ preventScroll: true });
+  };
+  workspace.addEventListener("pointerdown", () => { isPointer = true; }, { signal });
+  workspace.addEventListener("keydown", () => { isPointer = false; }, { signal });
+  workspace.addEventListener("click", (event) => {
+    if (event.target.closest("button")) giveBack(event);
+  }, { signal });
+  workspace.addEventListener("change", giveBack, { signal });
 }
 
 /** Label Studio's regions need ids that no other region has; alone, numbers read better. */
@@ -624,13 +565,6 @@ function newId(session) {
   }
   const numbers = session.objects.map(({ id }) => Number(id)).filter(Number.isInteger);
   return String(Math.max(0, ...numbers) + 1);
-}
-
-function othersText(count) {
-  if (!count) return null;
-  return count === 1
-    ? "Somebody else has this task open here. What each saves stands beside the other's."
-    : `${count} others have this task open here. What each saves stands beside the others'.`;
 }
 
 function clockText(seconds) {

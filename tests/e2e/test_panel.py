@@ -71,7 +71,7 @@ class Service:
                 log=self._folder / "panel-service.log", port=self._port,
                 variables={
                     "SAM2_MEDIA_ROOTS": str(self._folder / "media"),
-                    "SAM2_DATA_DIR": str(self._folder / "data"),
+                    "SAM2_DATA_FOLDER": str(self._folder / "data"),
                 },
             )
         )
