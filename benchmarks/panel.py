@@ -90,7 +90,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "media").mkdir()
         variables = {
-            "SAM2_MEDIA_ROOTS": str(folder / "media"), "SAM2_DATA_DIR": str(folder / "data"),
+            "SAM2_MEDIA_ROOTS": str(folder / "media"), "SAM2_DATA_FOLDER": str(folder / "data"),
         }
         with running_backend(log=folder / "service.log", variables=variables) as url:
             figures = {"clicks": clicks(url, folder / "media")}

@@ -2,17 +2,23 @@
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
-const BUSY_PAUSE_MS = 2000;
 const BUSY_TRIES = 30;
-const PASSING = new Set([429, 503]); // refused before anything was done: later it may work
+const BUSY = 429;
+const NOT_READY = 503; // the model is loading; this too is said before anything is done
 const GATEWAY = new Set([502, 503, 504]); // without our JSON: a proxy whose server is away
 
 /** What the service answered instead of what was asked for. */
 export class ApiError extends Error {
-  constructor(status, name, detail) {
+  constructor(status, name, detail, retrySeconds = 2) {
     super(detail || name || `The service answered ${status}.`);
     this.status = status;
     this.title = name || `error ${status}`;
+    this.retrySeconds = retrySeconds;
+  }
+
+  /** Whether the same may be answered later, and nothing was done. */
+  get isPassing() {
+    return this.status === BUSY || this.status === NOT_READY;
   }
 }
 
@@ -106,9 +112,9 @@ export class Api {
         this._note(true);
         return answer;
       } catch (error) {
-        if (error instanceof ApiError && PASSING.has(error.status) && tries < BUSY_TRIES) {
+        if (error.isPassing && (error.status === NOT_READY || tries < BUSY_TRIES)) {
           this._note(false, error.message);
-          await sleep(BUSY_PAUSE_MS, options.signal);
+          await sleep(1000 * error.retrySeconds, options.signal);
         } else if (error instanceof Unreachable && method !== "POST") {
           this._note(false, error.message);
           await sleep(pause, options.signal);
@@ -136,7 +142,8 @@ export class Api {
     if (answer.ok) return answer;
     const said = await answer.json().catch(() => null);
     if (said === null && GATEWAY.has(answer.status)) throw new Unreachable();
-    throw new ApiError(answer.status, said?.error, said?.detail);
+    const retrySeconds = Number(answer.headers.get("Retry-After")) || undefined;
+    throw new ApiError(answer.status, said?.error, said?.detail, retrySeconds);
   }
 
   _note(isUp, reason) {

@@ -9,7 +9,7 @@ const BEHIND = 3;
 export class Frames {
   /**
    * `load(index, width, signal)` gives an ImageBitmap.
-   * `onFrame(index)`: one has come. `onError(index, error)`: one cannot be had.
+   * `onFrame(index)`: one has come. `onError(error)`: one cannot be had.
    */
   constructor(count, size, load, { onFrame, onError }) {
     this._count = count;
@@ -43,6 +43,7 @@ export class Frames {
 
   /** Look at a frame: it is fetched first, then those that come next. */
   want(index, { isPlaying = false } = {}) {
+    if (!isPlaying && index !== this._wanted[0]) this._failed.delete(index); // asked for again
     const room = Math.max(8, Math.floor(BUDGET_BYTES / this._bytesEach()) - BEHIND - 2);
     const ahead = Math.min(isPlaying ? AHEAD_PLAYING : AHEAD_STILL, room);
     const wanted = [index];
@@ -51,12 +52,6 @@ export class Frames {
     this._wanted = wanted.filter((i) => i >= 0 && i < this._count);
     const near = new Set(this._wanted);
     this._abort((i) => !near.has(i));
-    this._fetchNext();
-  }
-
-  /** Ask again for those that could not be had. */
-  retry() {
-    this._failed.clear();
     this._fetchNext();
   }
 
@@ -108,7 +103,7 @@ export class Frames {
     } catch (error) {
       if (controller.signal.aborted) return;
       this._failed.add(index);
-      this._onError(index, error);
+      this._onError(error);
     } finally {
       if (this._loading.get(index) === controller) this._loading.delete(index);
       this._fetchNext();

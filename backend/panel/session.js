@@ -1,7 +1,7 @@
 // A session of the service as this page knows it: its state, its changes one after the other,
 // and the stream of what others and tracking change. docs/sessions-api.md has the requests.
 
-import { ApiError, Unreachable, sessionPath, sleep } from "./api.js";
+import { Unreachable, sessionPath, sleep } from "./api.js";
 import { Masks } from "./masks.js";
 
 const REFRESH_MS = 100;
@@ -269,7 +269,8 @@ export class Session extends EventTarget {
         await sleep(SHORTEST_STREAM_MS);
       } catch (error) {
         if (error.name === "AbortError") continue;
-        if (!(error instanceof Unreachable) && !isPassing(error)) {
+        const isPassing = error instanceof Unreachable || error.isPassing || error.status === 500;
+        if (!isPassing) {
           this._emit("lost", error);
           return;
         }
@@ -345,10 +346,6 @@ export class Session extends EventTarget {
 
 function keyOf(objectId, index) {
   return `${index}/${objectId}`;
-}
-
-function isPassing(error) {
-  return error instanceof ApiError && [429, 500, 503].includes(error.status);
 }
 
 /** The frames whose prompts differ, ascending. */

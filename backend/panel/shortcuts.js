@@ -77,17 +77,24 @@ function nameOf(event) {
   const isCharacter = key.length === 1;
   const name = isCharacter ? key.toUpperCase() : key;
   const parts = [];
-  if (event.ctrlKey || event.metaKey) parts.push("Ctrl");
+  const isCtrl = event.ctrlKey || event.metaKey;
+  if (isCtrl && !isTypingCharacter(event)) parts.push("Ctrl");
   if (event.shiftKey && !(isCharacter && NEEDS_NO_SHIFT.test(key))) parts.push("Shift");
   const whole = [...parts, name].join("+");
   if (ALIASES[whole]) return ALIASES[whole];
   return [...parts, ALIASES[name] ?? name].join("+");
 }
 
+/** Some keyboards have [ and ] behind AltGr, which some systems report as Ctrl and Alt. */
+function isTypingCharacter(event) {
+  return event.getModifierState("AltGraph");
+}
+
 /** Calls `actions[name](event)` for keys that are not typed into something. */
 export function listenToKeys(actions, isFree, signal) {
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.defaultPrevented || (event.altKey && !isTypingCharacter(event))) return;
+    if (document.querySelector("dialog[open]")) return;
     if (isTyping(event.target) && !event.ctrlKey && !event.metaKey) return;
     if (!isFree()) return;
     const name = nameOf(event);
@@ -102,7 +109,7 @@ export function listenToKeys(actions, isFree, signal) {
 
 function isTyping(target) {
   if (!target.matches?.("input, select, textarea")) return false;
-  return !["radio", "checkbox", "color"].includes(target.type);
+  return !["radio", "checkbox", "color", "range"].includes(target.type);
 }
 
 /** Whether the key works the control that has the focus. */

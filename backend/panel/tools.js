@@ -60,10 +60,18 @@ export class Tools {
     return this.isPainting && place ? { ...place, radius: this.radius } : null;
   }
 
-  resize(factor) {
-    const most = Math.max(this._view.size.width, this._view.size.height) / 2;
-    this.radius = Math.max(1, Math.min(most, this.radius * factor));
+  /** The brush's size from 0 to 1, each step as many times larger as the one before. */
+  get size() {
+    return Math.log(this.radius) / Math.log(this._mostRadius);
+  }
+
+  set size(share) {
+    this.radius = this._mostRadius ** Math.max(0, Math.min(1, share));
     this._view.invalidate();
+  }
+
+  get _mostRadius() {
+    return Math.max(4, Math.max(this._view.size.width, this._view.size.height) / 4);
   }
 
   cancel() {

@@ -23,6 +23,7 @@ const WIDTHS = [480, 960, 1280, 1920, 2560];
 const SETTLE_MS = 250;
 const EDGE_PIXELS = 1.5;
 const ZOOM_STEP = 1.5;
+const BRUSH_STEP = 0.04; // of all sizes
 
 export class Workspace {
   /** `task`: as the service gives it, or null. `onReload()`: begin again from the task. */
@@ -45,7 +46,7 @@ export class Workspace {
     this._shown = this._player.frame;
     this._frames = new Frames(video.frame_count, video, (...wanted) => this._load(...wanted), {
       onFrame: (index) => { if (index === this._player.frame) this._view.invalidate(); },
-      onError: (index, error) => sayError(`show frame ${index + 1}`, error),
+      onError: (error) => sayError("show a frame", error),
     });
     this._overlay = new MaskOverlay(video.width, video.height);
     this._view = new View(part("canvas"), video, () => this._compose());
@@ -110,17 +111,15 @@ export class Workspace {
     part("canvas").addEventListener("view", () => this._settled(), { signal });
     part("workspace").addEventListener("click", (event) => {
       const button = event.target.closest("button[data-action], button[data-tool]");
-      if (!button) return;
-      if (button.dataset.tool) this._chooseTool(button.dataset.tool);
-      else actions[button.dataset.action](event);
-      // The space bar then plays, and does not press the button again.
-      const isPointer = event.detail > 0;
-      if (isPointer && !document.querySelector("dialog[open]")) {
-        part("canvas").focus({ preventScroll: true });
-      }
+      if (button?.dataset.tool) this._chooseTool(button.dataset.tool);
+      else if (button) actions[button.dataset.action](event);
     }, { signal });
+    giveBackFocus(signal);
     part("speed").addEventListener("change", () => {
       this._player.speed = Number(part("speed").value);
+    }, { signal });
+    part("radius").addEventListener("input", () => {
+      this._tools.size = Number(part("radius").value) / 100;
     }, { signal });
     part("frame").addEventListener("change", () => {
       if (part("frame").checkValidity()) this._seek(Number(part("frame").value) - 1);
@@ -161,7 +160,7 @@ export class Workspace {
       nextMark: () => this._seekAmong(session.promptedFrames(), 1, "marks"),
       backDoubt: () => this._seekAmong(this._doubtStarts(), -1, "doubts"),
       nextDoubt: () => this._seekAmong(this._doubtStarts(), 1, "doubts"),
-      smaller: () => this._tools.resize(1 / 1.25), larger: () => this._tools.resize(1.25),
+      smaller: () => this._resizeBrush(-BRUSH_STEP), larger: () => this._resizeBrush(BRUSH_STEP),
       zoomIn: zoom(ZOOM_STEP), zoomOut: zoom(1 / ZOOM_STEP), fit: () => view.fit(),
       masks: () => {
         this._areMasksShown = !this._areMasksShown;
@@ -209,6 +208,11 @@ export class Workspace {
   _withSelected(act) {
     if (this._selected) act(this._selected.id);
     else say("Choose an object first.");
+  }
+
+  _resizeBrush(by) {
+    this._tools.size += by;
+    this._renderTools();
   }
 
   _chooseTool(tool) {
@@ -465,6 +469,8 @@ export class Workspace {
     for (const button of part("tools").querySelectorAll("[data-tool]")) {
       button.setAttribute("aria-pressed", String(button.dataset.tool === this._tools.tool));
     }
+    part("brush").hidden = !this._tools.isPainting;
+    part("radius").value = Math.round(100 * this._tools.size);
     part("cursor").setAttribute("aria-pressed", String(this._tools.cursor !== null));
     this._renderHint();
   }
@@ -532,6 +538,23 @@ export class Workspace {
     this._watch.forget();
     this._session.refresh();
   }
+}
+
+/** After a control was used with the pointer, keys are for the picture again. */
+function giveBackFocus(signal) {
+  const workspace = part("workspace");
+  let isPointer = false;
+  const giveBack = ({ target }) => {
+    const isControl = target.closest("button, select, [type=range], [type=radio], [type=checkbox]");
+    if (!isPointer || !isControl || document.querySelector("dialog[open]")) return;
+    part("canvas").focus({ preventScroll: true });
+  };
+  workspace.addEventListener("pointerdown", () => { isPointer = true; }, { signal });
+  workspace.addEventListener("keydown", () => { isPointer = false; }, { signal });
+  workspace.addEventListener("click", (event) => {
+    if (event.target.closest("button")) giveBack(event);
+  }, { signal });
+  workspace.addEventListener("change", giveBack, { signal });
 }
 
 /** Label Studio's regions need ids that no other region has; alone, numbers read better. */
