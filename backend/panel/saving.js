@@ -42,7 +42,7 @@ export class Saving {
     const parts = [`${count} ${count === 1 ? "object" : "objects"}`];
     if (task?.saves) parts.push(`as ${task.saves}`);
     const sentences = [`${parts.join(" ")}.`];
-    if (this._session.isTracking) sentences.push("Tracking goes on: what is there by now is taken.");
+    if (this._session.isTracking) sentences.push("Tracking goes on: what is there now is taken.");
     setText(part("saving-text"), sentences.join(" "));
     setText(part("saving-do"), task ? "Save" : "Export");
     const choices = task ? task.can_save.map((key) => [key, AS[key] ?? [key, ""]])

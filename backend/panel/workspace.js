@@ -493,7 +493,7 @@ export class Workspace {
 
   _hintText() {
     const { tool, cursor } = this._tools;
-    if (cursor) return "Arrows move, Enter marks, Shift+Enter marks what is not the object, C ends.";
+    if (cursor) return "Arrows move, Enter marks, Shift+Enter marks what is around, C ends.";
     if (tool === "pan") return "Drag to move the picture. A: click on objects again.";
     const isNew = !this._selected && this._session.objects.length > 0;
     if (isNew && tool !== "erase") return "Mark the next object.";
