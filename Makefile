@@ -14,7 +14,7 @@ ML_HOST_STAMP := $(ML_HOST_VENV)/.installed
 LOCK_VENV := .venv-lock
 LOCK_STAMP := $(LOCK_VENV)/.installed
 
-.PHONY: install demo studio test test-slow fuzz faults load parity e2e ml-host bench \
+.PHONY: install demo studio test test-slow fuzz faults load parity e2e ml-host bench bench-queue \
 	training-pack lock sbom clean
 
 install: $(STAMP)
@@ -64,7 +64,8 @@ fuzz: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest tests/slow
 
-# Real processes killed, starved of disk and memory, and refused by Label Studio.
+# Real processes killed, starved of disk and memory, and refused by Label Studio. Needs a
+# redis-server (apt-get install redis-server), as some of `make test` does.
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults tests/backend/test_restart.py
 
@@ -112,6 +113,10 @@ ml-host: $(ML_HOST_STAMP)
 bench: $(PARITY_STAMP)
 	PYTHONPATH=. $(PARITY_VENV)/bin/python -m benchmarks.run
 
+# Needs a redis-server.
+bench-queue: $(STAMP)
+	$(BIN)/python -m benchmarks.queue
+
 # What a GPU machine without a network needs to train: sam2_model/training/piece.sh.
 PACK ?= runs/pack
 PACK_PYTHON ?= 3.12
@@ -139,8 +144,8 @@ COMPILE = $(LOCK_VENV)/bin/uv pip compile -q --upgrade --generate-hashes --no-he
 	$(foreach name,torch $(CUDA_PACKAGES),--no-emit-package $(name)) -c constraints.txt
 
 lock: $(LOCK_STAMP)
-	$(COMPILE) --extra hub -o requirements.lock pyproject.toml
-	$(COMPILE) --extra hub --extra test -c requirements.lock -o requirements-test.lock pyproject.toml
+	$(COMPILE) --extra hub --extra redis -o requirements.lock pyproject.toml
+	$(COMPILE) --extra hub --extra redis --extra test -c requirements.lock -o requirements-test.lock pyproject.toml
 
 # What the container has in it, in CycloneDX's form.
 sbom: $(LOCK_STAMP)

@@ -74,6 +74,8 @@ def create_app(
     app.register_blueprint(panel_api(service.tracking))
     add_preview(app, service.tracking)
     app.register_error_handler(Exception, _answer_error)
+    if settings.queue is not None:
+        app.register_error_handler(_redis_error(), _answer_redis_error)
     follow(app)  # these two first: what the guard refuses has an id and is counted too
     measure(app, service.tracking)
     guard(app, settings)
@@ -210,6 +212,17 @@ def _answer_error(error: Exception) -> tuple[Response, int]:
     return _error(
         500, "internal error", f"{type(error).__name__}; the server's log has the traceback"
     )
+
+
+def _redis_error() -> type[Exception]:
+    from redis.exceptions import RedisError  # an extra, there if SAM2_QUEUE is set
+
+    return RedisError
+
+
+def _answer_redis_error(error: Exception) -> tuple[Response, int]:
+    logger.error("%s %s: Redis: %s", request.method, request.path, error)
+    return _error(503, "queue not ready", f"Redis: {type(error).__name__}; try again later")
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:

@@ -18,6 +18,7 @@ from backend.commands.project import add_project
 from backend.commands.serve import add_serve
 from backend.commands.track import add_track
 from backend.commands.training import add_evaluate, add_finetune
+from backend.commands.worker import add_worker
 from backend.errors import ServiceError
 from backend.logs import configure_logging
 from backend.settings import Settings
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     for add in (
         add_serve,
         add_open,
+        add_worker,
         add_track,
         add_project,
         add_import,

@@ -153,3 +153,9 @@ class NotJson(ServiceError):
     """A change that is not said to be JSON: a form of another site could send it."""
 
     status, name = 415, "unsupported media type"
+
+
+class NotHere(ServiceError):
+    """What is asked for cannot be done with the settings in force."""
+
+    status, name = 501, "not available with these settings"

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 
 from backend import log_context
-from backend.clock import SteadyClock
+from backend.answers import StoredAnswer, prediction_of
 from backend.deadlines import Deadline
-from backend.errors import NotReady, ServiceError, Stopping
+from backend.engines import RefusedSessions, Role, open_model, open_queue, open_store
+from backend.errors import NotHere, NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.handles import JobHandle, Outcome
-from backend.jobs.queue import JobQueue
-from backend.jobs.store import JobStore
+from backend.jobs.interface import Handle, Queue
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (
     Job,
@@ -38,6 +38,7 @@ from backend.settings import Settings
 from backend.task_lookup import TaskLookup
 
 if TYPE_CHECKING:
+    from backend.remote_model import RemoteModel
     from backend.label_studio_client import LabelStudioClient
 
 logger = logging.getLogger(__name__)
@@ -52,31 +53,35 @@ class Serving:
     """A model, and the settings that name it: they change together."""
 
     settings: Settings
-    model: ModelService
+    model: ModelService | RemoteModel
 
 
 class TrackingService:
     """Owns the model, the media, the jobs and what goes to Label Studio."""
 
     def __init__(
-        self, settings: Settings, load: Callable[[Settings], LoadedModel] = load_model
+        self,
+        settings: Settings,
+        load: Callable[[Settings], LoadedModel] = load_model,
+        *,
+        role: Role | None = None,
     ) -> None:
+        """`role`: None: that of a process that people ask."""
         self._load = load
+        self.role = role or (Role.ALONE if settings.queue is None else Role.WEB)
         self.choice = ModelChoice(settings)
-        self._serving = Serving(self.choice.settings, ModelService(self.choice.settings, load))
-        self._swap = threading.Lock()
         self.media = MediaStore(settings)
-        self.clock = SteadyClock()
-        self.sessions = SessionManager(
-            settings, self.model, self.media, wall_clock=self.clock
+        makers = {JobKind.TRACK: self._track_work, JobKind.FINETUNE: self._training_work}
+        self.store, self.clock = open_store(settings, self.role)
+        chosen = self.choice.settings
+        self._serving = Serving(chosen, open_model(chosen, self.role, load))
+        self.jobs: Queue = open_queue(
+            self.store, self.role, makers, settings, posts_unanswered=self.can_post
         )
-        self.store = JobStore(settings.data_folder / "jobs.sqlite3", clock=self.clock)
-        self.jobs = JobQueue(
-            self.store,
-            {JobKind.TRACK: self._track_work, JobKind.FINETUNE: self._training_work},
-            interactive_places=settings.max_waiting_requests,
-            max_queued_per_project=settings.max_queued_per_project,
-            posts_unanswered=self.can_post,
+        self._swap = threading.Lock()
+        self.sessions = (
+            SessionManager(settings, self.model, self.media, wall_clock=self.clock)
+            if self.role is Role.ALONE else RefusedSessions()
         )
         self.equal_work = OneAtATime()
         self.tasks = TaskLookup(self)
@@ -93,7 +98,7 @@ class TrackingService:
         self.model.start(when_ready=self._begin_jobs)
         threading.Thread(target=self._keep_house, name="housekeeping", daemon=True).start()
         self.sessions.start()
-        if self.can_post:
+        if self.can_post and self.role is not Role.WORKER:
             self.outbox.start()
 
     def _begin_jobs(self) -> None:
@@ -149,7 +154,7 @@ class TrackingService:
         return self._serving.settings
 
     @property
-    def model(self) -> ModelService:
+    def model(self) -> ModelService | RemoteModel:
         """The model that serves."""
         return self._serving.model
 
@@ -230,7 +235,7 @@ class TrackingService:
             return answer
         return self._last_answer_of(handle, goes_on)
 
-    def _last_answer_of(self, handle: JobHandle, goes_on: bool) -> Answer:
+    def _last_answer_of(self, handle: Handle, goes_on: bool) -> Answer:
         """What a person gets when the job has ended, or has found nothing in time."""
         if handle.error is not None:
             raise handle.error
@@ -245,13 +250,13 @@ class TrackingService:
             self._post_all(handle)
         return answer
 
-    def _leave(self, handle: JobHandle, *, posts_prediction: bool) -> bool:
+    def _leave(self, handle: Handle, *, posts_prediction: bool) -> bool:
         return self.jobs.leave(
             handle, Priority.INTERACTIVE, goes_on_with=Priority.WEBHOOK,
             posts_prediction=posts_prediction,
         )
 
-    def _post_all(self, handle: JobHandle) -> None:
+    def _post_all(self, handle: Handle) -> None:
         """The editor does not bear all the regions of one answer, a prediction does."""
         prediction = handle.work.prediction()
         if prediction is not None:
@@ -269,13 +274,13 @@ class TrackingService:
         waiting = [None if r is None else self._begin(r) for r in requests]
         answers = []
         for item in waiting:
-            if isinstance(item, JobHandle):
+            if item is not None and not isinstance(item, Answer):
                 item.wait(deadline.remaining_seconds)
                 item = self._complete_answer_of(item)
             answers.append(item or NOTHING)
         return answers
 
-    def _begin(self, request: TaskRequest) -> Answer | JobHandle | None:
+    def _begin(self, request: TaskRequest) -> Answer | Handle | None:
         """The stored answer, or the job that makes one; None when nothing is asked."""
         try:
             asked = self._propagation(request)
@@ -293,7 +298,7 @@ class TrackingService:
             logger.exception("task %s of a batch cannot be answered", request.task_id)
         return None
 
-    def _complete_answer_of(self, handle: JobHandle) -> Answer:
+    def _complete_answer_of(self, handle: Handle) -> Answer:
         goes_on = self.jobs.leave(
             handle, Priority.BATCH, goes_on_with=Priority.BATCH,
             posts_prediction=self.can_post and _goes_on(handle),
@@ -336,7 +341,16 @@ class TrackingService:
             return self.jobs.submit(spec).job_id
 
     def train_in_background(self, project_id: int) -> str:
-        """Queue a fine-tuning on the project's annotations; the job's id. Raises TooManyJobs."""
+        """Queue a fine-tuning on the project's annotations; the job's id.
+
+        Raises TooManyJobs; NotHere where the model is that of other machines.
+        """
+        if self.role is not Role.ALONE:
+            raise NotHere(
+                "a fine-tuned model would be on one worker alone, so none is made while SAM2_QUEUE "
+                "is set: run `sam2-label-studio finetune`, and name its model in SAM2_MODEL "
+                "of all processes"
+            )
         spec = JobSpec(
             kind=JobKind.FINETUNE,
             request={"project_id": project_id},
@@ -400,7 +414,7 @@ class TrackingService:
     ) -> Answer | None:
         """The answer to an equal request, if it is kept and its media has not changed."""
         result = self.store.result_of_request(asked.key, is_unchanged)
-        return None if result is None else _answer_in(result, is_limited=is_limited)
+        return None if result is None else StoredAnswer(result).answer(is_limited=is_limited)
 
     def _propagation(self, request: TaskRequest) -> TaskPropagation:
         """Raises ValueError for a malformed request."""
@@ -470,7 +484,7 @@ class TrackWork:
         self._propagation = TaskPropagation(
             request, media=service.media, settings=self._serving.settings
         )
-        self._stored: StoredResult | None = None
+        self._stored: StoredAnswer | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
         with self._service.media.in_use() as media:
@@ -484,8 +498,8 @@ class TrackWork:
 
     def _run(self, key: str, handle: JobHandle) -> Outcome:
         service, propagation = self._service, self._propagation
-        self._stored = service.store.result(key)
-        if self._stored is not None:
+        if (stored := service.store.result(key)) is not None:
+            self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction())
         propagation.run(
@@ -521,14 +535,7 @@ class TrackWork:
 
     def prediction(self) -> Mapping[str, Any] | None:
         """For Label Studio; None when nothing was found."""
-        full = self.answer(is_limited=False)
-        if not full.regions:
-            return None
-        return {
-            "result": list(full.regions),
-            "score": full.score,
-            "model_version": self._serving.settings.model_version,
-        }
+        return prediction_of(self, model_version=self._serving.settings.model_version)
 
     @property
     def videos(self) -> tuple[ResultVideo, ...]:
@@ -538,42 +545,32 @@ class TrackWork:
     @property
     def has_tracked(self) -> bool:
         """Whether there was anything to track."""
-        return self._stored is not None or self._propagation.has_tracked
+        return (self._stored or self._propagation).has_tracked
 
     @property
     def has_enough(self) -> bool:
         """Whether more frames would not change the answer to a person."""
-        return self._stored is not None or self._propagation.has_enough
+        return (self._stored or self._propagation).has_enough
 
     @property
     def has_more(self) -> bool:
         """Whether a prediction could hold more than the answer."""
-        if self._stored is not None:
-            return len(self._stored.regions) > len(self._stored.answer)
-        return self._propagation.has_more
+        return (self._stored or self._propagation).has_more
 
     def answer(self, *, is_limited: bool = True, is_final: bool = False) -> Answer:
         """What there is so far (`TaskPropagation.answer`)."""
-        if self._stored is not None:
-            return _answer_in(self._stored, is_limited=is_limited)
-        return self._propagation.answer(is_limited=is_limited, is_final=is_final)
+        source = self._stored or self._propagation
+        return source.answer(is_limited=is_limited, is_final=is_final)
 
 
-def _goes_on(handle: JobHandle) -> bool:
+def _goes_on(handle: Handle) -> bool:
     """Whether there is more to come after those who waited have left."""
     return not handle.has_ended or handle.retry_after_seconds is not None
 
 
-def _answer_so_far(handle: JobHandle) -> tuple[Answer, bool]:
+def _answer_so_far(handle: Handle) -> tuple[Answer, bool]:
     """What there is, and whether that is all there will be."""
     if handle.work is None:
         return Answer((), is_complete=False), False
     answer = handle.work.answer()
     return answer, answer.is_complete and not handle.work.has_more
-
-
-def _answer_in(result: StoredResult, *, is_limited: bool = True) -> Answer:
-    regions = result.answer if is_limited else result.regions
-    return Answer(
-        tuple(dict(region) for region in regions), True, result.score, result.model_version
-    )

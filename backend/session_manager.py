@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _DAY_SECONDS = 86400.0
 _LOOK_EVERY_SECONDS = 60.0
+_JUST_BEFORE_SECONDS = 120.0
 
 
 class SessionManager:
@@ -344,10 +345,16 @@ class SessionManager:
         return sum(session.is_propagating for session in sessions)
 
     def others_on_task(self, session: Session) -> int:
-        """How many other open sessions there are on a session's task."""
+        """How many other sessions on a session's task somebody has open now, or had
+        just before: a page that is closed says no goodbye."""
         task_id = session.origin.task_id
+        since = self._clock() - _JUST_BEFORE_SECONDS
         with self._lock:
-            others = [e.session for e in self._open.values() if e.session is not None]
+            others = [
+                entry.session
+                for entry in self._open.values()
+                if entry.session is not None and (entry.users or entry.used_at >= since)
+            ]
         return sum(
             other is not session and task_id is not None and other.origin.task_id == task_id
             for other in others

@@ -15,10 +15,11 @@ from converters.types import Direction
 from sam2_model.checkpoints import cache_folder
 
 _MIB = 2**20
-_SECRETS = ("label_studio_api_key", "basic_auth_password", "api_tokens", "link_secret")
+_SECRETS = ("label_studio_api_key", "basic_auth_password", "api_tokens", "link_secret", "queue")
 _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
 _LOG_FORMATS = ("text", "json")
+_QUEUE_SCHEMES = ("redis", "rediss", "unix")
 _LEAST_SECRET_CHARACTERS = 32
 _LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
@@ -107,6 +108,13 @@ class Settings:
 
     data_folder: Path = field(default_factory=lambda: cache_folder() / "service")
     """Jobs, results and predictions under way: `jobs.sqlite3` in it."""
+    queue: str | None = None
+    """"redis://host:6379/1", "rediss://..." or "unix://...": jobs are kept there, and run by
+    `sam2-label-studio worker`; a database of its own. None: this process runs them
+    (docs/scaling.md). May hold a password, so it is shown nowhere. Secret."""
+    storage: str | None = None
+    """With `queue`: where the results' bodies lie, a folder that all processes have or what
+    fsspec takes ("s3://bucket/prefix"); None: Redis."""
     max_result_bytes: int = 1024 * _MIB
     """Results kept, for equal requests and previews; the longest unused go first."""
     link_secret: str | None = None
@@ -207,6 +215,12 @@ class Settings:
         _check_basic_auth(self.basic_auth_user, self.basic_auth_password)
         _check_tokens(self.api_tokens)
         _check_link_secret(self.link_secret)
+        _check_queue(self.queue)
+        if self.storage is not None and self.queue is None:
+            raise ValueError(
+                f"storage={self.storage!r} is set but queue is not: without one, results are "
+                "kept in data_folder"
+            )
         if self.label_studio_api_key and not self.label_studio_url:
             raise ValueError(
                 "label_studio_api_key is set but label_studio_url is not: the key is "
@@ -390,6 +404,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_KEPT_STATE_SECONDS": ("kept_state_seconds", _real),
     "SAM2_FEATURE_CACHE_MIB": ("feature_cache_bytes", _mebibytes),
     "SAM2_DATA_FOLDER": ("data_folder", _folder),
+    "SAM2_QUEUE": ("queue", str),
+    "SAM2_STORAGE": ("storage", str),
     "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
     "SAM2_LINK_SECRET": ("link_secret", str),
     "SAM2_KEY_REQUESTS_PER_SECOND": ("key_requests_per_second", _real),
@@ -480,6 +496,13 @@ def _origin(text: str) -> str:
 def _check_link_secret(secret: str | None) -> None:
     if secret is not None and len(secret) < _LEAST_SECRET_CHARACTERS:
         raise ValueError(f"link_secret must have at least {_LEAST_SECRET_CHARACTERS} characters")
+
+
+def _check_queue(url: str | None) -> None:
+    if url is not None and urlsplit(url).scheme not in _QUEUE_SCHEMES:
+        raise ValueError(
+            "queue must be redis://host[:port][/database], rediss://... or unix://path"
+        )
 
 
 def _check_key(key: str | None) -> None:

@@ -42,6 +42,7 @@ def report(results: dict) -> str:
         ("growth", _report_growth),
         ("training", _report_training),
         ("converters", _report_converters),
+        ("queue", _report_queue),
         ("panel", _report_panel),
     ):
         if name in results:
@@ -160,6 +161,35 @@ def _report_converters(figures: dict) -> list[str]:
         "",
         *figures["lines"],
     ]
+
+
+def _report_queue(figures: dict) -> list[str]:
+    lines = [
+        "## The queue: embedded beside Redis",
+        "",
+        f"By `make bench-queue`; load average {figures['load'][0]} on 2 threads, most of it other",
+        f"work. Videos of {figures['frames']} frames at 320x240, the embedded model on the CPU, over",
+        "HTTP; a person's answer is the whole track of a new box on a new task.",
+        "",
+        "| jobs that do nothing | submit, ms | order to end in a row, ms a job | a person's round trip, ms |",
+        "|---|---|---|---|",
+    ]
+    for name, item in figures["empty"].items():
+        lines.append(
+            f"| {name} | {item['submit_ms']:.1f} | {item['job_ms']:.1f} | {item['person_ms']:.1f} |"
+        )
+    lines += [
+        "",
+        f"| | frames a second | a person alone, p50 / p95, s | while {figures['waiting']} batch "
+        "jobs wait, p50 / p95, s |",
+        "|---|---|---|---|",
+    ]
+    for name, item in figures["engines"].items():
+        lines.append(
+            f"| {name} | {item['frames_per_second']:.1f} | {item['alone_p50']:.2f} / "
+            f"{item['alone_p95']:.2f} | {item['beside_p50']:.2f} / {item['beside_p95']:.2f} |"
+        )
+    return lines
 
 
 def _report_panel(figures: dict) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Callable, ContextManager, Mapping, Sequence
 
-from backend.errors import ServiceError, StorageFull
-from backend.jobs.handles import JobHandle, Work
+from backend.errors import ServiceError
+from backend.jobs.handles import JobHandle, Outcome, Work
 from backend.jobs.interface import Store
 from backend.jobs.types import Job, JobKind, JobState
 from backend.log_context import working_for
@@ -147,21 +147,9 @@ class JobRunner:
             if ended is not None:
                 self.on_finished(ended)
 
-    @contextlib.contextmanager
-    def _not_lost(self, job: Job) -> Iterator[None]:
-        """A full disk is no reason to forget a job."""
-        try:
-            yield
-        except StorageFull as error:
-            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
-            with self._lock:
-                self._unnoted.add(job.id)
-
-    def _note_the_unnoted(self) -> None:
-        """They begin again; what they had found is done at once if it could be kept."""
-        for job_id in list(self._unnoted):
-            self.store.put_back(job_id)
-            self._unnoted.discard(job_id)
+    def _not_lost(self, job: Job) -> ContextManager[None]:
+        """What is done about a job whose end the store does not take."""
+        return contextlib.nullcontext()
 
     def _give_up_place(self, job: Job, handle: JobHandle) -> None:
         with self._lock:
@@ -180,10 +168,7 @@ class JobRunner:
             outcome = handle.work.run(handle)
             if handle.is_cancelled():
                 return None
-            return self.store.finish(
-                job.id, JobState.DONE,
-                result_key=outcome.result_key, prediction=outcome.prediction,
-            )
+            return self._done(job, handle, outcome)
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error
@@ -198,6 +183,11 @@ class JobRunner:
             self.on_failed(job, error)
             detail = f"{type(error).__name__}; the server's log has the traceback"
             return self._failed(job, handle, detail)
+
+    def _done(self, job: Job, handle: JobHandle, outcome: Outcome) -> Job | None:
+        return self.store.finish(
+            job.id, JobState.DONE, result_key=outcome.result_key, prediction=outcome.prediction
+        )
 
     def _failed(self, job: Job, handle: JobHandle, detail: str) -> Job | None:
         return self.store.finish(job.id, JobState.FAILED, error=detail)

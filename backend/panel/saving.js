@@ -6,7 +6,7 @@ import { ask } from "./notices.js";
 
 const AS = {
   annotation: ["Annotation", "finished work, as Submit makes it"],
-  draft: ["Draft", "goes on in Label Studio's editor"],
+  draft: ["Draft", "unfinished; Label Studio shows it to the service's user alone"],
   prediction: ["Prediction", "a suggestion for whoever opens the task"],
 };
 const FORMATS = {

@@ -96,7 +96,8 @@ def _limit(memory_bytes: int) -> None:
     ):
         hard = resource.getrlimit(kind)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        with contextlib.suppress(ValueError):  # a system that has no such limit, as macOS
+            resource.setrlimit(kind, (most, most))
 
 
 # --- a decoder --------------------------------------------------------------------

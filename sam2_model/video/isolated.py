@@ -28,7 +28,7 @@ from sam2_model.video.frame_source import FrameSource, log_and_warn
 from sam2_model.video.reader import MAX_PIXELS
 
 _START_SECONDS = 120.0
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
 @dataclass(frozen=True, kw_only=True)

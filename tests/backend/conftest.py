@@ -18,6 +18,7 @@ from sam2_model.checkpoints import resolve_checkpoint
 from tests.backend.http_server import Reply, serving_site
 from tests.backend.label_studio_site import KEY, serving_label_studio
 from tests.backend.quick_model import QuickModel
+from tests.redis_server import serving_redis
 from tests.video_files import write_video
 
 # `make fuzz`: other requests each time, and many.
@@ -127,6 +128,12 @@ def make_client(settings, model):
 @pytest.fixture
 def client(make_client):
     return make_client()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    with serving_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 # --- the service around a quick model ----------------------------------------

@@ -265,6 +265,7 @@ def test_tasks_that_time_does_not_suffice_for_are_finished_later(make_client, mo
     assert {job.task_id for job in waiting} == {1, 2, 3}
     may_go_on.set()
     wait_until(lambda: all(job.state is JobState.DONE for job in jobs.store.list()), 120)
+    wait_until(lambda: all(predict(client, body)))  # not while they may be being posted
     results = predict(client, body)
     assert [region["id"] for result in results for region in result["result"]] == ["x"] * 3
     assert len(jobs.store.list()) == 3
@@ -284,6 +285,7 @@ def test_opening_a_task_does_not_wait_for_its_tracks(make_client, model):
     may_go_on.set()
     store = client.application.extensions["sam2"].store
     wait_until(lambda: store.list()[0].state is JobState.DONE, 120)
+    wait_until(lambda: predict(client, body)[0])  # not while it may be being posted
     (result,) = predict(client, body)
     assert [region["id"] for region in result["result"]] == ["x"]
 
@@ -365,7 +367,8 @@ def test_one_request_too_many_is_told_to_come_later(make_client, model):
         assert time.perf_counter() - begin < 0.5
         may_go_on.set()
         assert first.result()[0]["result"]
-    assert answer.status_code == 503 and "too many" in answer.json["detail"]
+    assert answer.status_code == 429 and "too many" in answer.json["detail"]
+    assert int(answer.headers["Retry-After"]) > 0
 
 
 # --- errors ------------------------------------------------------------------
@@ -440,7 +443,7 @@ def test_an_error_names_the_value_and_the_rule(
 @pytest.mark.parametrize(
     ("changes", "status", "message"),
     [
-        ({"max_frames": 3}, 422, f"has {FRAME_COUNT} frames, may have 3"),
+        ({"max_frames": 3}, 413, f"has {FRAME_COUNT} frames, may have 3"),
         ({"max_download_bytes": 100}, 413, "at most 100"),
         ({"max_request_bytes": 100}, 413, "exceeds"),
     ],
@@ -456,7 +459,7 @@ def test_too_many_objects_are_refused(make_client):
     (region,) = body["params"]["context"]["result"]
     body["params"]["context"]["result"].append(region | {"id": "another"})
     answer = make_client(max_objects=1).post("/predict", json=body)
-    assert answer.status_code == 422 and "2 objects" in answer.json["detail"]
+    assert answer.status_code == 413 and "2 objects" in answer.json["detail"]
 
 
 @pytest.mark.parametrize(

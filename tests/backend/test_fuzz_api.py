@@ -7,7 +7,6 @@ are the same from run to run; `make fuzz` asks many more, other ones each time.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 
 import pytest
 import schemathesis
@@ -60,6 +59,7 @@ class Service:
         self.schema = schemathesis.openapi.from_wsgi("/api/openapi.json", self.app)
         self._session_id = ""
         self._job_id = self._submit()
+        self._panel_key = make_key(used_settings, 1, KeyPurpose.PANEL)
 
     def _submit(self) -> str:
         call = payload("predict_interactive_videorectangle")
@@ -104,6 +104,8 @@ class Service:
                 case.body["data"]["video"] = self._video
         if case.path == "/preview.mp4" and chance > 1:
             case.query = {**(case.query or {}), "key": make_key(self._settings, 1, KeyPurpose.PREVIEW)}
+        if case.path.startswith(("/api/sessions", "/api/panel")) and chance == 4:
+            case.headers = {**(case.headers or {}), "X-SAM2-Key": self._panel_key}
         if case.path.endswith("/events"):
             case.query = {**(case.query or {}), "until": "done"}  # it would go on for minutes
 
@@ -115,6 +117,7 @@ def service(tmp_path_factory, media_root, model):
         media_roots=(media_root,), media_cache=folder / "cache", data_folder=folder / "service",
         label_studio_url="http://127.0.0.1:9", label_studio_api_key="key-of-nobody",
         device="cpu", dtype="float32", answer_seconds=5.0, max_objects=3,
+        key_requests_per_second=1e6,
     )
     found = Service(used, model, media_root / "n25.mp4")
     yield found

@@ -7,11 +7,15 @@ from converters.label_studio.config import parse_label_config
 
 LABELS = ["Car", 'Dog & "cat" <3']
 PREVIEW = "http://b/preview.mp4?src=$video&key=1"
+PANEL = "http://b/panel?video=$video#key=1"
 
 
 def config(kind, **options):
     preview = PREVIEW if kind == ConfigKind.VIDEO_PREVIEW else None
-    return parse_label_config(label_config(kind, LABELS, preview_url=preview, **options))
+    panel = PANEL if kind == ConfigKind.VIDEO_PANEL else None
+    return parse_label_config(
+        label_config(kind, LABELS, preview_url=preview, panel_url=panel, **options)
+    )
 
 
 @pytest.mark.parametrize("kind", list(ConfigKind))
@@ -41,6 +45,12 @@ def test_the_preview_is_a_second_video_in_step_with_the_first():
     assert [tag.name for tag in media_videos(parse_label_config(xml))] == ["video"]
 
 
+def test_the_panel_is_a_frame_beside_the_video():
+    xml = label_config("video-panel", ["A"], panel_url=PANEL)
+    assert f'<Markdown><![CDATA[<iframe src="{PANEL}" ' in xml
+    assert [tag.name for tag in parse_label_config(xml).videos] == ["video"]
+
+
 def test_the_menu_is_there_when_asked_for():
     assert "<Choices" not in label_config("video", ["A"])
     xml = label_config("both", ["A"], has_menu=True)
@@ -66,6 +76,11 @@ def test_key_points_without_rectangles_on_frames_are_a_trap():
         (("frames", ["A"], {"has_menu": True}), "has_menu"),
         (("video-preview", ["A"], {}), "video-preview needs one"),
         (("video", ["A"], {"preview_url": "http://x"}), "others none"),
+        (("video-panel", ["A"], {}), "video-panel needs one"),
+        (("video", ["A"], {"panel_url": "http://x"}), "others none"),
+        (("video-panel", ["A"], {"panel_url": 'http://x" onload="y'}), "panel_url"),
+        (("video-panel", ["A"], {"panel_url": "http://x]]></Markdown>"}), "panel_url"),
+        (("video-panel", ["A"], {"panel_url": "javascript:x"}), "panel_url"),
     ],
 )
 def test_what_makes_no_config_is_refused(arguments, message):

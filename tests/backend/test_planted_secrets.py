@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from backend.link_keys import make_key
+from backend.link_keys import KeyPurpose, make_key
 from tests.backend.calls import VIDEO_CONFIG, box, wait_for_jobs
 from tests.backend.conftest import payload
 from tests.backend.http_server import serving_site
@@ -43,7 +43,7 @@ def task(reference, number):
     return {"id": number, "project": 1, "data": {"video": reference}}
 
 
-def asked(client, elsewhere_port, key):
+def asked(client, elsewhere_port, preview_key, panel_key):
     """Requests of every kind, most of which fail."""
     setup = payload("setup") | {"access_token": "planted-setup-token"}
     webhook = payload("webhook_annotation_created")
@@ -62,10 +62,15 @@ def asked(client, elsewhere_port, key):
         order = {"task": task(reference, number), "label_config": VIDEO_CONFIG, "results": [box()]}
         yield client.post("/api/jobs", json=order, headers=LOGIN)
         yield client.post("/api/sessions", json={"video": reference}, headers=LOGIN)
-        yield client.get("/preview.mp4", query_string=f"key={key}&src={reference}")
+        yield client.get("/preview.mp4", query_string=f"key={preview_key}&src={reference}")
+        for header in (panel_key, "1.9999999999.planted-wrong-key"):
+            key = {"X-SAM2-Key": header}
+            yield client.post("/api/sessions", json={"video": reference}, headers=key)
+            yield client.get("/api/panel/tasks", query_string={"video": reference}, headers=key)
     yield client.get("/preview.mp4?key=1.9999999999.planted-wrong-key&src=a")
     yield client.post("/predict", data='{"access_token": "planted-broken-body', headers=LOGIN)
     yield client.get("/nothing?token=planted-query-token", headers=LOGIN)
+    yield client.get(f"/panel?key={panel_key}")
     for path in ("/", "/health", "/versions", "/metrics", "/ui", "/ui/jobs.js"):
         yield client.get(path, headers=LOGIN | COOKIE)
 
@@ -100,27 +105,29 @@ def elsewhere():
 def test_nothing_that_goes_out_holds_a_secret(closed, elsewhere, label_studio, caplog, capfd):
     caplog.set_level(logging.DEBUG)
     service = closed.application.extensions["sam2"]
-    key = make_key(service.settings, 1)
-    answers = list(asked(closed, elsewhere.port, key))
+    keys = [make_key(service.settings, 1, purpose) for purpose in KeyPurpose]
+    answers = list(asked(closed, elsewhere.port, *keys))
     wait_for_jobs(closed)
     answers += looked_at(closed)
     told = [told_by(answer) for answer in answers]
     told += [caplog.text, *capfd.readouterr(), repr(service.settings)]
     for text in told:
         assert "planted" not in text, text[max(0, text.index("planted") - 200) :][:400]
-    signature = key.rpartition(".")[2]
-    assert not any(signature in text for text in told)
+    for key in keys:
+        signature = key.rpartition(".")[2]
+        assert not any(signature in text for text in told)
     assert {answer.status_code for answer in answers} >= {200, 202, 401, 403, 404}
     # Another host is told nothing, Label Studio its key alone.
     sent = [str(item.headers) for item in elsewhere.asked]
     assert elsewhere.asked and not any("planted" in text for text in sent)
-    keys = {item.headers.get("Authorization") for item in label_studio.asked}
-    assert keys <= {"Token planted-api-key", None}
+    used = {item.headers.get("Authorization") for item in label_studio.asked}
+    assert used <= {"Token planted-api-key", None}
 
 
 def test_the_data_folder_holds_none_of_the_services_own(closed, elsewhere, tmp_path):
     service = closed.application.extensions["sam2"]
-    list(asked(closed, elsewhere.port, make_key(service.settings, 1)))
+    keys = [make_key(service.settings, 1, purpose) for purpose in KeyPurpose]
+    list(asked(closed, elsewhere.port, *keys))
     wait_for_jobs(closed)
     secrets = [*service.settings.secrets, "planted-setup-token", "planted-project-token",
                "planted-cookie", *itertools.chain(w.split()[1] for w in wrong_logins())]  # fmt: skip

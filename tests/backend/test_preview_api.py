@@ -4,7 +4,7 @@ import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import av
 import numpy as np
@@ -23,6 +23,35 @@ from tests.backend.test_app import VIDEO_CALL, predict
 
 VIDEO = "/data/upload/1/ef9e5fd2-n25.mp4"
 LONG_ENOUGH = 60
+
+
+CONFIG = '<View><Video name="v" value="$video"/><VideoRectangle name="b" toName="v"/></View>'
+
+
+@pytest.fixture(autouse=True)
+def videos(label_studio):
+    """Those that tasks of project 7 have; a test may add more."""
+    known = {VIDEO}
+
+    def found(item):
+        if item["filter"].endswith(":id"):
+            return [{"id": item["value"], "data": {"video": name}} for name in known]
+        return [{"id": 1, "data": {"video": item["value"]}}] if item["value"] in known else []
+
+    def answer(asked):
+        parts = urlsplit(asked.path)
+        if parts.path == "/api/projects/7/":
+            body = {"id": 7, "label_config": CONFIG}
+        elif parts.path == "/api/tasks/":
+            items = json.loads(unquote(parse_qs(parts.query)["query"][0]))["filters"]["items"]
+            tasks = [task for item in items for task in found(item)]
+            body = {"tasks": tasks, "total": len(tasks)}
+        else:
+            return Reply(status=404)
+        return Reply(json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+
+    label_studio.otherwise = answer
+    return known
 
 
 class Viewer(FlaskClient):
@@ -262,8 +291,11 @@ def test_a_source_is_understood_as_the_editor_fills_it_in_or_escaped(
         assert version_of(client, url).partition("&src=")[0] == first
 
 
-def test_a_source_with_parameters_of_its_own_keeps_them(client, key, label_studio, media_root):
+def test_a_source_with_parameters_of_its_own_keeps_them(
+    client, key, label_studio, media_root, videos
+):
     video = (media_root / "n25.mp4").read_bytes()
+    videos.add("/static/v.mp4?a=1&key=2")
     label_studio.replies["/static/v.mp4?a=1&key=2"] = Reply(
         video, headers={"Content-Type": "video/mp4"}
     )
@@ -272,8 +304,9 @@ def test_a_source_with_parameters_of_its_own_keeps_them(client, key, label_studi
 
 
 def test_a_cloud_video_is_found_by_the_address_that_the_editor_is_given(
-    client, key, label_studio
+    client, key, label_studio, videos
 ):
+    videos.add("s3://bucket/n25.mp4")
     body = payload(VIDEO_CALL)
     task = body["tasks"][0]
     task["data"] = {name: "s3://bucket/n25.mp4" if value == VIDEO else value
@@ -362,6 +395,23 @@ def test_without_a_key_of_ours_nothing_is_fetched(client, key, label_studio, wro
         assert answer.status_code == 403
         assert set(answer.json) == {"error", "detail", "request_id"} and key not in answer.json["detail"]
     assert label_studio.asked == []
+
+
+def test_a_key_shows_the_videos_of_its_project_alone(
+    client, key, label_studio, videos, settings, tmp_path
+):
+    videos.clear()
+    shown, _ = pictures_of(content(client, link(key), tmp_path / "a.mp4"))
+    assert (shown.width, shown.height) == (640, 360)
+    other = make_key(settings, 8, KeyPurpose.PREVIEW)
+    videos.add(VIDEO)
+    shown, _ = pictures_of(content(client, link(other), tmp_path / "b.mp4"))
+    assert (shown.width, shown.height) == (640, 360)
+    assert VIDEO not in [asked.path for asked in label_studio.asked]
+    shown, _ = pictures_of(content(client, link(key), tmp_path / "c.mp4"))
+    assert (shown.width, shown.height) == (320, 240)
+    videos.clear()  # what was found is not looked for again
+    assert version_of(client, link(key)).endswith(VIDEO)
 
 
 def test_a_key_stands_for_the_services_password(make_viewer, key, label_studio):

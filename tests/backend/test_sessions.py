@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from backend.session_media import SessionOrigin
 from backend.session_values import PropagationRequest, PropagationState, Prompts
 from converters.masks import decode_mask, encode_mask, mask_area, mask_iou
 from converters.types import Direction
+from tests.backend.clock import Clock
 from tests.backend.conftest import FRAME_COUNT, SIZE, picture
 from tests.video_files import write_video
 
@@ -35,11 +37,11 @@ def iou(mask, truth):
 def make_manager(settings, media_root, model):
     managers = []
 
-    def make(*, used=model, **changes):
+    def make(*, used=model, clock=time.monotonic, **changes):
         changed = dataclasses.replace(settings, media_roots=(media_root,), **changes)
         service = ModelService(changed, lambda _: used)
         service.start()
-        manager = SessionManager(changed, service, MediaStore(changed))
+        manager = SessionManager(changed, service, MediaStore(changed), clock=clock)
         managers.append(manager)
         return manager
 
@@ -426,6 +428,20 @@ def test_others_on_the_task_are_counted(make_manager, origin):
     with manager.created(mine) as one, manager.created(mine) as two, manager.created(origin):
         with manager.created(mine, is_stored=False):
             assert manager.others_on_task(one) == manager.others_on_task(two) == 1
+
+
+def test_others_who_have_gone_are_not_counted_for_long(make_manager, origin):
+    clock = Clock()
+    manager = make_manager(clock=clock)
+    mine = dataclasses.replace(origin, task_id=5)
+    with manager.created(mine) as one:
+        with manager.created(mine):
+            clock.now += 1000
+            assert manager.others_on_task(one) == 1
+        clock.now += 60
+        assert manager.others_on_task(one) == 1
+        clock.now += 120
+        assert manager.others_on_task(one) == 0
 
 
 def test_a_failed_opening_leaves_no_place_taken(make_manager, tmp_path, media_root):

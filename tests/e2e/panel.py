@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Frame, Page
 
 _ANSWER_MS = 300_000
 _STILL = """() => {
@@ -31,10 +31,11 @@ _TRACKING = "state => document.getElementById('progress-text').textContent.start
 
 
 class Panel:
-    """One page with the panel, not zoomed."""
+    """One page with the panel, not zoomed; or a frame of a page, given as `view`."""
 
-    def __init__(self, page: Page, pictures: Path) -> None:
+    def __init__(self, page: Page, pictures: Path, view: Frame | None = None) -> None:
         self.page = page
+        self.view = view or page
         self._pictures = pictures
         self.problems: list[str] = []
         """What the page's scripts and requests had to complain of."""
@@ -49,22 +50,22 @@ class Panel:
     def open(self, url: str, *, new_session: bool = False) -> None:
         """`new_session`: whatever is known of the same video."""
         self.page.goto(url)
-        self.page.wait_for_selector("#workspace:not([hidden]), #question[open]")
-        if new_session and self.page.is_visible("#question"):
-            self.page.click("#question button.primary")
+        self.view.wait_for_selector("#workspace:not([hidden]), #question[open]")
+        if new_session and self.view.is_visible("#question"):
+            self.view.click("#question button.primary")
         self.wait_until_open()
 
     def wait_until_open(self) -> None:
-        self.page.wait_for_selector("#workspace:not([hidden])")
+        self.view.wait_for_selector("#workspace:not([hidden])")
         self.wait_until_still()
 
     def wait_until_still(self) -> None:
         """Until all that was asked for is answered and drawn."""
-        self.page.wait_for_function(_STILL)
-        self.page.evaluate(_DRAWN)
+        self.view.wait_for_function(_STILL)
+        self.view.evaluate(_DRAWN)
 
     def wait_for_tracking(self, state: str = "done") -> None:
-        self.page.wait_for_function(_TRACKING, arg=state)
+        self.view.wait_for_function(_TRACKING, arg=state)
         self.wait_until_still()
 
     def picture(self, name: str) -> None:
@@ -74,7 +75,7 @@ class Panel:
     # --- what a person does --------------------------------------------------
 
     def click(self, x: float, y: float, *, button: str = "left", alt: bool = False) -> None:
-        left, top = self.page.evaluate(_PLACE, [x, y])
+        left, top = self._place(x, y)
         if alt:
             self.page.keyboard.down("Alt")
         self.page.mouse.click(left, top, button=button)
@@ -84,11 +85,20 @@ class Panel:
 
     def drag(self, *points: tuple[float, float]) -> None:
         for number, point in enumerate(points):
-            self.page.mouse.move(*self.page.evaluate(_PLACE, list(point)), steps=8)
+            self.page.mouse.move(*self._place(*point), steps=8)
             if number == 0:
                 self.page.mouse.down()
         self.page.mouse.up()
         self.wait_until_still()
+
+    def _place(self, x: float, y: float) -> tuple[float, float]:
+        """Where a pixel of the video is on the page."""
+        left, top = self.view.evaluate(_PLACE, [x, y])
+        if isinstance(self.view, Frame):
+            box = self.view.frame_element().bounding_box()
+            assert box is not None
+            left, top = left + box["x"], top + box["y"]
+        return left, top
 
     def press(self, *keys: str) -> None:
         for key in keys:
@@ -96,36 +106,36 @@ class Panel:
         self.wait_until_still()
 
     def go_to(self, frame: int) -> None:
-        self.page.fill("#frame", str(frame))
-        self.page.press("#frame", "Enter")
-        self.page.focus("#canvas")
+        self.view.fill("#frame", str(frame))
+        self.view.press("#frame", "Enter")
+        self.view.focus("#canvas")
         self.wait_until_still()
 
     # --- what is seen ----------------------------------------------------------
 
     @property
     def frame(self) -> int:
-        return int(self.page.input_value("#frame"))
+        return int(self.view.input_value("#frame"))
 
     @property
     def object_count(self) -> int:
-        return self.page.locator(".object").count()
+        return self.view.locator(".object").count()
 
     @property
     def notices(self) -> list[str]:
-        return self.page.locator(".notice p").all_text_contents()
+        return self.view.locator(".notice p").all_text_contents()
 
     @property
     def session_url(self) -> str:
         """Of the API."""
-        session_id = self.page.evaluate("() => new URLSearchParams(location.search).get('session')")
-        root = self.page.evaluate("() => location.origin")
+        session_id = self.view.evaluate("() => new URLSearchParams(location.search).get('session')")
+        root = self.view.evaluate("() => location.origin")
         return f"{root}/api/sessions/{session_id}"
 
     def shown(self, size: tuple[int, int]) -> np.ndarray:
         """(height, width, 3) int16: the canvas, at the video's size."""
         self.wait_until_still()
-        image = Image.open(io.BytesIO(base64.b64decode(self.page.evaluate(_SHOWN))))
+        image = Image.open(io.BytesIO(base64.b64decode(self.view.evaluate(_SHOWN))))
         width, height = size
         scale = min(image.width / width, image.height / height)
         left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
@@ -134,7 +144,7 @@ class Panel:
 
     def masked(self, size: tuple[int, int]) -> np.ndarray:
         """(height, width) bool: which pixels the masks change; not what marks cover."""
-        self.page.focus("#canvas")
+        self.view.focus("#canvas")
         with_masks = self.shown(size)
         self.press("m")
         without = self.shown(size)

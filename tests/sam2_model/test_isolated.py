@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -243,6 +244,14 @@ def test_a_thousand_streams_are_no_more_than_one(tmp_path):
     path = hostile_media.mkv_of_many_streams(tmp_path / "a.mkv", 600)
     with IsolatedSource(path, limits=LIMITS) as source:
         assert len(source) == 1
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.png"])
+def test_an_archive_is_not_unpacked(tmp_path, name):
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.mp4", bytes(50 * 2**20))
+    is_refused([path] if name == "a.png" else path, "not a video|not an image")
 
 
 def test_an_image_that_is_a_program_is_not_run(tmp_path):

@@ -12,24 +12,27 @@ from redis.retry import Retry
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
+_IMPATIENT_SECONDS = 1.0
 _BACKOFF_SECONDS, _MOST_BACKOFF_SECONDS = 0.05, 2.0
 _CLOCK_SECONDS = 60.0
 """How long the difference between Redis's clock and ours is trusted."""
 
 
-def connect(url: str, *, patience_seconds: float) -> Redis:
+def connect(url: str, *, patience_seconds: float | None) -> Redis:
     """A client; nothing is sent yet.
 
     Args:
-        patience_seconds: how long a command waits for a Redis that is down or loading.
+        patience_seconds: how long a command waits for a Redis that is down or loading;
+            None: not at all, and little for one that does not answer.
 
     Raises ValueError for a URL that is none.
     """
-    retries = 5 + int(patience_seconds / _MOST_BACKOFF_SECONDS)
+    is_patient = patience_seconds is not None
+    retries = 5 + int(patience_seconds / _MOST_BACKOFF_SECONDS) if is_patient else 0
     return Redis.from_url(
         url,
-        socket_connect_timeout=_CONNECT_SECONDS,
-        socket_timeout=_ANSWER_SECONDS,
+        socket_connect_timeout=_CONNECT_SECONDS if is_patient else _IMPATIENT_SECONDS,
+        socket_timeout=_ANSWER_SECONDS if is_patient else _IMPATIENT_SECONDS,
         socket_keepalive=True,
         health_check_interval=30,
         retry=Retry(

@@ -16,7 +16,7 @@ from backend.jobs.distributed import keys
 
 logger = logging.getLogger(__name__)
 
-_LISTEN_SECONDS = 1.0
+_LISTEN_SECONDS = 0.5
 _PAUSE_SECONDS = 0.5
 
 

@@ -110,11 +110,25 @@ class RedisJobs:
         if not is_persons or fields["task_id"] is None:
             return None
         holder = pipe.get(keys.holder(fields["task_id"]))
-        return None if holder is None else holder.decode()
+        lives_until = None if holder is None else pipe.zscore(keys.WORKERS, holder)
+        return holder.decode() if lives_until is not None and lives_until > self._clock() else None
 
     def hold_task(self, task_id: int, worker: str, seconds: float) -> None:
         """Let people's jobs on a task come to a worker first."""
         self._redis.set(keys.holder(task_id), worker, ex=max(1, int(seconds)))
+
+    def renew_worker(self, name: str) -> None:
+        """Say that a worker lives."""
+        self._redis.zadd(keys.WORKERS, {name: self._clock() + self.lease_seconds})
+
+    def end_worker(self, name: str) -> None:
+        """A worker takes no more jobs."""
+        self._redis.zrem(keys.WORKERS, name)
+
+    def live_workers(self) -> list[str]:
+        """Those that were heard of lately; the others are forgotten."""
+        self._redis.zremrangebyscore(keys.WORKERS, 0, self._clock())
+        return [member.decode() for member in self._redis.zrange(keys.WORKERS, 0, -1)]
 
     def _add_waiter(
         self, pipe: Pipeline, job_id: str, waiter: str, priority: Priority, posts: bool
@@ -508,7 +522,7 @@ class RedisJobs:
 
         Counted from the newest job's end, should the clock be far ahead of it.
         """
-        newest = self._redis.zrange(keys.FINISHED, -1, -1, withscores=True)
+        newest = self._redis.zrange(keys.FINISHED, 0, 0, desc=True, withscores=True)
         before = min(self._clock(), newest[0][1] if newest else 0.0) - age_seconds
         old = self._redis.zrangebyscore(keys.FINISHED, 0, f"({before}")
         return sum(self._delete(member.decode()) for member in old)

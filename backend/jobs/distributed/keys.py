@@ -28,6 +28,8 @@ RESULTS_BY_USE = f"{_PREFIX}results-by-use"
 RESULT_SIZES = f"{_PREFIX}result-sizes"
 EVENTS = f"{_PREFIX}events"
 """Channel of `events`."""
+WORKERS = f"{_PREFIX}workers"
+"""Sorted set: worker -> until when it is taken to live."""
 MODEL_CHOICE = f"{_PREFIX}model-choice"
 
 

@@ -31,7 +31,8 @@ class RedisJobStore(RedisPosts, RedisResults, RedisJobs):
             clock: seconds since the epoch; None: Redis's own, the same for all machines.
             options: more of `RedisJobs`'.
         """
-        super().__init__(redis, clock=clock or server_clock(redis), **options)
+        self.clock = clock or server_clock(redis)
+        super().__init__(redis, clock=self.clock, **options)
         self.redis = redis
         self._storage = storage
 

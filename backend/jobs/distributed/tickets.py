@@ -67,12 +67,22 @@ class Line:
             return None
 
 
+def shared_line() -> Line:
+    """People's jobs, for whichever worker is free."""
+    return Line(JobKind.TRACK, Priority.INTERACTIVE, _SHARED)
+
+
+def worker_line(worker: str) -> Line:
+    """People's jobs on videos that a worker has open."""
+    return Line(JobKind.TRACK, Priority.INTERACTIVE, worker)
+
+
 def line_for(
     kind: JobKind, priority: Priority, project_id: int | None, worker: str | None = None
 ) -> Line:
     """Where a job waits; a person's for one worker, if one is named."""
     if lane_of(kind, priority) == INTERACTIVE:
-        return Line(kind, priority, worker or _SHARED)
+        return shared_line() if worker is None else worker_line(worker)
     return Line(kind, priority, str(project_id))
 
 

@@ -1,8 +1,11 @@
 """`doctor`: each trap is found, with its fix, and nothing is changed by looking."""
 
+import re
+
 import pytest
 
 from backend.label_configs import label_config
+from backend.link_keys import KeyPurpose, make_key
 from tests.backend.label_studio_server import KEY, Answer, problem
 
 BACKEND = "http://localhost:9090"
@@ -111,6 +114,46 @@ def test_what_is_missing_is_noted_and_not_broken(run, studio):
     status, out, _ = run("doctor", "--no-media")
     assert status == 0 and "Submit starts no tracking" in out
     assert "not retrieved when a task is opened" in out
+
+
+def with_panel(studio, settings, key_of=None, days=365.0, base="http://b"):
+    """A project whose config has the panel, with a key of the project `key_of`."""
+    number = studio.add_project("")
+    key = make_key(settings, key_of or number, KeyPurpose.PANEL, days=days)
+    studio.projects[number]["label_config"] = label_config(
+        "video-panel", ["Car"], panel_url=f"{base}/panel?video=$video#key={key}"
+    )
+    return number
+
+
+def test_a_panel_s_key_is_looked_at(run, studio, settings):
+    number = with_panel(studio, settings)
+    _, out, _ = run("doctor", "--no-media")
+    assert "its panel's key holds for 365 days" in out
+    assert f"its panel may be shown by pages of {studio.url}" in out
+    key = re.search(r"#key=([\w.-]+)", studio.projects[number]["label_config"])[1]
+    assert key not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"days": 3}, "key holds for 3 more days"),
+        ({"key_of": 999}, "has the key of project 999"),
+        ({"days": 1e-9}, "has expired"),
+    ],
+)
+def test_a_panel_that_shows_nothing_or_soon_will_is_told(run, studio, settings, options, message):
+    number = with_panel(studio, settings, **options)
+    _, out, _ = run("doctor", "--no-media")
+    assert message in out and f"project connect {number}" in out
+
+
+def test_a_panel_that_browsers_refuse_is_broken(run, studio, settings, monkeypatch):
+    monkeypatch.setenv("SAM2_BROWSER_ORIGINS", "https://labels.example.com")
+    with_panel(studio, settings)
+    status, out, _ = run("doctor", "--no-media")
+    assert status == 1 and "browsers refuse inside https://labels.example.com" in out
 
 
 def test_the_export_trap_is_found(run, studio):

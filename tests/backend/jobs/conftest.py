@@ -8,18 +8,11 @@ from backend.jobs.store import JobStore
 from backend.jobs.types import JobKind, JobSpec
 from backend.scheduler import Priority
 from tests.backend.clock import Clock
-from tests.redis_server import serving_redis
 
 
 @pytest.fixture
 def clock():
     return Clock(1000.0)
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory):
-    with serving_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "redis"])

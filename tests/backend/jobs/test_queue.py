@@ -8,7 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.errors import HostDown, MediaUnreachable, StorageFull, TooManyJobs, UnusableTask
+from backend.errors import (
+    HostDown,
+    MediaUnreachable,
+    ServiceError,
+    StorageFull,
+    TooManyJobs,
+    UnusableTask,
+)
+from backend.jobs.distributed.failures import failure_of
+from backend.jobs.distributed.queue import DistributedQueue
+from backend.jobs.distributed.worker import DistributedWorker
 from backend.jobs.handles import Outcome
 from backend.jobs.queue import JobQueue
 from backend.jobs.types import JobKind, JobState
@@ -73,22 +83,66 @@ def works():
     return Works()
 
 
+class Embedded(JobQueue):
+    """The one, with what tests look at."""
+
+    def is_idle(self):
+        return set(self._taken.values()) == {0} and not self._handles
+
+    def runs_nothing(self):
+        return set(self._taken.values()) == {0}
+
+
+class WebAndWorker(DistributedQueue):
+    """The other: a web process and a worker, both in this one."""
+
+    def __init__(
+        self, store, makers, *, max_queued_per_project, posts_unanswered=False, **options
+    ):
+        super().__init__(
+            store, max_queued_per_project=max_queued_per_project,
+            posts_unanswered=posts_unanswered, view=lambda answer, result: answer,
+        )
+        self.worker = DistributedWorker(
+            store, makers, snapshot=lambda work, is_final: {"steps": work.steps},
+            hold_seconds=60, **options,
+        )
+        super().start()
+
+    def start(self):
+        if not self.worker._is_running:
+            self.worker.start()
+
+    def stop(self):
+        if not self._is_stopping.is_set():
+            self.worker.stop()
+            super().stop()
+
+    def is_idle(self):
+        return set(self.worker._taken.values()) == {0} and not self.worker._handles
+
+    def runs_nothing(self):
+        return set(self.worker._taken.values()) == {0}
+
+
 @pytest.fixture
-def make_queue(open_store, works):
+def make_queue(engine, open_store, works):
     queues = []
 
     def make(store=None, **options):
-        options = {"interactive_places": 2, "max_queued_per_project": 100, "background_places": 1} | options
+        options = {
+            "interactive_places": 2, "max_queued_per_project": 100, "background_places": 1,
+        } | options
         makers = {JobKind.TRACK: works, JobKind.FINETUNE: works}
-        queues.append(JobQueue(store or open_store(), makers, **options))
+        of_engine = WebAndWorker if engine == "redis" else Embedded
+        queues.append(of_engine(store or open_store(), makers, **options))
         return queues[-1]
 
     yield make
     for queue in queues:
         queue.stop()
     works.end_alone = True
-    wait_until(lambda: not any(queue._handles and any(
-        handle.lane for handle in queue._handles.values()) for queue in queues))
+    wait_until(lambda: all(queue.runs_nothing() for queue in queues))
 
 
 @pytest.fixture
@@ -97,6 +151,12 @@ def queue(make_queue):
     queue.recover()
     queue.start()
     return queue
+
+
+def _as_told(error, said):
+    """Status, name and detail of the answer to those who wait."""
+    failure = failure_of(error) or failure_of(ServiceError(""))
+    return failure, said or str(error)
 
 
 def states(queue):
@@ -122,13 +182,13 @@ def test_people_do_not_wait_for_background_places(queue, works):
     handle = queue.submit(spec("person", INTERACTIVE), is_awaited=True)
     works.gate("person").set()
     handle.wait(SECONDS)
-    assert handle.has_ended and handle.work.steps == 1
+    assert handle.has_ended and queue.store.get(handle.job_id).done == 1
     assert states(queue)["background"] is JobState.RUNNING
 
 
 def test_those_who_wait_for_one_job_get_one_work(queue, works):
     handles = [queue.submit(spec("k", INTERACTIVE), is_awaited=True) for _ in range(3)]
-    assert handles[0] is handles[1] is handles[2]
+    assert len({handle.job_id for handle in handles}) == 1
     works.gate("k").set()
     for handle in handles:
         handle.wait(SECONDS)
@@ -143,11 +203,11 @@ def test_a_job_is_worth_what_those_who_are_left_want(queue):
     batch = queue.submit(spec("k", BATCH), is_awaited=True)
     job_id = person.job_id
     assert queue.leave(batch, BATCH, goes_on_with=BATCH, posts_prediction=False)
-    assert person.priority is INTERACTIVE
+    assert queue.store.get(job_id).priority is INTERACTIVE
     queue.leave(person, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=True)
-    assert other.priority is INTERACTIVE and queue.store.get(job_id).is_awaited
+    job = queue.store.get(job_id)
+    assert job.priority is INTERACTIVE and job.is_awaited
     queue.leave(other, INTERACTIVE, goes_on_with=WEBHOOK, posts_prediction=False)
-    assert other.priority is WEBHOOK
     job = queue.store.get(job_id)
     assert job.priority is WEBHOOK and job.posts_prediction and not job.is_awaited
 
@@ -161,7 +221,7 @@ def test_a_place_is_given_back_when_nobody_waits(queue, works):
         works.gate(key).set()
     wait_until(lambda: set(states(queue).values()) == {JobState.DONE})
     assert works.began == ["a", "b", "c"]
-    wait_until(lambda: set(queue._taken.values()) == {0})
+    wait_until(queue.is_idle)
 
 
 def test_with_too_many_in_the_background_one_is_put_back_and_ends_later(queue, works):
@@ -175,7 +235,7 @@ def test_with_too_many_in_the_background_one_is_put_back_and_ends_later(queue, w
     wait_until(lambda: set(states(queue).values()) == {JobState.DONE})
     assert sorted(works.began) == sorted([*keys, "k3", "k4"])
     assert {job.attempts for job in queue.store.list()} == {1}
-    wait_until(lambda: set(queue._taken.values()) == {0})
+    wait_until(queue.is_idle)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +250,7 @@ def test_a_failed_job_says_why_and_leaves_its_place(queue, works, caplog, error,
     works.end_alone, works.error = True, error
     handle = queue.submit(spec("k", INTERACTIVE), is_awaited=True)
     handle.wait(SECONDS)
-    assert handle.error is error
+    assert handle.error is error or _as_told(handle.error, "") == _as_told(error, said)
     (job,) = queue.store.list()
     assert (job.state, job.error) == (JobState.FAILED, said)
     assert max(record.levelno for record in caplog.records) == level
@@ -214,6 +274,7 @@ def test_a_cancelled_job_ends_for_those_who_wait(make_queue, works, has_begun):
     assert handle.has_ended and handle.error is None
     assert states(queue)["k"] is JobState.CANCELLED
     assert not queue.cancel(handle.job_id)
+    wait_until(lambda: ended)
     assert [job.state for job in ended] == [JobState.CANCELLED]
     again = queue.submit(spec("k", BATCH))
     assert again.job_id != handle.job_id
@@ -263,6 +324,27 @@ def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
 
 
 @pytest.mark.parametrize("engine", ["sqlite"])
+def test_ten_thousand_tasks_of_one_project_do_not_starve_another(make_queue, open_store, works):
+    store = open_store()
+    for number in range(10_000):
+        store.add(spec(f"many {number}", BATCH, task_id=number, project_id=1))
+    queue = make_queue(store, max_queued_per_project=10_000)
+    queue.start()
+    wait_until(lambda: works.began == ["many 0"])
+    for key in ("few 1", "few 2"):
+        queue.submit(spec(key, BATCH, project_id=2))
+    with pytest.raises(TooManyJobs, match="project 1 has .* jobs waiting"):
+        for number in range(3):
+            queue.submit(spec(f"more {number}", BATCH, project_id=1))
+    queue.submit(spec("soon", WEBHOOK, project_id=1))
+    for key in ("many 0", "soon", "few 1", "many 1", "few 2"):
+        wait_until(lambda key=key: works.began[-1] == key)
+        works.gate(key).set()
+    wait_until(lambda: len(works.began) == 6)
+    assert works.began == ["many 0", "soon", "few 1", "many 1", "few 2", "many 2"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])  # of the other: test_distributed.py
 @pytest.mark.parametrize("priority", [INTERACTIVE, WEBHOOK])
 def test_jobs_go_on_by_themselves_after_the_disk_was_full(
     queue, works, monkeypatch, priority
@@ -275,7 +357,7 @@ def test_jobs_go_on_by_themselves_after_the_disk_was_full(
         works.end_alone = True
         handle.wait(SECONDS)
         assert handle.has_ended and isinstance(handle.error, StorageFull)
-        wait_until(lambda: not any(queue._taken.values()))
+        wait_until(queue.runs_nothing)
         with pytest.raises(StorageFull, match="full"):
             queue.submit(waiting)
     wait_until(lambda: states(queue)["k"] is JobState.DONE)
@@ -304,7 +386,7 @@ def test_many_threads_submit_leave_and_cancel_without_a_loss(queue, works):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(120)))
     wait_until(lambda: all(job.state.has_ended for job in queue.store.list(limit=1000)))
-    wait_until(lambda: set(queue._taken.values()) == {0} and not queue._handles)
+    wait_until(queue.is_idle)
 
 
 # --- errors that may pass ----------------------------------------------------
@@ -314,7 +396,7 @@ def waits_for_retry(queue, error="host is down"):
     def holds():
         (job,) = queue.store.list()
         is_queued = job.state is JobState.QUEUED and job.error == error
-        return is_queued and queue.handle(job.id) is None
+        return is_queued and queue.runs_nothing()
 
     wait_until(holds)
 

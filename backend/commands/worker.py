@@ -1,0 +1,43 @@
+"""`sam2-label-studio worker`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+from typing import Any
+
+from backend.commands.options import add_model_options, with_options
+from backend.engines import Role
+from backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def add_worker(commands: Any) -> None:
+    parser = commands.add_parser(
+        "worker", help="run the jobs of SAM2_QUEUE with a model of its own, one process a GPU"
+    )
+    add_model_options(parser)
+    parser.set_defaults(run=_work)
+
+
+def _work(options: argparse.Namespace, settings: Settings) -> int:
+    if settings.queue is None:
+        raise ValueError(
+            "SAM2_QUEUE must name the Redis whose jobs are to be run; without one, "
+            "`sam2-label-studio serve` runs them itself"
+        )
+    from backend.service import TrackingService
+
+    service = TrackingService(with_options(settings, options), role=Role.WORKER)
+    is_stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: is_stopping.set())
+    service.start()
+    service.model.wait()  # a worker without a model would take jobs in vain
+    logger.info("worker %s takes jobs", service.jobs.name)
+    is_stopping.wait()
+    service.stop()
+    return 0

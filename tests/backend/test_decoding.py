@@ -1,0 +1,83 @@
+"""Hostile media through the whole service: an error about it, and others go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from backend.link_keys import KeyPurpose, make_key
+from tests import hostile_media
+from tests.backend.calls import VIDEO_CONFIG, box, jobs_of, service_of, wait_for_jobs
+from tests.backend.test_enterprise import CONFIG
+
+LIMITS = {"decoder_memory_bytes": 768 * 2**20, "max_frames": 500}
+
+
+def call(path):
+    task = {"id": 1, "project": 1, "data": {"video": str(path)}}
+    return {
+        "tasks": [task], "label_config": VIDEO_CONFIG, "params": {"context": {"result": [box()]}}
+    }
+
+
+def order(path):
+    task = {"id": 1, "project": 1, "data": {"video": str(path)}}
+    return {"task": task, "label_config": VIDEO_CONFIG, "results": [box()]}
+
+
+@pytest.fixture
+def make_limited_client(make_client, media_root, tmp_path):
+    def make(**changes):
+        return make_client(media_roots=(media_root, tmp_path), **{**LIMITS, **changes})
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda path: hostile_media.mp4_of_endless_duration(path, 60_000_000), "a.mp4"),
+        (hostile_media.mp4_of_huge_pictures, "b.mp4"),
+        (hostile_media.gif_of_huge_frames, "c.gif"),
+        (lambda path: hostile_media.y4m_of_tiny_frames(path, 20_000), "d.y4m"),
+    ],
+)  # fmt: skip
+def test_a_hostile_video_is_refused_everywhere(make_limited_client, tmp_path, media_root, make, name):
+    client, path = make_limited_client(), make(tmp_path / name)
+    answers = [
+        client.post("/predict", json=call(path)),
+        client.post("/api/sessions", json={"data": {"video": str(path)}, "label_config": CONFIG}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 422, answer.json
+        assert name in answer.json["detail"]
+    assert client.post("/api/jobs", json=order(path)).status_code == 202
+    job = wait_for_jobs(client)[0]
+    assert job.state == "failed" and name in job.error and "Traceback" not in job.error
+    key = make_key(service_of(client).settings, 1, KeyPurpose.PREVIEW)
+    shown = client.get("/preview.mp4", query_string={"key": key, "src": str(path)})
+    assert shown.status_code in (302, 403)
+    assert client.get("/health").status_code == 200
+    good = client.post("/predict", json=call(media_root / "n25.mp4"))
+    assert good.status_code == 200 and good.json["results"][0]["result"]
+
+
+def test_a_decoder_that_crashes_in_a_job_fails_that_job_alone(make_limited_client, media_root):
+    """The kernel may end one as well, when memory is short."""
+    killed = []
+
+    def track(state, prompts, frame_range=None, **_):
+        if not killed:
+            killed.append(state.source._decoder.process_id)
+            os.kill(killed[0], signal.SIGSEGV)
+        state.source.frame(0)
+        yield from ()
+
+    client = make_limited_client(track=track)
+    path = media_root / "n25.mp4"
+    refused = client.post("/predict", json=call(path))
+    assert refused.status_code == 422 and "crashed" in refused.json["detail"]
+    assert client.post("/predict", json=call(path)).status_code == 200
+    assert jobs_of(client)

@@ -1,0 +1,233 @@
+"""The service as web process and workers over one Redis, around a quick model."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from backend.app import create_app
+from backend.engines import Role
+from backend.jobs.distributed import keys
+from backend.jobs.types import JobState, PostState
+from backend.service import TrackingService
+from backend.settings import Settings
+from tests.backend.calls import (
+    FRAMES,
+    FRAMES_CONFIG,
+    batch,
+    box,
+    call,
+    jobs_of,
+    keyframe,
+    predict,
+    rectangle,
+    result_of,
+    saved,
+    service_of,
+    task,
+    wait_for_jobs,
+    wait_until,
+)
+from tests.backend.conftest import FRAME_COUNT
+from tests.backend.label_studio_site import KEY
+from tests.backend.quick_model import SECONDS, Hold, QuickModel
+from tests.backend.test_service import annotated, frames_task, shown_frames
+
+PARTIAL_SECONDS = 4
+
+
+@pytest.fixture
+def cluster(redis_server, quick, studio, media_root, tmp_path):
+    """(settings' changes) -> a client of a web process; `.worker(model)` begins a worker."""
+    with redis_server.client() as redis:
+        redis.flushall()
+    started = []
+
+    class Cluster:
+        def settings(self, name, **changes):
+            return dataclasses.replace(
+                Settings(
+                    queue=redis_server.url,
+                    label_studio_url=studio.url,
+                    label_studio_api_key=KEY,
+                    label_studio_local_files_root=media_root,
+                    media_cache=tmp_path / "cache",
+                    data_folder=tmp_path / name,
+                ),
+                **changes,
+            )
+
+        def web(self, name="web", **changes):
+            app = create_app(self.settings(name, **changes), load=lambda _: 1 / 0)
+            started.append(app.extensions["sam2"])
+            return app.test_client()
+
+        def worker(self, model=quick, **changes):
+            settings = self.settings(f"worker{len(started)}", **changes)
+            service = TrackingService(settings, model.load, role=Role.WORKER)
+            started.append(service)
+            service.start()
+            service.model.wait()
+            wait_until(lambda: service.jobs.name in service.store.live_workers())
+            return service
+
+    yield Cluster()
+    for service in reversed(started):
+        service.stop()
+
+
+def test_a_person_is_answered_from_the_worker_and_again_from_its_result(cluster, quick):
+    client = cluster.web()
+    worker = cluster.worker()
+    (region,) = result_of(client, call(task(), box()))
+    assert shown_frames(region) == set(range(1, FRAME_COUNT + 1))
+    (job,) = wait_for_jobs(client)
+    assert job.state is JobState.DONE and job.done == FRAME_COUNT
+    assert result_of(client, call(task(), box())) == [region]
+    assert len(quick.runs) == 1
+    assert client.get("/health").json["model"] == "ready"
+    assert worker.store.post_of_job(job.id) is None
+
+
+def test_a_partial_answer_is_closed_and_the_whole_is_posted_once(cluster, quick, studio):
+    hold = quick.before_frame = Hold(3)
+    client = cluster.web(answer_seconds=PARTIAL_SECONDS)
+    cluster.worker()
+    (partial,) = result_of(client, call(task(), box()))
+    assert partial["value"]["sequence"][-1]["enabled"] is False
+    assert shown_frames(partial) == {1, 2, 3}
+    hold.release()
+    assert studio.arrived.acquire(timeout=SECONDS)
+    (job,) = wait_for_jobs(client)
+    wait_until(lambda: service_of(client).store.post_of_job(job.id).state is PostState.POSTED)
+    (posted,) = studio.predictions
+    assert shown_frames(posted["result"][0]) == set(range(1, FRAME_COUNT + 1))
+
+
+def test_two_web_processes_post_each_prediction_once(cluster, studio):
+    first, second = cluster.web("one"), cluster.web("two")
+    cluster.worker()
+    for number in range(20):
+        client = first if number % 2 else second
+        client.post("/webhook", json=saved(box(f"a{number}"), task_id=number))
+    wait_until(lambda: service_of(first).store.post_counts()[PostState.POSTED] == 20)
+    assert sorted(prediction["task"] for prediction in studio.predictions) == list(range(20))
+
+
+def test_a_new_prompt_gives_up_what_was_tracked_for_the_old_one(cluster, quick):
+    hold = quick.before_frame = Hold(3)
+    client = cluster.web(answer_seconds=PARTIAL_SECONDS)
+    cluster.worker()
+    result_of(client, call(task(), box("a", keyframe(1))))
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(
+            result_of, client.application.test_client(), call(task(), box("a", keyframe(1, x=40)))
+        )
+        wait_until(lambda: JobState.CANCELLED in {job.state for job in jobs_of(client)})
+        hold.release()
+        (region,) = asking.result()
+    assert region["value"]["sequence"][0]["x"] == 40
+    assert {job.state for job in wait_for_jobs(client)} == {JobState.DONE, JobState.CANCELLED}
+
+
+def test_one_who_stops_a_job_gets_what_it_had_found(cluster, quick):
+    hold = quick.before_frame = Hold(3)
+    client = cluster.web()
+    cluster.worker()
+    client.post("/webhook", json=saved(box()))
+    hold.wait()
+    answer = service_of(client).stop_task(1)
+    hold.release()
+    assert shown_frames(answer.regions[0]) == {1, 2, 3}
+    assert [job.state for job in wait_for_jobs(client)] == [JobState.CANCELLED]
+
+
+def test_errors_of_a_worker_are_answered_as_ones_of_this_process(cluster):
+    client = cluster.web()
+    cluster.worker(max_objects=1)
+    missing = client.post("/predict", json=call(task(data={"video": "/data/upload/1/x.mp4"}), box()))
+    assert missing.status_code == 404 and "x.mp4" in missing.json["detail"]
+    many = client.post("/predict", json=call(task(), box("a"), box("b")))
+    assert many.status_code == 413 and "2 objects" in many.json["detail"]
+
+
+def test_a_batch_is_answered_in_full_or_posted(cluster, studio):
+    client = cluster.web()
+    cluster.worker()
+    first = predict(client, batch(*(annotated(n, box(f"a{n}")) for n in range(6))))
+    wait_for_jobs(client)
+    wait_until(lambda: service_of(client).store.post_counts()[PostState.WAITING] == 0)
+    posted = {prediction["task"] for prediction in studio.predictions}
+    answered = {number for number, item in enumerate(first) if item}
+    assert posted.isdisjoint(answered) and posted | answered == set(range(6))
+    assert len(studio.predictions) == len(posted)
+
+
+def test_frames_are_answered_as_many_as_fit_and_the_others_posted(cluster, studio):
+    client = cluster.web(max_brush_regions=2)
+    cluster.worker(max_brush_regions=2)
+    body = call(frames_task(), rectangle(), config=FRAMES_CONFIG)
+    assert [region["item_index"] for region in result_of(client, body)] == [0, 1]
+    assert studio.arrived.acquire(timeout=SECONDS)
+    assert len(studio.predictions[0]["result"]) == len(FRAMES)
+
+
+def test_people_come_to_the_worker_that_has_their_video_open(cluster):
+    client, models = cluster.web(), [QuickModel(), QuickModel()]
+    workers = [cluster.worker(model) for model in models]
+    result_of(client, call(task(1), box("first")))
+    (one,) = [n for n, model in enumerate(models) if model.runs]
+    for number in range(4):
+        result_of(client, call(task(1), box(f"a{number}")))
+    assert len(models[one].runs) == 5 and len(models[one].states) == 1
+    assert not models[1 - one].runs
+    # Another takes it when that one does not: it has no place free, say.
+    holder = workers[one]
+    with holder.jobs._lock:
+        holder.jobs._places["interactive"] = 0
+    assert result_of(client, call(task(1), box("other")))
+    assert models[1 - one].runs == [("other",)]
+
+
+def test_without_a_worker_people_are_told_and_the_work_is_kept(cluster, studio):
+    client = cluster.web(answer_seconds=1)
+    assert client.get("/health").json["model"] == "loading"
+    answer = client.post("/predict", json=call(task(), box()))
+    assert answer.status_code == 503 and "sam2-label-studio worker" in answer.json["detail"]
+    cluster.worker()
+    assert studio.arrived.acquire(timeout=SECONDS)
+    assert [job.state for job in wait_for_jobs(client)] == [JobState.DONE]
+
+
+def test_what_needs_a_model_in_the_web_process_is_refused_and_says_why(cluster):
+    client = cluster.web()
+    answer = client.post("/api/sessions", json={"video": "/data/local-files/?d=n25.mp4"})
+    assert answer.status_code == 501 and "SAM2_QUEUE" in answer.json["detail"]
+    body = {"action": "START_TRAINING", "project": {"id": 1}}
+    answer = client.post("/webhook", json=body)
+    assert answer.status_code == 501 and "SAM2_QUEUE" in answer.json["detail"]
+    assert jobs_of(client) == []
+
+
+def test_a_web_process_loads_no_pytorch(redis_server, tmp_path):
+    script = (
+        "import sys\n"
+        "from backend.app import create_app\n"
+        "client = create_app().test_client()\n"
+        "assert client.get('/health').json['status'] == 'UP'\n"
+        "assert client.post('/webhook', json={}).status_code\n"
+        "assert client.get('/metrics').status_code == 200\n"
+        "client.application.extensions['sam2'].stop()\n"
+        "print('torch' in sys.modules)\n"
+    )
+    environment = os.environ | {"SAM2_QUEUE": redis_server.url, "SAM2_DATA_FOLDER": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True,
+        timeout=SECONDS * 3,
+    )
+    assert done.stdout.strip() == "False", done.stderr
+    with redis_server.client() as redis:
+        assert not redis.exists(keys.WORKERS)
