@@ -42,12 +42,14 @@ export class MaskOverlay {
       stop = Math.max(stop, intervals.at(-1));
     }
     this._painted = stop > start ? [start, stop] : [0, 0];
-    this._put(before);
-    this._put(this._painted);
+    this._put([before, this._painted].filter(([from, to]) => to > from));
   }
 
-  _put([start, stop]) {
-    if (stop === start) return;
+  /** What lies in one of the ranges of pixels, to the canvas. */
+  _put(ranges) {
+    if (ranges.length === 0) return;
+    const start = Math.min(...ranges.map(([from]) => from));
+    const stop = Math.max(...ranges.map(([, to]) => to));
     const top = Math.floor(start / this._height);
     const rows = Math.ceil(stop / this._height) - top;
     this._context.putImageData(this._image, 0, 0, 0, top, this._height, rows);

@@ -48,7 +48,8 @@ def test_outlines_are_inside_the_mask_and_as_thick_as_asked(tmp_path):
     random = np.random.default_rng(9)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     masks = [(rows - 12) ** 2 + (columns - 14) ** 2 < 90, np.ones((HEIGHT, WIDTH), bool)]
-    masks += [random.random((HEIGHT, WIDTH)) < share for share in (0.1, 0.5, 0.9) for _ in range(30)]
+    shares = [0.1, 0.5, 0.9] * 30
+    masks += [random.random((HEIGHT, WIDTH)) < share for share in shares]
     cases = [(mask, thickness) for mask in masks for thickness in (1, 2, 3)]
     given = {"height": HEIGHT, "width": WIDTH, "masks": [[counts_of(m), t] for m, t in cases]}
     for (mask, thickness), pixels in zip(cases, run(SCRIPT, given, tmp_path)):
