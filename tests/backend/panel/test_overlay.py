@@ -54,3 +54,25 @@ def test_outlines_are_inside_the_mask_and_as_thick_as_asked(tmp_path):
     given = {"height": HEIGHT, "width": WIDTH, "masks": [[counts_of(m), t] for m, t in cases]}
     for (mask, thickness), pixels in zip(cases, run(SCRIPT, given, tmp_path)):
         assert pixels == expected(mask, thickness)
+
+
+def test_columns_become_rows_of_colours(tmp_path):
+    random = np.random.default_rng(10)
+    width, height = 75, 9  # more columns than are turned together
+    numbers = random.integers(0, 4, (height, width))
+    palette = [0, 7, 4294967295, 5]
+    script = """
+        const { colourColumns } = await load("overlay.js");
+        const { numbers, palette, width, height } = given;
+        const pixels = new Uint32Array(width * height).fill(1);
+        const size = { width, height };
+        colourColumns(pixels, Uint16Array.from(numbers), size, palette, 3, width - 2);
+        return [...pixels];
+    """
+    given = {
+        "numbers": numbers.ravel(order="F").tolist(), "palette": palette,
+        "width": width, "height": height,
+    }
+    expected = np.array(palette)[numbers]
+    expected[:, :3] = expected[:, -2:] = 1
+    assert run(script, given, tmp_path) == expected.ravel().tolist()
