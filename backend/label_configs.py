@@ -24,7 +24,8 @@ MENU_NAME = "sam2_menu"
 
 _MENU_CHOICES = ("forward", "backward", "both")
 _MAX_LABELS = 200
-_PANEL_HEIGHT = 760
+_PANEL_HEIGHT = 640
+_LEAST_VIDEO_WIDTH = 660
 _FIELD = re.compile(r"\$\w+")
 _PAGE_URL = re.compile(r"https?://[^\s\"'<>\\]+")
 
@@ -139,10 +140,12 @@ def _video(
     lines = _labels("Labels", "labels", "video", labels)
     if panel_url is not None:
         frame = f'<iframe src="{panel_url}" title="SAM 2" width="100%" height="{_PANEL_HEIGHT}">'
+        # Below the editor's least width for a video, its controls cover what is beside it.
+        columns = f"repeat(auto-fit,minmax(min({_LEAST_VIDEO_WIDTH}px,100%),1fr))"
         lines += [
-            '  <View style="display:grid;grid-template-columns:minmax(0,1fr) minmax(0,2fr)">',
-            f'    {video} height="480"/>',
+            f'  <View style="display:grid;grid-template-columns:{columns}">',
             f"    <Markdown><![CDATA[{frame}</iframe>]]></Markdown>",
+            f'    {video} height="480"/>',
             "  </View>",
         ]
     elif preview_url is None:

@@ -93,7 +93,7 @@ class Panel:
 
     def _place(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the video is on the page."""
-        left, top = self.view.evaluate(_PLACE, [x, y])
+        left, top = self.view.evaluate(_PLACE, [float(x), float(y)])
         if isinstance(self.view, Frame):
             box = self.view.frame_element().bounding_box()
             assert box is not None
