@@ -69,6 +69,15 @@ def iou(mask, truth):
     return (found & truth).sum() / (found | truth).sum()
 
 
+def test_the_stream_tells_how_far_tracking_is(client, session):
+    put(client, session)
+    change(client, "POST", f"{session}/propagate", status=202)
+    events = lines(client, f"{session}/events?until=done")
+    done = [e["propagation"]["done_frames"] for e in events if e["type"] == "state"]
+    assert done == sorted(done) and done[-1] == FRAME_COUNT
+    assert len(set(done)) > 2, "not only at its end"
+
+
 def test_a_new_session_tells_the_video(client, session):
     state = client.get(session).json
     assert state["video"] == {

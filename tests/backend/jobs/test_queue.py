@@ -324,14 +324,18 @@ def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
 
 
 @pytest.mark.parametrize("engine", ["sqlite"])
-def test_ten_thousand_tasks_of_one_project_do_not_starve_another(make_queue, open_store, works):
+def test_ten_thousand_tasks_of_one_project_do_not_starve_another(
+    make_queue, open_store, works, clock
+):
     store = open_store()
     for number in range(10_000):
+        clock.now += 1
         store.add(spec(f"many {number}", BATCH, task_id=number, project_id=1))
     queue = make_queue(store, max_queued_per_project=10_000)
     queue.start()
     wait_until(lambda: len(works.began) == 1)
     for key in ("few 1", "few 2"):
+        clock.now += 1
         queue.submit(spec(key, BATCH, project_id=2))
     queue.submit(spec("soon", WEBHOOK, project_id=1))
     with pytest.raises(TooManyJobs, match="project 1 has 10000 jobs waiting"):
