@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping
 
 from backend.config_links import ConfigLink, links_in
+from backend.doctor_queue import queue_findings
 from backend.doctor_service import service_findings
 from backend.errors import ServiceError
 from backend.findings import Finding, Findings, Level, broken, note, ok
@@ -60,6 +61,7 @@ def examine(
     yield "model", model_findings(settings)
     yield "folders", folder_findings(settings)
     yield "service", service_findings(settings, backend_url)
+    yield "queue", queue_findings(settings)
     yield "Label Studio", label_studio_findings(settings, backend_url, with_media=with_media)
 
 

@@ -322,9 +322,9 @@ def _get(
     url: str, access: Access, deadline: Deadline, headers: Mapping[str, str]
 ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """The response after redirects, and its URL as it may be shown."""
-    was_home, is_home = False, True
+    is_home = True
     for _ in range(_MAX_REDIRECTS + 1):
-        was_home, is_home = is_home, is_home and Origin.of(url) == access.home
+        is_home = is_home and Origin.of(url) == access.home
         shown = without_query(url)
         tokens = access.authorization if is_home else None
         with _with_token(url, access, deadline, headers, tokens) as response:

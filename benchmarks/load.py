@@ -60,10 +60,11 @@ class Measured:
         return float(np.percentile(self.seconds[kind], percent))
 
     def memory_growth(self, first_minute: float, last_minute: float) -> float:
-        """Share by which the mean memory grew between the minutes around two times."""
+        """Share by which the mean memory, a quarter of a minute around two times, grew."""
+
         def mean(at: float) -> float:
             return statistics.mean(
-                s["memory_mib"] for s in self.samples if abs(s["minute"] - at) <= 0.5
+                s["memory_mib"] for s in self.samples if abs(s["minute"] - at) <= 0.25
             )
 
         return mean(last_minute) / mean(first_minute) - 1
@@ -233,7 +234,7 @@ def report(measured: Measured, *, clients: int, minutes: float) -> str:
     first, last = measured.samples[0], measured.samples[-1]
     growth = ""
     if minutes >= 3:
-        growth = f" ({measured.memory_growth(2, minutes - 0.5):+.1%} from minute 2 to the end)"
+        growth = f" ({measured.memory_growth(2, minutes - 0.3):+.1%} from minute 2 to {minutes:g})"
     peak = max(sample["threads"] for sample in measured.samples)
     lines += [
         "",

@@ -36,7 +36,7 @@ from backend.scheduler import Priority
 from benchmarks.harness import machine
 from benchmarks.report import record
 
-_FRAMES, _WIDTH, _HEIGHT = 8, 320, 240
+_FRAMES, _WIDTH, _HEIGHT = 4, 320, 240
 _CONFIG = (
     '<View><Labels name="l" toName="v"><Label value="A"/></Labels>'
     '<Video name="v" value="$video" framerate="25"/><VideoRectangle name="b" toName="v"/></View>'
@@ -214,7 +214,7 @@ def _service(folder: Path, queue_url: str | None, workers: int) -> Iterator[str]
     """Its URL, once it is ready."""
     port, name = _free_port(), f"{workers}-workers"
     variables = {
-        "SAM2_DEVICE": "cpu", "SAM2_MEDIA_CACHE": str(folder / "cache"),
+        "SAM2_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "SAM2_MEDIA_CACHE": str(folder / "cache"),
         "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(folder),
     }
     if queue_url is not None:

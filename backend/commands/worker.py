@@ -39,5 +39,5 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
     service.model.wait()  # a worker without a model would take jobs in vain
     logger.info("worker %s takes jobs", service.jobs.name)
     is_stopping.wait()
-    service.stop()
+    service.stop(settings.stop_seconds / 2)
     return 0

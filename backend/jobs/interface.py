@@ -56,7 +56,7 @@ class Queue(Protocol):
     on_finished: Callable[[Job], None]
     """Called with each job that has ended."""
     on_failed: Callable[[Job, Exception], None]
-    """Called with each failure of a job here, also of one that is tried again."""
+    """Called with each failure, also of a job that is tried again."""
 
     def recover(self) -> None:
         """Take up what an earlier process left; before anything is submitted."""
@@ -74,8 +74,7 @@ class Queue(Protocol):
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already, Stopping when
-        somebody would wait for what is not begun any more.
+        Raises TooManyJobs when its project has too many waiting already.
         """
         ...
 

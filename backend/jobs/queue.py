@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Mapping
 
 from backend.deadlines import Deadline
 from backend.errors import Stopping, StorageFull, TooManyJobs
@@ -54,10 +53,8 @@ class JobQueue(JobRunner):
         self._max_queued_per_project = max_queued_per_project
         self._max_attempts = max_attempts
         self._timer: threading.Timer | None = None
-        self._is_stopping = False
-        self._unnoted: set[str] = set()
-        """Jobs that run no more, which the store could not be told."""
         self._posts_unanswered = posts_unanswered
+        self._is_stopping = False
 
     def recover(self) -> None:
         """Queue again what an earlier process left unfinished; before anything is submitted."""
@@ -204,12 +201,6 @@ class JobQueue(JobRunner):
                 logger.error("no job can begin: %s", error)
                 self._look_again(_FULL_SECONDS)
 
-    def _note_the_unnoted(self) -> None:
-        """They begin again; what they had found is done at once if it could be kept."""
-        for job_id in list(self._unnoted):
-            self.store.put_back(job_id)
-            self._unnoted.discard(job_id)
-
     def _look_again(self, seconds: float | None) -> None:
         """Dispatch after so long; None: when something happens."""
         if self._timer is not None:
@@ -220,16 +211,6 @@ class JobQueue(JobRunner):
         self._timer = threading.Timer(seconds, self._dispatch)
         self._timer.name, self._timer.daemon = "job-retry", True
         self._timer.start()
-
-    @contextlib.contextmanager
-    def _not_lost(self, job: Job) -> Iterator[None]:
-        """A full disk is no reason to forget a job."""
-        try:
-            yield
-        except StorageFull as error:
-            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
-            with self._lock:
-                self._unnoted.add(job.id)
 
     def _handle_for(self, job: Job) -> JobHandle:
         return self._handles.get(job.id) or self._new_handle(job, is_wanted=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Callable, ContextManager, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
-from backend.errors import ServiceError
+from backend.errors import ServiceError, StorageFull
 from backend.jobs.handles import JobHandle, Outcome, Work
 from backend.jobs.interface import Store
 from backend.jobs.types import Job, JobKind, JobState
@@ -147,9 +147,21 @@ class JobRunner:
             if ended is not None:
                 self.on_finished(ended)
 
-    def _not_lost(self, job: Job) -> ContextManager[None]:
-        """What is done about a job whose end the store does not take."""
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _not_lost(self, job: Job) -> Iterator[None]:
+        """A full disk is no reason to forget a job."""
+        try:
+            yield
+        except StorageFull as error:
+            logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
+            with self._lock:
+                self._unnoted.add(job.id)
+
+    def _note_the_unnoted(self) -> None:
+        """They begin again; what they had found is done at once if it could be kept."""
+        for job_id in list(self._unnoted):
+            self.store.put_back(job_id)
+            self._unnoted.discard(job_id)
 
     def _give_up_place(self, job: Job, handle: JobHandle) -> None:
         with self._lock:

@@ -36,7 +36,7 @@ PATHS: Json = {
     "/api/jobs": {
         "post": operation(
             "submitJob", "Track a task in the background",
-            {202: json_answer(ref("Job"), "The job, or an equal one that has not ended.", _LOCATION)},
+            {202: json_answer(ref("Job"), "The job, or an equal one under way.", _LOCATION)},
             tag=_TAG, errors=(404, 422, 429, 502, 507), request=body(ref("JobRequest")),
         ),
         "get": operation(

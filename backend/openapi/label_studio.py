@@ -39,7 +39,7 @@ PATHS: Json = {
     "/predict": {
         "post": operation(
             "predict", "Track: interactively with a context, else one answer a task",
-            {200: json_answer(ref("Predictions"), "One item a task; an empty list: nothing to say.")},
+            {200: json_answer(ref("Predictions"), "One item a task; empty: nothing to say.")},
             tag=_TAG, errors=MEDIA_ERRORS, request=body(ref("PredictRequest")),
         )
     },

@@ -102,7 +102,8 @@ export class ObjectList {
     this._fillField(field, object, number);
     setText(row.score, scoreText(object));
     row.score.title = "How sure the model is that the object is on this frame";
-    setIcon(row.hide, object.isHidden ? "eye-off" : "eye", `${object.isHidden ? "Show" : "Hide"} ${title}`);
+    const [icon, act] = object.isHidden ? ["eye-off", "Show"] : ["eye", "Hide"];
+    setIcon(row.hide, icon, `${act} ${title}`);
     row.hide.setAttribute("aria-pressed", String(object.isHidden));
     setIcon(row.remove, "delete", `Delete ${title}`);
     this._draw(row, object, frameCount);
@@ -111,11 +112,9 @@ export class ObjectList {
   _fillField(field, object, number) {
     setName(field, `${this._choices ? "Label" : "Name"} of object ${number}`);
     if (document.activeElement === field) return; // somebody writes there
-    if (this._choices && object.label && ![...field.options].some((o) => o.value === object.label)) {
-      field.append(element("option", { value: object.label }, object.label));
-    }
+    if (this._choices) addOption(field, object.label);
+    else field.placeholder = `Object ${number}`;
     field.value = object.label;
-    if (!this._choices) field.placeholder = `Object ${number}`;
   }
 
   _draw(row, object, frameCount) {
@@ -128,6 +127,12 @@ export class ObjectList {
   }
 }
 
+/** A label that an object has need not be one of the project's. */
+function addOption(select, label) {
+  if ([...select.options].some(({ value }) => value === label)) return;
+  select.append(element("option", { value: label }, label));
+}
+
 function scoreText({ score, hasMask }) {
   if (score === undefined) return "–";
   return hasMask ? `${Math.round(100 * probability(score))} %` : "not seen";
@@ -138,6 +143,6 @@ function courseText(course, stretches, promptedFrames) {
   if (!course) return `Not tracked yet, ${marks}`;
   const seen = course.areas.filter((area) => area > 0).length;
   const doubtful = stretches.reduce((sum, { start, stop }) => sum + stop - start, 0);
-  const doubt = doubtful ? `${doubtful} doubtful in ${stretches.length} stretches` : "none doubtful";
+  const doubt = doubtful ? `${doubtful} of them doubtful` : "none doubtful";
   return `Seen on ${seen} frames, ${doubt}, ${marks}`;
 }

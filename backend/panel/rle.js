@@ -24,7 +24,8 @@ export function decode(counts, length) {
     let group;
     do {
       group = counts.charCodeAt(at++) - 48;
-      if (!(group >= 0 && group < 64) || shift > 25) throw new RangeError("counts: not run lengths");
+      const isGroup = group >= 0 && group < 64 && shift <= 25;
+      if (!isGroup) throw new RangeError("counts: not run lengths");
       run |= (group & 31) << shift;
       shift += 5;
     } while (group & 32);

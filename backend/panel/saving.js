@@ -41,8 +41,9 @@ export class Saving {
     const count = this._session.objects.length;
     const parts = [`${count} ${count === 1 ? "object" : "objects"}`];
     if (task?.saves) parts.push(`as ${task.saves}`);
-    const running = this._session.isTracking ? " Tracking goes on: what is there by now is taken." : "";
-    setText(part("saving-text"), `${parts.join(" ")}.${running}`);
+    const sentences = [`${parts.join(" ")}.`];
+    if (this._session.isTracking) sentences.push("Tracking goes on: what is there now is taken.");
+    setText(part("saving-text"), sentences.join(" "));
     setText(part("saving-do"), task ? "Save" : "Export");
     const choices = task ? task.can_save.map((key) => [key, AS[key] ?? [key, ""]])
       : Object.entries(FORMATS);
@@ -79,14 +80,15 @@ export class Saving {
     try {
       this._showSaved(await this._api.post(sessionPath(this._session.id, "save"), body));
     } catch (error) {
-      const isChanged = error instanceof ApiError && error.status === 409 && error.title === "task changed";
-      if (!isChanged) throw error;
-      await this._askAboutChange(as, error);
+      if (!(error instanceof ApiError && error.title === "task changed")) throw error;
+      await this._askAboutChange(as);
     }
   }
 
-  async _askAboutChange(as, error) {
-    const answer = await ask("The task has changed in Label Studio", error.message, {
+  async _askAboutChange(as) {
+    const text = "Somebody has saved or changed work on it since this session began. What you save "
+      + "now does not have that in it.";
+    const answer = await ask("The task has changed in Label Studio", text, {
       cancel: "Do not save",
       overwrite: "Save all the same",
       reload: "Leave this and read the task again",

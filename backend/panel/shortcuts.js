@@ -95,9 +95,9 @@ export function listenToKeys(actions, isFree, signal) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || (event.altKey && !isTypingCharacter(event))) return;
     if (document.querySelector("dialog[open]")) return;
-    if (isTyping(event.target) && !event.ctrlKey && !event.metaKey) return;
     if (!isFree()) return;
     const name = nameOf(event);
+    if (isTyping(event.target) && name !== "Ctrl+S") return;
     if (isItsOwn(event.target, name)) return;
     const digit = /^[1-9]$/.exec(name);
     const action = digit ? "select" : byKey.get(name);

@@ -74,7 +74,8 @@ export class TrackingControls {
     const request = this.request(frame);
     setText(button, isTracking ? "Stop" : "Track");
     button.disabled = !isTracking && (prompted.length === 0 || request === null);
-    button.title = isTracking ? "Stop (T)" : describe(request, prompted, this._session.video.frame_count);
+    const count = this._session.video.frame_count;
+    button.title = isTracking ? "Stop (T)" : describe(request, prompted, count);
     part("resume").hidden = !canResume;
     renderProgress(propagation);
   }
@@ -99,7 +100,7 @@ function renderProgress(propagation) {
     running: "tracking", done: "done", stopped: "stopped", interrupted: "interrupted",
     failed: "failed",
   };
+  const state = states[propagation?.state] ?? propagation?.state;
   setText(part("progress-text"), propagation
-    ? `${states[propagation.state] ?? propagation.state}, ${propagation.done_frames} of ${total} frames`
-    : "not tracked yet");
+    ? `${state}, ${propagation.done_frames} of ${total} frames` : "not tracked yet");
 }

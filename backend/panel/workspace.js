@@ -96,9 +96,11 @@ export class Workspace {
     const { _session: session } = this;
     session.addEventListener("change", () => this._renderState(), { signal });
     session.addEventListener("masks", ({ detail }) => this._onMasks(detail), { signal });
-    session.addEventListener("problem", ({ detail }) => sayError(detail.what, detail.error), { signal });
-    session.addEventListener("lost", ({ detail }) => {
-      banner("lost", `This session cannot go on: ${detail.message}`, { "Begin a new one": onReload });
+    session.addEventListener("problem", ({ detail: { what, error } }) => {
+      sayError(what, error);
+    }, { signal });
+    session.addEventListener("lost", ({ detail: { message } }) => {
+      banner("lost", `This session cannot go on: ${message}`, { "Begin a new one": onReload });
     }, { signal });
     const actions = this._actions();
     listenToKeys(actions, () => !part("workspace").hidden, signal);
@@ -182,7 +184,7 @@ export class Workspace {
       delete: () => this._withSelected((id) => this._remove(id)),
       track: () => this._track(),
       resume: () => { if (session.canResume) this._startTracking(session.resume()); },
-      undo: () => { if (session.canUndo || session.pendingCount) this._showChange(session.undo()); },
+      undo: () => this._undo(),
       redo: () => { if (session.canRedo) this._showChange(session.redo()); },
       save: () => this._saving.open(),
       help: () => part("help").showModal(),
@@ -253,6 +255,11 @@ export class Workspace {
     say("The object is deleted. Undo brings it back.");
   }
 
+  _undo() {
+    const { canUndo, pendingCount } = this._session; // what is under way can be undone then
+    if (canUndo || pendingCount > 0) this._showChange(this._session.undo());
+  }
+
   async _showChange(changed) {
     this._userMoved();
     const index = await changed;
@@ -267,8 +274,9 @@ export class Workspace {
   }
 
   _toggleHidden(id) {
-    const { hidden } = this._prefs;
-    this._prefer({ hidden: hidden.includes(id) ? hidden.filter((i) => i !== id) : [...hidden, id] });
+    const others = this._prefs.hidden.filter((other) => other !== id);
+    const isHidden = others.length < this._prefs.hidden.length;
+    this._prefer({ hidden: isHidden ? others : [...others, id] });
   }
 
   _prefer(changes) {
@@ -309,7 +317,8 @@ export class Workspace {
     this._list.movePlayhead((frame + 0.5) / this._player.count);
     if (document.activeElement !== part("frame")) part("frame").value = frame + 1;
     setText(part("clock"), clockText(frame / this._player.fps));
-    setIcon(part("play"), isPlaying ? "pause" : "play", isPlaying ? "Pause (Space)" : "Play (Space)");
+    const [icon, label] = isPlaying ? ["pause", "Pause (Space)"] : ["play", "Play (Space)"];
+    setIcon(part("play"), icon, label);
     this._repaint();
     if (!isPlaying) this._renderState();
     this._settled();
@@ -358,7 +367,8 @@ export class Workspace {
 
   _onMasks(index) {
     this._courses.note();
-    if (this._isFollowing && part("follow").checked && !this._tools.isBusy) this._player.seek(index);
+    const isFollowing = this._isFollowing && part("follow").checked;
+    if (isFollowing && !this._tools.isBusy) this._player.seek(index);
     if (index === this._shown) {
       this._repaint();
       if (!this._player.isPlaying) this._renderState();
@@ -483,7 +493,7 @@ export class Workspace {
 
   _hintText() {
     const { tool, cursor } = this._tools;
-    if (cursor) return "Arrows move the cross, Enter marks, Shift+Enter marks what is not the object, C ends.";
+    if (cursor) return "Arrows move, Enter marks, Shift+Enter marks what is around, C ends.";
     if (tool === "pan") return "Drag to move the picture. A: click on objects again.";
     const isNew = !this._selected && this._session.objects.length > 0;
     if (isNew && tool !== "erase") return "Mark the next object.";
@@ -528,8 +538,9 @@ export class Workspace {
 
   _fillLabels() {
     const select = part("new-label");
-    select.hidden = !this._task?.labels.length;
-    select.replaceChildren(...(this._task?.labels ?? []).map(({ value }) => new Option(value, value)));
+    const labels = this._task?.labels ?? [];
+    select.hidden = labels.length === 0;
+    select.replaceChildren(...labels.map(({ value }) => new Option(value, value)));
     setName(part("new"), "New object (N)");
   }
 

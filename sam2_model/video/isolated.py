@@ -269,7 +269,10 @@ class _Processes:
         with theirs:
             self._process = subprocess.Popen(
                 # -P: the folder that this runs in is no place to import from.
-                [sys.executable, "-P", "-m", f"{__package__}.decoder_process", str(theirs.fileno())],
+                [
+                    sys.executable, "-P", "-m", f"{__package__}.decoder_process",
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],

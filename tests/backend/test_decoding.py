@@ -8,11 +8,12 @@ import signal
 import pytest
 
 from backend.link_keys import KeyPurpose, make_key
+from backend.model import load_model
 from tests import hostile_media
 from tests.backend.calls import VIDEO_CONFIG, box, jobs_of, service_of, wait_for_jobs
 from tests.backend.test_enterprise import CONFIG
 
-LIMITS = {"decoder_memory_bytes": 768 * 2**20, "max_frames": 500}
+LIMITS = {"decoder_memory_bytes": 512 * 2**20, "max_frames": 500, "answer_seconds": 600.0}
 
 
 def call(path):
@@ -45,7 +46,7 @@ def make_limited_client(make_client, media_root, tmp_path):
     ],
 )  # fmt: skip
 def test_a_hostile_video_is_refused_everywhere(make_limited_client, tmp_path, media_root, make, name):
-    client, path = make_limited_client(), make(tmp_path / name)
+    client, path = make_limited_client(load=load_model), make(tmp_path / name)
     answers = [
         client.post("/predict", json=call(path)),
         client.post("/api/sessions", json={"data": {"video": str(path)}, "label_config": CONFIG}),
@@ -66,7 +67,7 @@ def test_a_hostile_video_is_refused_everywhere(make_limited_client, tmp_path, me
 
 def test_a_decoder_that_crashes_in_a_job_fails_that_job_alone(make_limited_client, media_root):
     """The kernel may end one as well, when memory is short."""
-    killed = []
+    killed: list[int] = []
 
     def track(state, prompts, frame_range=None, **_):
         if not killed:

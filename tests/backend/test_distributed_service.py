@@ -148,7 +148,8 @@ def test_one_who_stops_a_job_gets_what_it_had_found(cluster, quick):
 def test_errors_of_a_worker_are_answered_as_ones_of_this_process(cluster):
     client = cluster.web()
     cluster.worker(max_objects=1)
-    missing = client.post("/predict", json=call(task(data={"video": "/data/upload/1/x.mp4"}), box()))
+    elsewhere = task(data={"video": "/data/upload/1/x.mp4"})
+    missing = client.post("/predict", json=call(elsewhere, box()))
     assert missing.status_code == 404 and "x.mp4" in missing.json["detail"]
     many = client.post("/predict", json=call(task(), box("a"), box("b")))
     assert many.status_code == 413 and "2 objects" in many.json["detail"]

@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-LOCKS = {"requirements.lock": ["hub"], "requirements-test.lock": ["hub", "test"]}
-LEFT_OUT = {"torch"}
-"""Its build is the machine's; constraints.txt has the version."""
+LOCKS = {"requirements.lock": ["hub", "redis"], "requirements-test.lock": ["hub", "redis", "test"]}
+LEFT_OUT = {"torch", "sam2-label-studio"}
+"""Of torch, the build is the machine's; constraints.txt has the version."""
 
 
 def locked(name):

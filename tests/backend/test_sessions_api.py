@@ -69,6 +69,15 @@ def iou(mask, truth):
     return (found & truth).sum() / (found | truth).sum()
 
 
+def test_the_stream_tells_how_far_tracking_is(client, session):
+    put(client, session)
+    change(client, "POST", f"{session}/propagate", status=202)
+    events = lines(client, f"{session}/events?until=done")
+    done = [e["propagation"]["done_frames"] for e in events if e["type"] == "state"]
+    assert done == sorted(done) and done[-1] == FRAME_COUNT
+    assert len(set(done)) > 2, "not only at its end"
+
+
 def test_a_new_session_tells_the_video(client, session):
     state = client.get(session).json
     assert state["video"] == {
@@ -257,8 +266,8 @@ def points(count=1, **value):
     [
         (8, CLICK, 400, "frame_index 8 must be a whole number in [0, 8)"),
         (10**30, CLICK, 400, "must be a whole number in [0, 8)"),
-        (0, points(x=float("nan")), 400, "points[0].x nan must be a number from 0 to 320"),
-        (0, points(y=float("inf")), 400, "points[0].y inf must be"),
+        (0, points(x=float("nan")), 400, "NaN is no JSON number"),
+        (0, points(y=float("inf")), 400, "Infinity is no JSON number"),
         (0, points(x=-1), 400, "points[0].x -1 must be"),
         (0, points(x="1"), 400, "points[0].x '1' must be"),
         (0, points(x=True), 400, "points[0].x True must be"),
@@ -269,7 +278,7 @@ def points(count=1, **value):
         (0, {"box": [0, 0, 1]}, 400, "must be four numbers"),
         (0, {"box": [5, 5, 5, 9]}, 400, "must have x_min < x_max"),
         (0, {"box": [400, 0, 500, 10]}, 400, "must have an area inside the frame"),
-        (0, {"box": [0, 0, float("nan"), 1]}, 400, "must be four numbers"),
+        (0, {"box": [0, 0, float("nan"), 1]}, 400, "NaN is no JSON number"),
         (0, {"box": [0, 0, 1e300, 1]}, 400, "must be four numbers"),
         (0, {"mask": {"size": [1, 1], "counts": "01"}}, 400, "mask"),
         (0, {"mask": {"size": [240, 320], "counts": "zz"}}, 400, "mask"),

@@ -27,6 +27,8 @@ _DRAWN = """() => Konva.stages.flatMap(s => s.find('Rect'))
     .map(r => r.getClientRect({skipStroke: true}))"""
 
 
+_CHOSEN = """key => [...document.querySelectorAll('.lsf-label')]
+    .some(label => /selected|active/.test(label.className) && label.innerText.endsWith(key))"""
 _DRAFT = """async task => {
     const drafts = (await (await fetch(`/api/tasks/${task}`)).json()).drafts || [];
     return drafts.flatMap(draft => draft.result);
@@ -158,6 +160,22 @@ class Editor:
         self.page.wait_for_function(
             "n => Htx.annotationStore.selected.names.get('video').frame === n", arg=ls_frame
         )
+
+    def draw_labelled(self, key: str, box: Box, canvas: int = 0) -> dict[str, Any]:
+        """The region of a box that is drawn with a label chosen, by its hotkey; none after."""
+        before = {r["id"] for r in self.regions()}
+        self.page.keyboard.press(key)
+        self.page.wait_for_function(_CHOSEN, arg=key)
+        self.draw(box, canvas)
+        self.page.wait_for_function(
+            "n => Htx.annotationStore.selected.regions.length === n", arg=len(before) + 1
+        )
+        self.page.keyboard.press("Escape")  # the region
+        if self.page.evaluate(_CHOSEN, key):
+            self.page.keyboard.press(key)  # the label, which accepted regions would get
+        self.page.wait_for_function(f"key => !({_CHOSEN})(key)", arg=key)
+        (new,) = (r for r in self.regions() if r["id"] not in before)
+        return new
 
     def choose_smart_tool(self, label_key: str, tool: str) -> None:
         """`tool` is "key-point" or "rectangle"; `label_key` the hotkey of its label."""

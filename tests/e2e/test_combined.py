@@ -51,33 +51,18 @@ def test_one_request_yields_the_videos_track_and_the_masks_on_its_frames(
 ):
     editor.page.set_viewport_size({"width": 1440, "height": 1560})
     editor.open_task(project, task, auto_annotation=False)
-    editor.page.keyboard.press(OPOSSUM_ON_VIDEO)
-    editor.draw(OPOSSUM)
-    def say(what):
-        print(what, [(r["type"], r["value"].get("labels")) for r in editor.regions()], editor.page.evaluate("() => [...Htx.annotationStore.selected.names.values()].filter(c => c.selectedValues).map(c => [c.name, c.selectedValues()])"))
-    say("DRAWN")
-    editor.page.wait_for_timeout(1000)
-    say("LATER")
-    editor.page.keyboard.press("Escape")
-    say("ESC")
-    editor.page.keyboard.press(PERSON_BOX_ON_FRAMES)
-    editor.draw(RED_PERSON, canvas=_IMAGE)
-    say("SECOND")
-    (drawn,) = editor.regions("videorectangle")
-    (marked,) = editor.regions("rectanglelabels")
-    assert len(drawn["value"]["sequence"]) == 1
-    print("DRAWN", drawn["value"].get("labels"), marked["value"])
+    drawn = editor.draw_labelled(OPOSSUM_ON_VIDEO, OPOSSUM)
+    marked = editor.draw_labelled(PERSON_BOX_ON_FRAMES, RED_PERSON, canvas=_IMAGE)
+    assert (drawn["value"]["labels"], len(drawn["value"]["sequence"])) == (["Opossum"], 1)
+    assert marked["value"]["rectanglelabels"] == ["Person"]
     editor.wait_until_saved(drawn, marked)
 
     editor.annotate_automatically(True)
     editor.accept_automatically(True)
-    editor.page.keyboard.press("Escape")
-    with editor.model_call() as calls:
-        editor.command("track")
-    print("ANSWER", [(r["type"], r["value"].get("labels")) for r in calls[0].response().json()["data"]["result"]] if "data" in calls[0].response().json() else list(calls[0].response().json()))
-    print("AFTER", [(r["type"], r["value"].get("labels")) for r in editor.regions()])
+    editor.ask(lambda: editor.command("track"))
     (followed,) = editor.regions("videorectangle")
-    assert followed["id"] == drawn["id"] and len(followed["value"]["sequence"]) > 1
+    assert (followed["id"], followed["value"]["labels"]) == (drawn["id"], ["Opossum"])
+    assert len(followed["value"]["sequence"]) > 1
     masks = editor.regions("brushlabels")
     assert len({r["item_index"] for r in masks}) == len(masks) > 1
     assert {tuple(r["value"]["brushlabels"]) for r in masks} == {("Person",)}

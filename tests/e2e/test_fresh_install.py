@@ -22,6 +22,8 @@ from tests.e2e.objects import OPOSSUM, STANDING_PERSON
 from tests.e2e.test_predictions import drawn_box, drawn_rectangle
 from tests.e2e.waiting import eventually
 
+_SECONDS = 120.0
+"""A page of Label Studio's, also on a busy machine."""
 VALIDATION = {"fflag_feat_utc_210_prediction_validation_15082025": "true"}
 
 
@@ -45,7 +47,7 @@ def fresh(tmp_path_factory, pictures) -> Iterator[Studio]:
 
 def personal_access_token(url: str) -> str:
     """Made as a person makes it: signed in, under Account & Settings."""
-    with httpx.Client(base_url=url, follow_redirects=True) as client:
+    with httpx.Client(base_url=url, follow_redirects=True, timeout=_SECONDS) as client:
         client.get("/user/login/")
         form = {"email": ACCOUNT.email, "password": ACCOUNT.password}
         client.post("/user/login/", data={**form, "csrfmiddlewaretoken": client.cookies["csrftoken"]})

@@ -23,6 +23,7 @@ FRAME_COUNT = 10
 RADIUS = 34
 FULL_PAGE = {"width": 1280, "height": 800}
 IN_LABEL_STUDIO = {"width": 900, "height": 480}
+_FOCUSED = "() => document.activeElement.id || document.activeElement.className"
 
 
 def orange(index: int) -> tuple[int, int]:
@@ -232,7 +233,7 @@ def test_everything_can_be_done_with_the_keyboard(panel):
     reached = set()
     for _ in range(60):
         page.keyboard.press("Tab")
-        reached.add(page.evaluate("() => document.activeElement.id || document.activeElement.className"))
+        reached.add(page.evaluate(_FOCUSED))
     assert {"canvas", "timeline", "play", "frame", "from", "track", "save", "icon hide"} <= reached
 
 
@@ -244,7 +245,7 @@ def test_all_fits_and_messages_move_nothing(panel, viewport):
         .map(id => [id, JSON.stringify(document.getElementById(id).getBoundingClientRect())]))"""
     before = page.evaluate(places)
     outside = page.evaluate(
-        """() => [...document.querySelectorAll('#workspace button, #workspace select, #workspace input')]
+        """() => [...document.querySelectorAll('#workspace :is(button, select, input)')]
             .filter(one => one.checkVisibility() && one.offsetWidth)
             .map(one => [one.id || one.ariaLabel, one.getBoundingClientRect()])
             .filter(([, box]) => box.left < 0 || box.top < 0 || box.right > innerWidth

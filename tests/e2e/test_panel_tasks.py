@@ -99,7 +99,8 @@ def test_where_tasks_share_a_video_the_panel_asks_which(people, label_studio, pr
     panel = people()
     panel.page.goto(link)
     panel.page.wait_for_selector("#start-choices button")
-    assert panel.page.locator("#start-choices b").all_text_contents() == [f"Task {t}" for t in tasks]
+    names = panel.page.locator("#start-choices b").all_text_contents()
+    assert names == [f"Task {task}" for task in tasks]
     panel.picture("which-task")
     panel.page.click(f"#start-choices button:has-text('Task {tasks[1]}')")
     panel.wait_until_open()
@@ -126,6 +127,7 @@ def test_saving_asks_when_the_task_has_changed(people, label_studio, project, li
     assert annotation["result"][0]["value"]["labels"] == ["Disc"]
 
     panel.press("n")
+    panel.page.select_option("#new-label", "Ball")
     panel.click(*orange(0))
     assert panel.page.text_content("#state").startswith("Changes since annotation")
     save(panel, "annotation")  # its own change asks for nothing

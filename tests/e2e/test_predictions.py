@@ -64,7 +64,8 @@ def retrieve_predictions(url, project):
 def delete_webhooks(url, label_studio, project):
     """So that annotations ask for nothing."""
     for webhook in label_studio.webhooks(project):
-        answer = httpx.delete(f"{url}/api/webhooks/{webhook['id']}/", headers=AUTHORIZATION)
+        address = f"{url}/api/webhooks/{webhook['id']}/"
+        answer = httpx.delete(address, headers=AUTHORIZATION, timeout=120)
         assert answer.status_code == 204, answer.text
 
 
@@ -108,9 +109,7 @@ def test_submit_posts_a_prediction_and_accepting_it_begins_no_loop(
 ):
     task = studio.import_video(project, short_sample)
     editor.open_task(project, task, auto_annotation=False)
-    editor.page.keyboard.press("1")  # the label first, Auto-Annotation off: no call
-    editor.draw(OPOSSUM)
-    (drawn,) = editor.regions()
+    drawn = editor.draw_labelled("1", OPOSSUM)  # the label first, Auto-Annotation off: no call
     editor.submit()
     (prediction,) = eventually(
         lambda: label_studio.predictions(task), what="the prediction of the submitted box"

@@ -150,12 +150,13 @@ def test_the_text_area_tracks_every_box_that_was_drawn_and_says_what_it_understa
 ):
     editor.open_task(project, task)
     for box, key in ((OPOSSUM, OPOSSUM_KEY), (RED_PERSON, PERSON_KEY)):
-        editor.page.keyboard.press("Escape")
-        editor.page.keyboard.press(key)  # the label first: no call
-        editor.draw(box)
+        editor.draw_labelled(key, box)  # the label first: no call
     assert [frames_of(r) for r in editor.regions("videorectangle")] == [[1], [1]]
     editor.wait_until_saved(*editor.regions("videorectangle"))
     editor.ask(lambda: editor.command("track 4"))
+    assert [r["value"]["labels"] for r in editor.regions("videorectangle")] == [
+        ["Opossum"], ["Person"],
+    ]
     for region in editor.regions("videorectangle"):
         assert len(frames_of(region)) > 1
         assert max(frames_of(region)) in (4, 5)

@@ -138,7 +138,8 @@ def test_one_id_goes_from_the_request_to_the_posted_prediction(make_server, stud
     server.wait_until_posted()
     assert ask(f"{server.url}/api/jobs/{job_id}")["request_id"] == request_id
     (posted,) = [asked for asked in studio.site.asked if asked.method == "POST"]
-    assert posted.headers["X-Request-Id"] == request_id
+    headers = {name.lower(): value for name, value in posted.headers.items()}
+    assert headers["x-request-id"] == request_id
     lines = [json.loads(line) for line in server.log().splitlines()]
     ours = [line for line in lines if line.get("request_id") == request_id]
     messages = " | ".join(line["message"] for line in ours)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from redis import Redis
 from redis.client import Pipeline
+from rq.intermediate_queue import IntermediateQueue
 
 from backend.jobs.distributed import keys
 from backend.jobs.distributed.events import EventKind, publish
@@ -99,9 +101,8 @@ class RedisJobs:
             "task_id": spec.task_id, "posts_prediction": spec.posts_prediction,
             "is_awaited": False, "done": 0, "total": 0, "attempts": 0, "error": None,
             "result_key": None, "request_id": spec.request_id, "created_at": self._clock(),
-            "started_at": None,
-            "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE), "unawaited": None,
-            "failures": 0, "failure": None, "owner": None, "line": None,
+            "started_at": None, "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE),
+            "unawaited": None, "failures": 0, "failure": None, "owner": None, "line": None,
         }
 
     def _preferred_worker(self, pipe: Pipeline, fields: Fields) -> str | None:
@@ -404,11 +405,14 @@ class RedisJobs:
             stored = self._redis.hget(keys.job(job_id), "state")
             if stored is None or json.loads(stored) != JobState.QUEUED:
                 between.remove(job_id)
-            elif not between.set_first_seen(job_id):
-                seen = between.get_first_seen(job_id)
-                if seen is not None and self._redis.time()[0] - seen.timestamp() > self.lease_seconds:
-                    self._renew_ticket(job_id)
-                    between.remove(job_id)
+            elif not between.set_first_seen(job_id) and self._was_long_seen(between, job_id):
+                self._renew_ticket(job_id)
+                between.remove(job_id)
+
+    def _was_long_seen(self, between: IntermediateQueue, job_id: str) -> bool:
+        # RQ notes the time by this machine's clock or another's, not by Redis's.
+        seen = between.get_first_seen(job_id)
+        return seen is not None and time.time() - seen.timestamp() > self.lease_seconds
 
     # --- looking -------------------------------------------------------------
 

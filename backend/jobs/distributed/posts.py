@@ -127,7 +127,8 @@ class RedisPosts:
                 pipe.hgetall(keys.post(post_id))
             stored = pipe.execute() if found else []
         return {
-            job_id: post_of(decoded(fields), None) for job_id, fields in zip(found, stored) if fields
+            job_id: post_of(decoded(fields), None)
+            for job_id, fields in zip(found, stored) if fields
         }
 
     def post_counts(self) -> dict[PostState, int]:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Iterator, Mapping
 from redis.exceptions import RedisError
 from rq.worker import BaseWorker, WorkerStatus
 
+from backend.deadlines import Deadline
 from backend.jobs.distributed.events import EventKind, EventListener
 from backend.jobs.distributed.failures import failure_of
 from backend.jobs.distributed.keeper import Keeper
@@ -127,22 +128,31 @@ class DistributedWorker(JobRunner):
             thread.start()
 
     def stop(self, wait_seconds: float = 0.0) -> None:
-        """Begin no more jobs, ask the running ones to stop, and give them to others."""
+        """Begin no more jobs, and give the running ones to others, before they have stopped.
+
+        Waits for that until `wait_seconds` are over.
+        """
         with self._lock:
             was_running, self._is_running = self._is_running, False
-            for handle in self._handles.values():
+            handles = list(self._handles.values())
+            for handle in handles:
                 handle.is_stopped = True
                 handle.cancel()
-        self._is_stopping.set()
         if not was_running:
             return
-        for event in (self._wake, self._changed, self._told):
-            event.set()
-        for thread in (*self._threads, self._listener, self._keeper):
-            thread.stop() if hasattr(thread, "stop") else thread.join()
         # Not an attempt that the worker did not survive.
         self.store.put_back()
         self.store.end_worker(self.name)
+        deadline = Deadline(wait_seconds)
+        for handle in handles:
+            handle.wait(deadline.remaining_seconds)
+        self._is_stopping.set()
+        for event in (self._wake, self._changed, self._told):
+            event.set()
+        for thread in self._threads:
+            thread.join()
+        for part in (self._listener, self._keeper):
+            part.stop()
         self._registration.register_death()
 
     def _register(self) -> None:
@@ -213,7 +223,8 @@ class DistributedWorker(JobRunner):
 
     def _pulse(self) -> None:
         """Say that the worker and its jobs live; learn who waits for them still."""
-        self.store.renew_worker(self.name)
+        if self._is_running:
+            self.store.renew_worker(self.name)
         self._registration.heartbeat()
         with self._lock:
             handles = dict(self._handles)

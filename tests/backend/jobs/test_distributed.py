@@ -109,7 +109,7 @@ def test_a_ticket_that_a_worker_took_and_did_not_begin_is_given_again(store, mon
     assert store.tickets.take(line) is None
     store.queue_untaken()  # seen for the first time
     assert store.tickets.take(line) is None
-    monkeypatch.setattr(store, "lease_seconds", -1.0)
+    monkeypatch.setattr(store, "lease_seconds", -60.0)
     store.queue_untaken()
     assert take(store, line).id == job.id
     assert list(store.tickets.between()) == []

@@ -26,7 +26,7 @@ SCRIPT = """
     [
         ("?video=/data/upload/1/a.mp4#key=1.2.x", "video", ["/data/upload/1/a.mp4"]),
         # Not escaped, as Label Studio fills it in.
-        ("?video=http://h/a.mp4?x=1&session=9#key=1.2.x", "video", ["http://h/a.mp4?x=1&session=9"]),
+        ("?video=http://h/a?x=1&session=9#key=1.2.x", "video", ["http://h/a?x=1&session=9"]),
         ("?project=3&video=/d/a%20b.mp4#key=1.2.x", "video", ["/d/a b.mp4", "/d/a%20b.mp4"]),
         ("?video=/d/100%.mp4#key=1.2.x", "video", ["/d/100%.mp4"]),
         ("?file=%2Fvideos%2Fa%20b.mp4&key=1.2.x", "file", "/videos/a b.mp4"),

@@ -12,13 +12,14 @@ pytestmark = needs_node
 HEIGHT, WIDTH = 24, 30
 FILLED, EDGE = 1, 2
 SCRIPT = """
-    const { outline } = await load("overlay.js");
-    const { decode, fill } = await load("rle.js");
+    const { outline, paintMask } = await load("overlay.js");
+    const { decode } = await load("rle.js");
+    const { size } = given;
     return given.masks.map(([counts, thickness]) => {
-        const intervals = decode(counts, given.height * given.width);
-        const pixels = new Uint32Array(given.height * given.width);
-        fill(pixels, intervals, 1);
-        outline(pixels, intervals, given.height, thickness, 2);
+        const intervals = decode(counts, size.height * size.width);
+        const pixels = new Uint32Array(size.height * size.width);
+        paintMask(pixels, size, intervals, 1);
+        outline(pixels, size, intervals, thickness, 2);
         return [...pixels];
     });
 """
@@ -41,15 +42,18 @@ def expected(mask, thickness):
     for step in range(1, thickness + 1):
         edge |= ~moved(step) | ~moved(-step)
     edge |= ~moved(thickness * HEIGHT) | ~moved(-thickness * HEIGHT)
-    return np.where(column, np.where(edge, EDGE, FILLED), 0).tolist()
+    numbers = np.where(column, np.where(edge, EDGE, FILLED), 0)
+    return numbers.reshape(HEIGHT, WIDTH, order="F").ravel().tolist()
 
 
 def test_outlines_are_inside_the_mask_and_as_thick_as_asked(tmp_path):
     random = np.random.default_rng(9)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     masks = [(rows - 12) ** 2 + (columns - 14) ** 2 < 90, np.ones((HEIGHT, WIDTH), bool)]
-    masks += [random.random((HEIGHT, WIDTH)) < share for share in (0.1, 0.5, 0.9) for _ in range(30)]
+    shares = [0.1, 0.5, 0.9] * 30
+    masks += [random.random((HEIGHT, WIDTH)) < share for share in shares]
     cases = [(mask, thickness) for mask in masks for thickness in (1, 2, 3)]
-    given = {"height": HEIGHT, "width": WIDTH, "masks": [[counts_of(m), t] for m, t in cases]}
+    size = {"width": WIDTH, "height": HEIGHT}
+    given = {"size": size, "masks": [[counts_of(mask), thickness] for mask, thickness in cases]}
     for (mask, thickness), pixels in zip(cases, run(SCRIPT, given, tmp_path)):
         assert pixels == expected(mask, thickness)

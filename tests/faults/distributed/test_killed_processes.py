@@ -50,7 +50,9 @@ def test_another_worker_takes_the_job_of_one_that_ends(cluster, studio, number, 
     with cluster.store() as store:
         ask(f"{cluster.web_url}/webhook", saved(BOX))
         cluster.wait(lambda: is_under_way(store))
-        worker_of(store, workers).send_signal(number)
+        ended = worker_of(store, workers)
+        ended.send_signal(number)
+        assert ended.wait(SECONDS) == (0 if number is signal.SIGTERM else -number)
         check_posted_once(cluster, store, studio)
         assert job_in(store).attempts == attempts  # a stop is none that it did not survive
 

@@ -1,0 +1,71 @@
+"""Over a limit: 429 with a time to come back, or 413; never a wait without an end."""
+
+import threading
+
+import pytest
+
+from tests.backend.calls import batch, box, call, keyframe, saved, task, wait_for_jobs
+from tests.backend.quick_model import SECONDS
+
+
+@pytest.fixture
+def gate(quick):
+    """While it is shut, no job gets beyond its video."""
+    event = threading.Event()
+    quick.before_open = lambda files: event.wait(SECONDS)
+    yield event
+    event.set()
+
+
+def order(number):
+    return saved(box("a", keyframe(x=10 + number)), task_id=number)
+
+
+def test_a_project_with_too_much_waiting_is_told_when_to_come_back(make_quick_client, gate):
+    client = make_quick_client(max_queued_per_project=2)
+    codes = [client.post("/webhook", json=order(number)).status_code for number in range(4)]
+    assert codes == [200] * 4  # two run, two wait
+    answer = client.post("/webhook", json=order(4))
+    assert (answer.status_code, answer.json["error"]) == (429, "too many jobs")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert "project 1 has 2 jobs waiting, may have 2" in answer.json["detail"]
+    other = order(5)
+    other["task"]["project"] = 2
+    assert client.post("/webhook", json=other).status_code == 200  # another one is not full
+    gate.set()
+    assert len(wait_for_jobs(client)) == 5
+    assert client.post("/webhook", json=order(4)).status_code == 200
+
+
+def test_people_too_many_at_once_are_told_when_to_come_back(make_quick_client, gate):
+    client = make_quick_client(max_waiting_requests=1)
+    waiting = threading.Thread(
+        target=client.application.test_client().post,
+        args=("/predict",), kwargs={"json": call(task(1), box())},
+    )
+    waiting.start()
+    try:
+        places = client.application.view_functions["predict"].__self__._places
+        while places._value:  # until it has the one place
+            waiting.join(0.01)
+        for body in (call(task(2), box()), batch(task(3, annotations=[{"id": 1, "result": [box()]}]))):
+            answer = client.post("/predict", json=body)
+            assert (answer.status_code, answer.json["error"]) == (429, "too many requests")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert client.get("/health").status_code == 200
+    finally:
+        gate.set()
+        waiting.join()
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"max_objects": 1}, "2 objects, may have 1 (SAM2_MAX_OBJECTS)"),
+        ({"max_request_bytes": 100}, "exceeds"),
+    ],
+)
+def test_what_is_too_large_for_good_has_no_time_to_come_back(make_quick_client, changes, detail):
+    answer = make_quick_client(**changes).post("/predict", json=call(task(1), box("a"), box("b")))
+    assert answer.status_code == 413 and detail in answer.json["detail"]
+    assert "Retry-After" not in answer.headers
