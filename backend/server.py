@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import math
+import platform
 import sqlite3
 import threading
 import time
@@ -24,6 +26,10 @@ from backend.settings import Settings
 _SPARE_THREADS = 12
 """For /health, /setup and webhooks while all /predict places are taken, and for viewers of
 previews, of whom some wait and some hold a thread while they are sent a part."""
+
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
+_HEAPS = 2
 
 _LAST_ONE_SECONDS = 15.0
 """How long a server that is being replaced may take to be gone."""
@@ -99,6 +105,7 @@ class Server(BaseApplication):
 
     def load(self) -> Flask:
         # In the worker, after the fork: CUDA and threads do not survive one.
+        _share_heaps()
         try:
             self._app = create_app(self._settings)
         except (ValueError, OSError, sqlite3.Error, ServiceError) as error:
@@ -110,6 +117,13 @@ class Server(BaseApplication):
         """In the worker, at its end: running jobs are put back, to begin again next time."""
         if self._app is not None:
             self._app.extensions["sam2"].stop()
+
+
+def _share_heaps() -> None:
+    """glibc gives threads heaps of their own, which keep what the thread of each job frees:
+    a service that has run for hours would hold memory that nobody uses."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
 
 
 @contextlib.contextmanager

@@ -167,9 +167,13 @@ def _report_queue(figures: dict) -> list[str]:
     lines = [
         "## The queue: embedded beside Redis",
         "",
-        f"By `make bench-queue`; load average {figures['load'][0]} on 2 threads, most of it other",
-        f"work. Videos of {figures['frames']} frames at 320x240, the embedded model on the CPU, over",
-        "HTTP; a person's answer is the whole track of a new box on a new task.",
+        f"By `make bench-queue`; videos of {figures['frames']} frames at 320x240, the embedded model "
+        "on the CPU, over",
+        "HTTP; a person's answer is the whole track of a new box on a new task. Other work took most",
+        f"of the machine (load average {figures['load'][0]} on 2 threads) and changed from row to row: "
+        "the rows",
+        "tell no engine from the other, and two workers had no second core to use. What they tell: a",
+        "person does not wait for the jobs that wait.",
         "",
         "| jobs that do nothing | submit, ms | order to end in a row, ms a job | a person's round trip, ms |",
         "|---|---|---|---|",
