@@ -189,8 +189,7 @@ def test_from_clicks_in_the_panel_to_a_data_set_with_its_masks(
     studio.command(
         "export", "--project", str(project), "--format", "youtube-vis", "--out", str(out)
     )
-    (path,) = out.rglob("*.json")
-    (video,) = load_youtube_vis(path)
+    (video,) = load_youtube_vis(out / "youtube_vis.json")
     assert [track.labels for track in video.tracks] == [("Opossum",), ("Opossum",)]
     exported = [
         [track.masks[index].counts for track in video.tracks if index in track.masks]
