@@ -5,7 +5,7 @@ import { Api } from "./api.js";
 import { part, setText } from "./dom.js";
 import { banner, sayError } from "./notices.js";
 import { fillHelp } from "./shortcuts.js";
-import { begin, beginAgain, showStart, showWorkspace } from "./start.js";
+import { begin, beginAgain, showFailure, showStart, showWorkspace } from "./start.js";
 import { Workspace } from "./workspace.js";
 
 const ROOT = new URL("../", import.meta.url);
@@ -28,8 +28,7 @@ async function open(find) {
       onReload: () => reopen(task).catch((error) => sayError("begin again", error)),
     });
   } catch (error) {
-    showStart(`${error.message} (${error.title ?? error.name})`);
-    part("start-text").classList.add("bad");
+    showFailure(`${error.message} (${error.title ?? error.name})`, () => open(() => begin(api)));
     if (!error.title) throw error; // a mistake in this page: the console has where
   }
 }

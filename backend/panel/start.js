@@ -163,6 +163,10 @@ function choose(text, tasks, { page = 1, pages = 1 } = {}) {
 
 function askForFile() {
   showStart("Open a video, or use the link of a Label Studio task.");
+  return fileOfForm();
+}
+
+function fileOfForm() {
   part("start-form").hidden = false;
   return new Promise((resolve) => {
     part("start-form").onsubmit = (event) => {
@@ -173,10 +177,25 @@ function askForFile() {
   });
 }
 
+/** What went wrong instead of a session; `retry()` begins again with the address as it is then. */
+export async function showFailure(text, retry) {
+  showStart(text);
+  part("start-text").classList.add("bad");
+  part("start-again").hidden = false;
+  part("start-again").onclick = retry;
+  const { file, task, video, project } = asked();
+  if (task || video || project) return;
+  part("start-file").value = file ?? "";
+  keepInAddress({ file: await fileOfForm() });
+  retry();
+}
+
 /** The page before a session is there, with this to read. */
 export function showStart(text) {
   part("workspace").hidden = true;
   part("start").hidden = false;
+  part("start-text").classList.remove("bad");
+  part("start-again").hidden = true;
   part("start-form").hidden = true;
   part("start-pages").hidden = true;
   part("start-choices").replaceChildren();

@@ -274,6 +274,11 @@ def test_what_cannot_be_opened_is_said(browser, service, pictures):
         panel.page.goto(f"{service.url}/panel{query}")
         panel.page.wait_for_selector("#start-text.bad")
         assert words in panel.page.text_content("#start-text"), query
+    panel.page.goto(f"{service.url}/panel?file={service.video}.mp4")
+    panel.page.wait_for_selector("#start-text.bad")
+    panel.page.fill("#start-file", str(service.video))
+    panel.page.press("#start-file", "Enter")
+    panel.page.wait_for_selector("#workspace:not([hidden]), #question[open]")
     panel.page.close()
 
 
