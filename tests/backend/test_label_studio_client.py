@@ -228,7 +228,8 @@ def test_every_refusal_says_what_was_asked_and_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), (None, None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)]
+    ("header", "seconds"),
+    [("7", 7.0), (None, None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0), ("soon", None)],
 )
 def test_the_wait_that_it_asks_for_is_kept(server, client, header, seconds):
     answer = problem(429, "Request was throttled.")
