@@ -87,7 +87,8 @@ class Outbox:
         post = self._store.post_of_job(job_id)
         if post is None or post.state is not PostState.WAITING:
             return True
-        if post.next_attempt_at < self._clock() + _NEAR_SECONDS:
+        begins_at = max(post.next_attempt_at, self._paused_until)
+        if begins_at < self._clock() + _NEAR_SECONDS:
             return False
         self._store.retry_post(post.id, post.error or "", _OTHER_WAY_SECONDS)
         return True
