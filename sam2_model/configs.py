@@ -71,7 +71,8 @@ class ModelConfig:
 
     draw_prompts: bool = False
     """Clicks and boxes are also drawn into the mask prompt, as discs and rectangles,
-    and pieces that no click is on go once a click is corrected.
+    pieces that no click is on go once a click is corrected, and a negative click
+    takes away the ground around it and adds none.
 
     The official models tell a prompt's place from its embedding alone, which
     takes long to learn; a small model learns it from the picture in minutes.

@@ -6,6 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+_REFUSED_CELLS = 6.0
+"""The most around a negative click that is surely not the object, in cells of the
+low-resolution mask, of which the embedded model has 88 a side."""
+
 HOLE_FILL_LOGIT = 0.1
 """What a filled hole's pixels become: just foreground."""
 
@@ -121,6 +125,40 @@ def without_unclicked_pieces(
         x, y = points_xy[row, column].long().tolist()
         inside[row, 0, min(max(y, 0), height - 1), min(max(x, 0), width - 1)] = True
     return _only_pieces_at(logits, (logits > 0) & inside)
+
+
+def without_refused_ground(
+    logits: torch.Tensor,
+    previous_logits: torch.Tensor | None,
+    points_xy: torch.Tensor,
+    point_labels: torch.Tensor,
+) -> torch.Tensor:
+    """A click that says "not this" takes away and never adds.
+
+    The ground around each negative click falls to -10 at most: a disc of a third of
+    the way to the nearest positive click, `_REFUSED_CELLS` at most. Where a negative
+    click is the last one, so does all that the mask before it did not have.
+
+    Args:
+        logits: (B, M, h, w). previous_logits: (B, 1, h, w) of the mask that the last
+            click corrects, or None.
+        points_xy: (B, P, 2) in cells of `logits`. point_labels: (B, P), as
+            `SAM2Network.predict_masks` has them.
+    """
+    refused = torch.zeros_like(logits[:, :1], dtype=torch.bool)
+    rows = torch.arange(logits.shape[-2], device=logits.device)[:, None] + 0.5
+    columns = torch.arange(logits.shape[-1], device=logits.device) + 0.5
+    for index, (places, labels) in enumerate(zip(points_xy.float(), point_labels)):
+        inside = places[labels == 1]
+        for place in places[labels == 0]:
+            gap = (inside - place).norm(dim=1).min() if len(inside) else float("inf")
+            radius = min(float(gap) / 3, _REFUSED_CELLS)
+            near = (columns - place[0]).square() + (rows - place[1]).square() <= radius**2
+            refused[index, 0] |= near
+        clicks = labels[(labels == 0) | (labels == 1)]
+        if previous_logits is not None and len(clicks) and clicks[-1] == 0:
+            refused[index, 0] |= previous_logits[index, 0] <= 0
+    return torch.where(refused, logits.clamp(max=-10.0), logits)
 
 
 def _only_pieces_at(logits: torch.Tensor, seeds: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sam2_model.configs import ModelConfig
-from sam2_model.masks import without_unclicked_pieces
+from sam2_model.masks import without_refused_ground, without_unclicked_pieces
 from sam2_model.network.image_encoder import ImageEncoder
 from sam2_model.network.layers import MLP
 from sam2_model.network.mask_decoder import MaskDecoder, stable_single_mask
@@ -263,6 +263,7 @@ class SAM2Network(nn.Module):
         )
         if self.config.draw_prompts and points_xy is not None and not self.training:
             cells = points_xy * (logits.shape[-1] / self.config.image_size)
+            logits = without_refused_ground(logits, mask_logits, cells, point_labels)
             logits = without_unclicked_pieces(logits, cells, point_labels)
         return logits, *others
 

@@ -144,7 +144,7 @@ def test_saving_asks_when_the_task_has_changed(people, label_studio, project, li
     panel.page.wait_for_selector("#question[open]")
     panel.picture("question")
     panel.page.click("#question button:has-text('Do not save')")
-    assert "Not saved" in panel.page.text_content("#saving-result")
+    panel.page.wait_for_selector("#saving-result:has-text('Not saved')")
     assert len(annotation["result"]) == 1
     panel.page.click("#saving-do")
     panel.page.click("#question button:has-text('Save all the same')")

@@ -72,7 +72,7 @@ def test_a_label_on_a_drawn_box_makes_it_follow(editor, label_studio, project, t
     (region,) = editor.regions()
     assert (region["id"], region["value"]["labels"]) == (region_id, ["Opossum"])
     assert len(frames_of(region)) > 3 and frames_of(region)[0] == 1
-    assert box_iou(box_at(region, LAST), OPOSSUM_LATER) > 0.5
+    assert box_iou(box_at(region, LAST), OPOSSUM_LATER) > 0.4  # the board it rides may come along
     editor.picture("video-tracked")
 
     editor.go_to_frame(LAST)

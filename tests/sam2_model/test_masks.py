@@ -14,6 +14,7 @@ from sam2_model.masks import (
     small_components,
     without_ghosts,
     without_overlaps,
+    without_refused_ground,
     without_unclicked_pieces,
 )
 
@@ -309,3 +310,29 @@ def test_a_corrected_click_keeps_the_pieces_that_were_clicked(points, labels, ex
     kept = without_unclicked_pieces(TWO_PIECES, torch.tensor([points]), torch.tensor([labels]))
     assert torch.equal(kept > 0, expected > 0)
     assert torch.equal(kept[kept > 0], TWO_PIECES[kept > 0])
+
+
+def test_a_negative_click_takes_away_and_adds_nothing():
+    before = torch.full((1, 1, 40, 40), -5.0)
+    before[..., 10:30, 5:30] = 5
+    grown = torch.full_like(before, 5.0)
+    clicks, labels = torch.tensor([[[10.0, 20.0], [28.0, 20.0]]]), torch.tensor([[1, 0]])
+    kept = without_refused_ground(grown, before, clicks, labels) > 0
+    assert not (kept & (before <= 0)).any()
+    assert not kept[0, 0, 20, 28] and kept[0, 0, 20, 10]
+    assert (before > 0).sum() - kept.sum() > 60  # a disc of radius 6, cut off by the border
+
+
+def test_a_positive_click_may_add_and_refused_ground_stays_out():
+    before = torch.full((1, 1, 40, 40), -5.0)
+    grown = torch.full_like(before, 5.0)
+    clicks = torch.tensor([[[10.0, 20.0], [13.0, 20.0], [30.0, 5.0]]])
+    kept = without_refused_ground(grown, before, clicks, torch.tensor([[1, 0, 1]])) > 0
+    assert not kept[0, 0, 20, 13] and kept[0, 0, 20, 10] and kept[0, 0, 5, 30]
+    assert (~kept).sum() < 10  # the disc is small, as a positive click is near
+
+
+def test_without_clicks_nothing_is_refused():
+    logits = torch.randn(2, 3, 8, 8)
+    points, labels = torch.zeros(2, 2, 2), torch.tensor([[2, 3], [-1, -1]])
+    assert torch.equal(without_refused_ground(logits, None, points, labels), logits)
