@@ -63,13 +63,13 @@ def finished(model, media_root, tmp_path_factory):
 
 
 @pytest.fixture
-def held_client(make_client, tracker):
+def held_client(make_client, model):
     """A client whose model tracks nothing until `client.go_on` is set."""
     go_on = threading.Event()
 
     def held(*arguments, **options):
         go_on.wait(60)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=held)
     client.go_on = go_on

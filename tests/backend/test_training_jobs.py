@@ -21,7 +21,7 @@ from converters.label_studio.tasks import to_tasks
 from sam2_model.checkpoints.finetuned import finetuned_names, finetuned_path, save_finetuned
 from tests.backend.conftest import payload
 from tests.backend.http_server import Reply
-from tests.backend.commands.test_training import CONFIG, FRAMES, SIZE_HW, annotated, picture
+from tests.backend.commands.test_training import CONFIG, FRAMES, SIZE_HW, annotated, mask, picture
 from tests.video_files import write_video
 
 NAMES = ("one", "two", "three")
@@ -47,10 +47,10 @@ def not_last_in_line(monkeypatch):
 def project(label_studio, models_folder, tmp_path):
     """A Label Studio project with annotated videos; the function sets which of them."""
 
-    def serve(names=NAMES, label_config=CONFIG):
+    def serve(names=NAMES, label_config=CONFIG, mask=mask):
         tasks = list(
             to_tasks(
-                [annotated(name) for name in names], label_config=CONFIG,
+                [annotated(name, mask) for name in names], label_config=CONFIG,
                 media_urls=lambda video: f"/data/upload/1/{video.name}.mp4",
             )
         )  # fmt: skip
@@ -127,7 +127,8 @@ def register(name):
 
 
 def test_a_projects_annotations_are_learned_from(make_client, project, monkeypatch):
-    project()
+    # No model knows by itself that the left half is meant.
+    project(mask=lambda frame: mask(frame) & (np.cumsum(mask(frame), axis=1) <= 10))
     monkeypatch.setattr(training, "_OPTIONS", ("--frames", "2", "--clips", "1"))
     reported = []
     client = make_client(training_steps=2, load=load_model)
@@ -324,7 +325,7 @@ def test_the_process_gets_no_secret(monkeypatch):
 
 
 def test_running_jobs_finish_with_the_model_they_began_with(
-    make_client, project, quick_finetune, tracker
+    make_client, project, quick_finetune, model
 ):
     project()
     entered, go_on = threading.Event(), threading.Event()
@@ -332,7 +333,7 @@ def test_running_jobs_finish_with_the_model_they_began_with(
     def held(*arguments, **options):
         entered.set()
         go_on.wait(60)
-        yield from tracker(*arguments, **options)
+        yield from model.track(*arguments, **options)
 
     client = make_client(track=held)
     call = payload(VIDEO_CALL)

@@ -45,7 +45,7 @@ def picture(name: str, frame: int) -> Image.Image:
     return Image.fromarray(grain.astype(np.uint8))
 
 
-def annotated(name: str) -> AnnotatedVideo:
+def annotated(name: str, mask=mask) -> AnnotatedVideo:
     info = VideoInfo(
         SIZE_HW[1], SIZE_HW[0], FRAMES, 25.0, tuple(i / 25 for i in range(FRAMES)), FRAMES / 25
     )
