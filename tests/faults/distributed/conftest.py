@@ -133,7 +133,8 @@ def redis_server(tmp_path):
 def cluster(tmp_path, redis_server, studio):
     media = tmp_path / "media"
     media.mkdir()
-    pictures = [picture(index % 8) for index in range(FRAMES)]
+    there_and_back = [*range(8), *reversed(range(8))]
+    pictures = [picture(there_and_back[index % 16]) for index in range(FRAMES)]
     write_video(media / "n25.mp4", FRAMES, size=(320, 240), pictures=pictures)
     started = Cluster(tmp_path, redis_server.url, studio.url, media)
     try:
