@@ -217,7 +217,7 @@ def run_load(
 
 
 def report(measured: Measured, *, clients: int, minutes: float) -> str:
-    """The figures as a section of RESULTS.md."""
+    """The figures as the section of LOAD.md."""
     lines = [
         f"{clients} clients for {minutes:g} minutes, one request open each: people's boxes, "
         "batches of five tasks, webhooks, health checks.",

@@ -215,7 +215,7 @@ def _report_panel(figures: dict) -> list[str]:
         "",
         f"Playing a video of 25 frames a second: {playing['first_fps']:.1f} a second while its "
         f"frames are fetched, {playing['again_fps']:.1f} when they are there "
-        f"({playing['again_left_out']} left out).",
+        f"({max(0, playing['again_left_out'])} left out).",
         "",
         "| click to mask over /api/sessions, embedded model | first on a frame, s | later, s "
         "| slowest later, s |",
