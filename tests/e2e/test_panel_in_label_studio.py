@@ -21,8 +21,8 @@ from tests.e2e.conftest import PROGRAM
 from tests.e2e.objects import OPOSSUM, STANDING_PERSON
 from tests.e2e.panel import Panel
 
-FRAME_COUNT = 40
-MIDDLE = 21
+FRAME_COUNT = 60
+MIDDLE = 31
 """Counted from 1."""
 _OPEN_MS = 240_000
 
