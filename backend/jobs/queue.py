@@ -7,8 +7,9 @@ import threading
 from typing import Any, Callable, Mapping
 
 from backend.deadlines import Deadline
-from backend.errors import Stopping, StorageFull, TooManyJobs
+from backend.errors import Stopping, StorageFull
 from backend.jobs.handles import JobHandle, Work
+from backend.jobs.limits import check_room
 from backend.jobs.runner import MAX_ATTEMPTS, JobRunner, lane_of
 from backend.jobs.store import JobStore, Waiting
 from backend.jobs.types import Job, JobKind, JobSpec, JobState
@@ -103,7 +104,7 @@ class JobQueue(JobRunner):
         if is_awaited and self._is_stopping:
             raise Stopping("the service is being stopped: ask again in a moment")
         if spec.priority is not Priority.INTERACTIVE:
-            self._check_room(spec)
+            check_room(self.store, spec.project_id, self._max_queued_per_project)
         with self._lock:
             job, is_new = self.store.add(spec, is_awaited=is_awaited)
             handle = self._handles.get(job.id)
@@ -130,14 +131,6 @@ class JobQueue(JobRunner):
         if is_wanted:
             handle.want(max(job.priority, Priority.WEBHOOK), is_awaited=False)
         return handle
-
-    def _check_room(self, spec: JobSpec) -> None:
-        waiting = self.store.count_queued(spec.project_id)
-        if waiting >= self._max_queued_per_project:
-            raise TooManyJobs(
-                f"project {spec.project_id} has {waiting} jobs waiting, may have "
-                f"{self._max_queued_per_project}: ask again later"
-            )
 
     def leave(
         self,

@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import time
 import uuid
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
@@ -17,7 +16,6 @@ from backend.jobs.types import (
     JobState,
     Post,
     PostState,
-    ResultVideo,
     StoredResult,
 )
 from backend.scheduler import Priority
@@ -456,16 +454,7 @@ class JobStore(SqliteFile):
             request_key: of the request that it answers.
             media_stamp: what its media files looked like (`result_of_request`).
         """
-        body = packed(
-            {
-                "regions": list(result.regions),
-                "answer": list(result.answer),
-                "score": result.score,
-                "model_version": result.model_version,
-                "media": list(result.media),
-                "videos": [asdict(video) for video in result.videos],
-            }
-        )
+        body = packed(result.as_json())
         now = self._clock()
         with self.transaction() as db:
             db.execute(
@@ -651,14 +640,4 @@ def _post_of(row: sqlite3.Row) -> Post:
 
 
 def _result_of(row: sqlite3.Row) -> StoredResult:
-    body = unpacked(row["body"])
-    return StoredResult(
-        key=row["key"],
-        regions=tuple(body["regions"]),
-        answer=tuple(body["answer"]),
-        score=body["score"],
-        model_version=body["model_version"],
-        media=tuple(body["media"]),
-        created_at=row["created_at"],
-        videos=tuple(ResultVideo(**video) for video in body.get("videos", ())),
-    )
+    return StoredResult.from_json(row["key"], row["created_at"], unpacked(row["body"]))

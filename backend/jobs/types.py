@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Mapping
 
 from backend.scheduler import Priority
@@ -130,3 +130,28 @@ class StoredResult:
     created_at: float
     videos: tuple[ResultVideo, ...] = ()
     """Of `media`, what it takes to find the frames of the regions' masks."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What a store keeps beside `key` and `created_at`; `from_json` reads it back."""
+        return {
+            "regions": list(self.regions),
+            "answer": list(self.answer),
+            "score": self.score,
+            "model_version": self.model_version,
+            "media": list(self.media),
+            "videos": [asdict(video) for video in self.videos],
+        }
+
+    @classmethod
+    def from_json(cls, key: str, created_at: float, body: Mapping[str, Any]) -> StoredResult:
+        return cls(
+            key=key,
+            regions=tuple(body["regions"]),
+            answer=tuple(body["answer"]),
+            score=body["score"],
+            model_version=body["model_version"],
+            media=tuple(body["media"]),
+            created_at=created_at,
+            # Results of before videos were kept have none.
+            videos=tuple(ResultVideo(**video) for video in body.get("videos", ())),
+        )

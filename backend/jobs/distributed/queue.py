@@ -11,12 +11,13 @@ from typing import Any, Callable, Iterator, Mapping
 
 from redis.exceptions import RedisError
 
-from backend.errors import Stopping, TooManyJobs
+from backend.errors import Stopping
 from backend.jobs.distributed.events import EventKind, EventListener
 from backend.jobs.distributed.failures import error_of
 from backend.jobs.distributed.keeper import Keeper
 from backend.jobs.distributed.published import Published
 from backend.jobs.distributed.store import RedisJobStore
+from backend.jobs.limits import check_room
 from backend.jobs.runner import MAX_ATTEMPTS
 from backend.jobs.types import Job, JobSpec, JobState, StoredResult
 from backend.log_context import working_for
@@ -185,7 +186,7 @@ class DistributedQueue:
         if is_awaited and self._is_stopping.is_set():
             raise Stopping("the service is being stopped: ask again in a moment")
         if spec.priority is not Priority.INTERACTIVE:
-            self._check_room(spec)
+            check_room(self.store, spec.project_id, self._max_queued_per_project)
         waiter = uuid.uuid4().hex if is_awaited else None
         job, is_new = self.store.add(spec, waiter=waiter, posts_if_lost=self._posts_unanswered)
         with working_for(job=job.id, task=job.task_id, project=job.project_id):
@@ -201,14 +202,6 @@ class DistributedQueue:
                 self._waiters[waiter] = job.id
                 self._tokens[job.id, spec.priority].append(waiter)
         return WaitingHandle(job, self, self._view, failures=0 if is_new else None)
-
-    def _check_room(self, spec: JobSpec) -> None:
-        waiting = self.store.count_queued(spec.project_id)
-        if waiting >= self._max_queued_per_project:
-            raise TooManyJobs(
-                f"project {spec.project_id} has {waiting} jobs waiting, may have "
-                f"{self._max_queued_per_project}: ask again later"
-            )
 
     def leave(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any, Callable
 
 from redis import Redis
@@ -11,7 +10,7 @@ from redis import Redis
 from backend.jobs.distributed import keys
 from backend.jobs.distributed.records import packed, unpacked
 from backend.jobs.distributed.storage import Storage
-from backend.jobs.types import ResultVideo, StoredResult
+from backend.jobs.types import StoredResult
 
 _MAX_REQUESTS_OF_RESULT = 100
 """Data with signed URLs makes a new request of an old one every hour."""
@@ -33,16 +32,7 @@ class RedisResults:
             request_key: of the request that it answers.
             media_stamp: what its media files looked like (`result_of_request`).
         """
-        body = packed(
-            {
-                "regions": list(result.regions),
-                "answer": list(result.answer),
-                "score": result.score,
-                "model_version": result.model_version,
-                "media": list(result.media),
-                "videos": [asdict(video) for video in result.videos],
-            }
-        )
+        body = packed(result.as_json())
         self._save_body(result.key, body)
         now = self._clock()
         known = {"created_at": now, "media": json.dumps(list(result.media))}
@@ -96,7 +86,9 @@ class RedisResults:
             body = self._redis.get(keys.result_body(key))
         else:
             body = self._storage.load(_name(key))
-        return None if body is None else _result_of(key, float(created_at), unpacked(body))
+        return None if body is None else StoredResult.from_json(
+            key, float(created_at), unpacked(body)
+        )
 
     def result_bytes(self) -> int:
         """What all kept results take."""
@@ -148,16 +140,3 @@ class RedisResults:
 
 def _name(key: str) -> str:
     return f"results/{key[:2]}/{key}"
-
-
-def _result_of(key: str, created_at: float, body: Any) -> StoredResult:
-    return StoredResult(
-        key=key,
-        regions=tuple(body["regions"]),
-        answer=tuple(body["answer"]),
-        score=body["score"],
-        model_version=body["model_version"],
-        media=tuple(body["media"]),
-        created_at=created_at,
-        videos=tuple(ResultVideo(**video) for video in body["videos"]),
-    )
