@@ -1,8 +1,8 @@
 """How a training run went: `python -m benchmarks.training RUN`.
 
 RUN is the folder that `python -m sam2_model.training.demo --out RUN` filled.
-Writes the learning curve as `learning_curve.png` and the stages' throughput
-into RESULTS.md, from the logs alone.
+Writes the learning curve as `learning_curve.png` (or `--picture`) and the stages'
+throughput into RESULTS.md beside those of other runs, from the logs alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 
 from benchmarks import harness
-from benchmarks.report import FOLDER, record
+from benchmarks.report import FOLDER, record, recorded
 from sam2_model.training.demo import STAGES
 
 _WINDOW = 50
@@ -36,16 +36,19 @@ def throughput(run: Path) -> list[dict]:
         log_path = run / stage.name / "log.jsonl"
         if not log_path.exists():
             continue
-        log, batches = read_log(log_path), stage.batches
-        seconds = statistics.median(entry["seconds"] for entry in log)
-        frames = batches.clip_count * batches.frame_count
+        log, kinds = read_log(log_path), stage.in_turn
+        seconds = statistics.mean(
+            statistics.median(e["seconds"] for e in log if (e["step"] - 1) % len(kinds) == turn)
+            for turn in range(len(kinds))
+        )
+        frames = statistics.mean(kind.clip_count * kind.frame_count for kind in kinds)
         lines.append(
             {
                 "stage": stage.name,
                 "steps": len(log),
-                "image_size": batches.image_size,
+                "image_size": stage.batches.image_size,
                 "frames_a_step": frames,
-                "objects_a_clip": batches.objects_per_clip,
+                "objects_a_clip": stage.batches.objects_per_clip,
                 "seconds_a_step": seconds,
                 "frames_a_second": frames / seconds,
                 "hours": sum(entry["seconds"] for entry in log) / 3600,
@@ -102,9 +105,13 @@ def _smoothed(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    run = parser.parse_args().run
-    record("training", throughput(run), machine=harness.machine())
-    plot(run, FOLDER / "learning_curve.png")
+    parser.add_argument("--picture", default="learning_curve.png", help="default %(default)s")
+    options = parser.parse_args()
+    lines = {line["stage"]: line for line in recorded().get("training", {}).get("figures", ())}
+    lines |= {line["stage"]: line for line in throughput(options.run)}
+    in_order = [lines[stage.name] for stage in STAGES if stage.name in lines]
+    record("training", in_order, machine=harness.machine())
+    plot(options.run, FOLDER / options.picture)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,13 @@ class ModelConfig:
     the image's size; on a small image that is too coarse for an outline.
     """
 
+    match_memories: bool = False
+    """A tracked frame's features are also compared with those remembered, cell by cell
+    (`MemoryMatcher`); memories then carry what is compared, beside `memory_dim`.
+
+    The official models learn it in their memory attention.
+    """
+
     memory_of_absence: bool = True
     """SAM 2.1: the memory of a frame without the object carries a learned mark."""
     pointer_time_encoding: bool = True
@@ -179,6 +186,7 @@ DEMO = ModelConfig(
     iou_head_hidden_dim=128,
     draw_prompts=True,
     carry_masks=True,
+    match_memories=True,
 )
 """The model in the box: small enough to train and to run on two CPU cores."""
 

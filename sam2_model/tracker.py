@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from converters.types import Direction, FrameMasks, FrameRange, ObjectId, Prompt
+from sam2_model.bookmark import Bookmark
 from sam2_model.masks import masks_at_size, resize_logits, without_overlaps
 from sam2_model.session import InferenceState
 from sam2_model.video import FrameSource
@@ -48,6 +49,7 @@ def track(
     *,
     predictor: SAM2VideoPredictor,
     stop: StopRules = StopRules(),
+    bookmark: Bookmark | None = None,
     is_cancelled: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[FrameMasks]:
@@ -63,6 +65,8 @@ def track(
             forward from the earliest prompted frame to the end.
         predictor: the model.
         stop: when to give an object up.
+        bookmark: says where the run is; one of an earlier run of the same prompts makes
+            this one go on from there.
         is_cancelled: asked before each prompt and frame; True ends the iteration.
         progress: called after each frame with frames done and frames in all.
 
@@ -76,11 +80,12 @@ def track(
 
     Raises:
         ValueError: no prompts, a prompt or range outside the video, two boxes
-            or a mask and something else for one object and frame.
+            or a mask and something else for one object and frame, a bookmark of
+            another run.
         VideoDecodeError: the video cannot be decoded.
     """
     steps = track_steps(
-        source, prompts, frame_range, predictor=predictor, stop=stop,
+        source, prompts, frame_range, predictor=predictor, stop=stop, bookmark=bookmark,
         is_cancelled=is_cancelled, progress=progress,
     )
     with contextlib.closing(steps):
@@ -96,6 +101,7 @@ def track_steps(
     *,
     predictor: SAM2VideoPredictor,
     stop: StopRules = StopRules(),
+    bookmark: Bookmark | None = None,
     is_cancelled: Callable[[], bool] = lambda: False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[FrameMasks | None]:
@@ -120,10 +126,15 @@ def track_steps(
             predictor.finish_prompts(state)
             yield None
         run = Follower(predictor, state, stop)
-        total, done = frame_range.stop - frame_range.start, 0
-        for order in passes(frame_range, [prompt.frame_index for prompt in merged]):
-            for frame_masks in run.follow(order, is_cancelled):
+        bookmark = Bookmark() if bookmark is None else bookmark
+        orders = passes(frame_range, [prompt.frame_index for prompt in merged])
+        left = list(bookmark.resume(run, orders))
+        total = frame_range.stop - frame_range.start
+        done = total - sum(len(order) for _, order, _ in left)
+        for number, order, has_begun in left:
+            for frame_masks in run.follow(order, is_cancelled, has_begun=has_begun):
                 done += 1
+                bookmark.move(number, frame_masks.frame_index)
                 progress(done, total)
                 yield frame_masks
             if is_cancelled():
@@ -249,10 +260,13 @@ class Follower:
     stopped: set[ObjectId] = field(default_factory=set)
     lost_for: dict[ObjectId, int] = field(default_factory=dict)
 
-    def follow(self, order: range, is_cancelled: Callable[[], bool]) -> Iterator[FrameMasks]:
-        """Track over one pass."""
-        self.stopped.clear()
-        self.lost_for.clear()
+    def follow(
+        self, order: range, is_cancelled: Callable[[], bool], *, has_begun: bool = False
+    ) -> Iterator[FrameMasks]:
+        """Track over one pass, or what is left of one that `has_begun`."""
+        if not has_begun:
+            self.stopped.clear()
+            self.lost_for.clear()
         self.predictor.finish_prompts(self.state)
         with contextlib.closing(
             self.predictor.propagate_low_res(self.state, order, skipped=self.stopped)
@@ -264,7 +278,7 @@ class Follower:
                 frame_masks = self._frame_masks(*answer)
                 self._judge(frame_masks)
                 yield frame_masks
-                if self._all_stopped_for_good(frame_masks.frame_index, order):
+                if self.has_ended(frame_masks.frame_index, order):
                     return
 
     def _frame_masks(
@@ -299,7 +313,8 @@ class Follower:
                 self.stopped.add(object_id)
                 self.lost_for[object_id] = 0
 
-    def _all_stopped_for_good(self, frame_index: int, order: range) -> bool:
+    def has_ended(self, frame_index: int, order: range) -> bool:
+        """Whether all objects have been given up for good after a frame of a pass."""
         if len(self.stopped) < len(self.state.objects):
             return False
         ahead = order[order.index(frame_index) + 1 :]

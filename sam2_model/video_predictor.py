@@ -528,7 +528,7 @@ class SAM2VideoPredictor:
                 if self.options.clear_non_cond_mem_around_input:
                     self._clear_memories_around(state, frame_idx)
             state.tracked_reverse[frame_idx] = reverse
-        inference_state.trim(self._needed_next(frame_idx, reverse))
+        inference_state.trim(self.frames_needed_after(frame_idx, reverse))
         return {state.object_id: outputs[state.object_id] for state in states}
 
     def _track(
@@ -628,6 +628,10 @@ class SAM2VideoPredictor:
             state.conditioning, frame_idx, config.max_cond_frames_in_attn
         )
         maps = [(0, output) for output in chosen.values()]
+        nearest = 0
+        if config.match_memories and chosen:
+            away = [abs(frame_idx - t) for t in chosen]
+            nearest = away.index(min(away))
         step = -1 if reverse else 1
         for recency in range(1, config.num_maskmem):
             earlier = self._recent_frame(frame_idx, config.num_maskmem - recency, reverse)
@@ -648,7 +652,7 @@ class SAM2VideoPredictor:
             output = state.history.get(earlier) or others.get(earlier)
             if output is not None:
                 pointers.append((offset, output))
-        return _Recall(tuple(maps), tuple(pointers), pointer_limit - 1)
+        return _Recall(tuple(maps), tuple(pointers), pointer_limit - 1, nearest)
 
     def _recent_frame(self, frame_idx: int, frames_ago: int, reverse: bool) -> int:
         """The frame that counts as `frames_ago` before this one, given the stride."""
@@ -659,11 +663,14 @@ class SAM2VideoPredictor:
             return -(-(frame_idx + 2) // stride) * stride + (frames_ago - 2) * stride
         return (frame_idx - 2) // stride * stride - (frames_ago - 2) * stride
 
-    def _needed_next(self, frame_idx: int, reverse: bool) -> range:
+    @property
+    def memory_reach(self) -> int:
+        """So many frames away a tracked frame's memory may still be looked at."""
+        return self.model.config.num_maskmem * self.options.memory_temporal_stride_for_eval
+
+    def frames_needed_after(self, frame_idx: int, reverse: bool) -> range:
         """Frames that the next one may look at, this one being just done."""
-        config = self.model.config
-        stride = self.options.memory_temporal_stride_for_eval
-        reach = max(config.num_maskmem * stride, config.max_object_pointers)
+        reach = max(self.memory_reach, self.model.config.max_object_pointers)
         if reverse:
             return range(frame_idx, frame_idx + reach)
         return range(frame_idx - reach + 1, frame_idx + 1)
@@ -819,6 +826,8 @@ class _Recall:
     maps: tuple[tuple[int, FrameOutput], ...]
     pointers: tuple[tuple[int, FrameOutput], ...]
     pointer_offset_scale: int
+    nearest_prompted: int
+    """Which of the maps is the nearest prompted frame's."""
 
     @property
     def fingerprint(self) -> tuple:
@@ -827,13 +836,16 @@ class _Recall:
             tuple((recency, output.serial) for recency, output in self.maps),
             tuple((offset, output.serial) for offset, output in self.pointers),
             self.pointer_offset_scale,
+            self.nearest_prompted,
         )
 
     @property
     def layout(self) -> tuple:
         """Objects with equal layouts can go through the network together."""
-        return tuple(recency for recency, _ in self.maps), tuple(
-            offset for offset, _ in self.pointers
+        return (
+            tuple(recency for recency, _ in self.maps),
+            tuple(offset for offset, _ in self.pointers),
+            self.nearest_prompted,
         )
 
 
@@ -852,6 +864,7 @@ def _batch_tokens(recalled: list[_Recall]) -> MemoryTokens:
         ),
         pointer_offsets=first.layout[1],
         pointer_offset_scale=first.pointer_offset_scale,
+        nearest_prompted=first.nearest_prompted,
     )
 
 

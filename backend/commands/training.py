@@ -44,6 +44,11 @@ def add_finetune(commands) -> None:
     parser.add_argument("--clips", type=int, default=2, help="clips a step")
     parser.add_argument("--objects", type=int, default=3, help="objects a clip, at most")
     parser.add_argument(
+        "--general-share", type=float, metavar="SHARE",
+        help="share of the steps that show clips of drawn things instead of yours, so that what "
+        "the model knows is not forgotten (default: 0.5 for demo, 0 for the published models)",
+    )
+    parser.add_argument(
         "--validation-share", type=float, default=0.25, help="share of the videos held back"
     )
     parser.add_argument(
@@ -120,6 +125,7 @@ def _finetune(options: argparse.Namespace, settings: Settings) -> int:
         new_share=options.new_share,
         train_encoder=options.train_encoder, frame_count=options.frames,
         clip_count=options.clips, objects_per_clip=options.objects,
+        general_share=options.general_share,
         validation_share=options.validation_share, evaluate_every=options.evaluate_every,
         patience=options.patience, prompt=PromptKind(options.prompt), seed=options.seed,
     )

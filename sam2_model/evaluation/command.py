@@ -53,7 +53,11 @@ def _run(options: argparse.Namespace, open_videos: OpenVideos) -> dict:
     if options.data == SYNTHETIC:
         if options.clips < 1:
             raise ValueError(f"--clips {options.clips} must be at least 1")
-        videos: Sequence[TrueVideo] = list(held_out_clips(options.clips, options.materials))
+        if options.first_clip < 0:
+            raise ValueError(f"--first-clip {options.first_clip} must not be negative")
+        videos: Sequence[TrueVideo] = list(
+            held_out_clips(options.clips, options.materials, first=options.first_clip)
+        )
     else:
         videos = open_videos(options)
     return _run_masks(_predictor(options), videos, options)

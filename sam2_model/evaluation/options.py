@@ -34,6 +34,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clips", type=int, default=50, help="synthetic clips (default: 50)")
     parser.add_argument(
+        "--first-clip", type=int, default=0, metavar="N",
+        help="begin with this synthetic clip (default: 0)",
+    )
+    parser.add_argument(
         "--materials", type=Path,
         help="folder made by training.materials, for synthetic clips of real pictures",
     )

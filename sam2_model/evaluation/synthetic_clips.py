@@ -47,10 +47,13 @@ class SyntheticVideo:
         return self.clip.frames[frame_index]
 
 
-def held_out_clips(count: int, materials_folder: Path | None = None) -> Iterator[SyntheticVideo]:
+def held_out_clips(
+    count: int, materials_folder: Path | None = None, *, first: int = 0
+) -> Iterator[SyntheticVideo]:
     """`count` clips of 24 frames: one to three objects, look-alikes, occluders.
 
     Args:
+        first: the number of the first one; a clip is the same whichever it begins with.
         materials_folder: made by `training.materials`; its "val" part was never
             trained on. None: drawn textures and shapes only.
     """
@@ -58,5 +61,5 @@ def held_out_clips(count: int, materials_folder: Path | None = None) -> Iterator
         materials = Materials.procedural(_SEED)
     else:
         materials = Materials.load(materials_folder, "val")
-    for number in range(count):
+    for number in range(first, first + count):
         yield SyntheticVideo(f"clip-{number:04d}", make_clip(materials, _SETTINGS, _SEED + number))

@@ -21,6 +21,7 @@ from sam2_model.network.mask_decoder import MaskDecoder, stable_single_mask
 from sam2_model.network.mask_refiner import MaskRefiner
 from sam2_model.network.memory_attention import MemoryAttention
 from sam2_model.network.memory_encoder import MemoryEncoder
+from sam2_model.network.memory_matching import MemoryMatcher
 from sam2_model.network.positions import sine_position_grid, sine_time_encoding
 from sam2_model.network.prompt_encoder import PADDING_LABEL, PromptEncoder
 
@@ -73,7 +74,7 @@ class MemoryTokens:
     """Memories in the form the memory attention reads, for B objects."""
 
     maps: tuple[torch.Tensor, ...]
-    """Memories of whole frames, each (B, H * W, memory_dim)."""
+    """Memories of whole frames, each (B, H * W, D) of `encode_memory`."""
     map_recency: tuple[int, ...]
     """For each map 0 if prompted, else num_maskmem - (frames ago)."""
     pointers: tuple[torch.Tensor, ...]
@@ -82,6 +83,8 @@ class MemoryTokens:
     """For each pointer how many frames it lies back (negative: ahead)."""
     pointer_offset_scale: int
     """What offsets are divided by: the most pointers in use, less one."""
+    nearest_prompted: int = 0
+    """Which of the maps is the nearest prompted frame's: what `MemoryMatcher` compares with."""
 
 
 class SAM2Network(nn.Module):
@@ -104,6 +107,7 @@ class SAM2Network(nn.Module):
         self.sam_prompt_encoder = PromptEncoder(config)
         self.sam_mask_decoder = MaskDecoder(config)
         self.mask_refiner = MaskRefiner(dim) if config.carry_masks else None
+        self.memory_matcher = MemoryMatcher(dim) if config.match_memories else None
         self.obj_ptr_proj = MLP(dim, dim, dim, layer_count=3)
         if config.pointer_time_encoding:
             self.obj_ptr_tpos_proj = nn.Linear(dim, memory_dim)
@@ -150,7 +154,7 @@ class SAM2Network(nn.Module):
         config = self.config
         batch = (tokens.maps or tokens.pointers)[0].shape[0]
         grid = self.position_grid(config.memory_dim).flatten(1).t()
-        maps = [memory.to(self.dtype) for memory in tokens.maps]
+        maps = [memory[..., : config.memory_dim].to(self.dtype) for memory in tokens.maps]
         positions = [
             grid + self.maskmem_tpos_enc[config.num_maskmem - recency - 1, 0]
             for recency in tokens.map_recency
@@ -162,12 +166,30 @@ class SAM2Network(nn.Module):
             positions.append(self._pointer_positions(tokens))
         memory = torch.cat(maps, dim=1)
         position = torch.cat(positions)[None].expand(batch, -1, -1)
-        return self.memory_attention(
+        conditioned = self.memory_attention(
             top,
             self.position_grid(config.hidden_dim),
             memory,
             position,
             len(tokens.maps),
+        )
+        if self.memory_matcher is not None and tokens.maps:
+            conditioned = conditioned + self.memory_matcher(top, *self.to_compare(tokens))
+        return conditioned
+
+    def to_compare(self, tokens: MemoryTokens) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """What `MemoryMatcher` compares with: the nearest prompted frame's cells and those of
+        recent frames.
+
+        Not older prompts too: what a person has corrected since would match by them.
+        """
+        cells = [memory[..., self.config.memory_dim :] for memory in tokens.maps]
+        recent = [cell for cell, recency in zip(cells, tokens.map_recency) if recency]
+        nearest = tokens.nearest_prompted
+        has_prompted = nearest < len(cells) and tokens.map_recency[nearest] == 0
+        return (
+            cells[nearest] if has_prompted else None,
+            torch.cat(recent, dim=1) if recent else None,
         )
 
     def _pointer_positions(self, tokens: MemoryTokens) -> torch.Tensor:
@@ -349,18 +371,23 @@ class SAM2Network(nn.Module):
             binarize: see the mask as 0 or 1 (frames a person has prompted).
 
         Returns:
-            (B, H * W, memory_dim).
+            (B, H * W, D): memory_dim channels, and with `match_memories` those that
+            `MemoryMatcher` remembers.
         """
         config = self.config
         size = (config.image_size, config.image_size)
         logits = F.interpolate(mask_logits.float(), size=size, mode="bilinear")
-        masks = (logits > 0).float() if binarize else logits.sigmoid()
-        masks = masks * config.memory_mask_scale + config.memory_mask_bias
+        shares = (logits > 0).float() if binarize else logits.sigmoid()
+        masks = shares * config.memory_mask_scale + config.memory_mask_bias
         memory = self.memory_encoder(top, masks.to(self.dtype))
         if config.memory_of_absence:
             absent = (object_score_logits <= 0).to(memory.dtype)
             memory = memory + (absent * self.no_obj_embed_spatial)[..., None, None]
-        return memory.flatten(2).transpose(1, 2)
+        memory = memory.flatten(2).transpose(1, 2)
+        if self.memory_matcher is not None:
+            matched = self.memory_matcher.remember(top, shares.detach())
+            memory = torch.cat((memory, matched.to(memory.dtype)), dim=-1)
+        return memory
 
 
 def _learned(*shape: int) -> nn.Parameter:

@@ -32,11 +32,18 @@ from sam2_model.training.trainer import Schedule, Trainer
 class Stage:
     name: str
     batches: BatchSettings
+    between: BatchSettings | None = None
+    """Every second step is of these."""
     schedule: Schedule
     prompt_mix: PromptMix = PromptMix()
     loss_weights: LossWeights = LossWeights()
     spoiled_share: float = 0.0
     """See `objective.run_clips`."""
+
+    @property
+    def in_turn(self) -> tuple[BatchSettings, ...]:
+        """What the first step sees, and the second, and so on again."""
+        return (self.batches, self.between) if self.between else (self.batches,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,10 @@ class Run:
     """Where and for how long to train now."""
 
     device: torch.device
+    parts: int
+    """See `Trainer`."""
+    dtype: torch.dtype | None
+    """None: what the device multiplies fastest."""
     workers: int
     trunk: Path | None
     """Pretrained weights of the trunk (safetensors); None: random ones."""
@@ -52,6 +63,7 @@ class Run:
 
 
 _FROM_SCRATCH = LossWeights(focal=0.0, cross_entropy=2.0)
+_MATCHING = dataclasses.replace(_FROM_SCRATCH, presence=2.0, absent=3.0, matching=0.5)
 
 _TRUNK = "image_encoder.trunk."
 _FINE_TRUNK = tuple(f"{_TRUNK}{part}." for part in ("stem", "groups.0", "groups.1", "groups.2"))
@@ -174,6 +186,75 @@ STAGES = (
         loss_weights=dataclasses.replace(_FROM_SCRATCH, presence=2.0, absent=3.0),
         spoiled_share=0.2,
     ),
+    # The same again with what compares cells with those remembered, which begins with
+    # noise: it tells an object that is gone, or hidden, from what is in its place.
+    Stage(
+        name="9-matching",
+        batches=BatchSettings(
+            image_size=320, frame_count=9, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.8), ("warped", 0.2)), least_area=0.005,
+            leave=0.35, occluder=0.6,
+        ),
+        schedule=Schedule(
+            steps=1100, learning_rate=5e-4, warmup_steps=30, final_fraction=0.02, seed=19,
+            frozen=("image_encoder.",),
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.25),
+        loss_weights=_MATCHING,
+        spoiled_share=0.15,
+    ),
+    # What the first frame misses no later one finds. The network knew as little of what it
+    # was taught with as of other pictures: it had not met enough of them.
+    Stage(
+        name="10-first-frames",
+        batches=BatchSettings(
+            image_size=288, frame_count=1, clip_count=8, objects_per_clip=5,
+            mix=(("composed", 0.6), ("image", 0.4)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=1200, learning_rate=6e-4, warmup_steps=30, final_fraction=0.02, seed=20,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.45, point=0.55, central=0.5),
+        loss_weights=_FROM_SCRATCH,
+    ),
+    # Tracking again, by what the encoder sees now.
+    Stage(
+        name="11-clips-again",
+        batches=BatchSettings(
+            image_size=320, frame_count=9, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.75), ("warped", 0.25)), least_area=0.005,
+            leave=0.35, occluder=0.6,
+        ),
+        schedule=Schedule(
+            steps=640, learning_rate=5e-4, warmup_steps=20, final_fraction=0.02, seed=21,
+            frozen=("image_encoder.",),
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.3, central=0.5),
+        loss_weights=_MATCHING,
+        spoiled_share=0.15,
+    ),
+    # Both at once: each of the last two stages took back some of what the other had taught.
+    # And drawn scenes beside photographs, of which it had seen none.
+    Stage(
+        name="12-first-frames-and-clips",
+        batches=BatchSettings(
+            image_size=320, frame_count=9, clip_count=2, objects_per_clip=3,
+            mix=(("composed", 0.35), ("drawn", 0.45), ("warped", 0.2)), least_area=0.005,
+            leave=0.35, occluder=0.6, encoder_learns=False,
+        ),
+        between=BatchSettings(
+            image_size=320, frame_count=1, clip_count=6, objects_per_clip=5,
+            mix=(("composed", 0.3), ("drawn", 0.35), ("image", 0.35)), least_area=0.005,
+        ),
+        schedule=Schedule(
+            steps=1900, learning_rate=5e-4, warmup_steps=30, final_fraction=0.02, seed=22,
+            frozen=_FINE_TRUNK, slowed=(_TRUNK,), slowed_by=0.15,
+        ),
+        prompt_mix=PromptMix(box=0.35, point=0.35, central=0.5),
+        loss_weights=_MATCHING,
+        spoiled_share=0.15,
+    ),
 )
 
 
@@ -199,14 +280,18 @@ def run_stage(
         network, stage.schedule, folder / stage.name,
         prompt_mix=stage.prompt_mix, loss_weights=stage.loss_weights,
         spoiled_share=stage.spoiled_share,
-        dtype=default_dtype(network.device),
+        dtype=run.dtype or default_dtype(network.device),
+        parts=run.parts,
     )
     if not trainer.resume() and start_from is not None:
         trainer.start_from(weights_of(start_from))
     if trainer.step < stage.schedule.steps:
-        settings = dataclasses.replace(stage.batches, compose_on=run.device.type)
+        in_turn = [
+            dataclasses.replace(settings, compose_on=run.device.type)
+            for settings in stage.in_turn
+        ]
         batches = step_batches(
-            materials, settings, workers=run.workers,
+            materials, in_turn, workers=run.workers,
             seed=stage.schedule.seed, start=trainer.step, stop=stage.schedule.steps,
         )
         with training_bar(stage.name, trainer.step, stage.schedule.steps) as report:
@@ -229,11 +314,15 @@ def export(
     Args:
         earlier: weights that the run began with; the mean of both, with `new_share` of
             the run's, often tracks better than either (https://arxiv.org/abs/2109.01903).
+            What they lack is the run's alone.
     """
     average = torch.load(checkpoint, weights_only=True)["average"]
     if earlier is not None:
         before = weights_of(earlier)
-        average = {name: before[name].lerp(new, new_share) for name, new in average.items()}
+        average = {
+            name: before[name].lerp(new, new_share) if name in before else new
+            for name, new in average.items()
+        }
     # The point frequencies stay exact; everything else rounds harmlessly.
     exact = ("positional_encoding_gaussian_matrix",)
     tensors = {
@@ -263,6 +352,14 @@ def main() -> None:
     )
     parser.add_argument("--device", default=str(default_device()), help="default: a GPU if any")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--parts", type=int, default=1,
+        help="threads that share a step's clips: as many as --threads, on a CPU",
+    )
+    parser.add_argument(
+        "--float32", action="store_true",
+        help="also where the device multiplies bfloat16: faster on some CPUs",
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes that make clips")
     parser.add_argument(
         "--minutes", type=float, default=math.inf,
@@ -284,7 +381,8 @@ def main() -> None:
     else:
         materials, trunk = Materials.procedural(0), None
     run = Run(
-        device=torch.device(arguments.device), workers=arguments.workers, trunk=trunk,
+        device=torch.device(arguments.device), parts=arguments.parts,
+        dtype=torch.float32 if arguments.float32 else None, workers=arguments.workers, trunk=trunk,
         until_time=time.monotonic() + 60 * arguments.minutes,
     )
     checkpoint = arguments.start_from

@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,10 +22,14 @@ from sam2_model.checkpoints.finetuned import save_finetuned
 from sam2_model.configs import CONFIGS
 from sam2_model.evaluation.semi_supervised import ObjectResult, PromptKind, TrueVideo, evaluate
 from sam2_model.network import SAM2Network
+from sam2_model.training.batches import BatchSettings, step_batches
+from sam2_model.training.demo import STAGES
 from sam2_model.training.losses import LossWeights
-from sam2_model.training.objective import PromptMix
+from sam2_model.training.materials import Materials
+from sam2_model.training.objective import ClipBatch, PromptMix
 from sam2_model.training.trainer import Schedule, Trainer
 from sam2_model.training.video_clips import (
+    PreparedVideo,
     VideoClipSettings,
     prepare_videos,
     video_clip_batches,
@@ -53,6 +57,10 @@ class FinetuneSettings:
     """Frames of a training clip, 1 to 8."""
     clip_count: int = 2
     objects_per_clip: int = 3
+    general_share: float | None = None
+    """Share of the steps, below 1, that show clips of drawn things instead of the user's,
+    so that what the model knows in general is not forgotten. None: half of them for `demo`,
+    which was taught with such clips; none for the published models, which were not."""
     validation_share: float = 0.25
     """Share of the videos that are judged and never trained on; one at least."""
     evaluate_every: int = 50
@@ -72,6 +80,8 @@ class FinetuneSettings:
             (self.clip_count >= 1, f"clip_count={self.clip_count} must be at least 1"),
             (self.objects_per_clip >= 1,
              f"objects_per_clip={self.objects_per_clip} must be at least 1"),
+            (self.general_share is None or 0 <= self.general_share < 1,
+             f"general_share={self.general_share} must be 0 or above, below 1"),
             (0 < self.validation_share < 1,
              f"validation_share={self.validation_share} must be between 0 and 1"),
             (self.evaluate_every >= 1, f"evaluate_every={self.evaluate_every} must be at least 1"),
@@ -183,7 +193,8 @@ def finetune(
     before = {name: value.detach().clone() for name, value in network.state_dict().items()}
     trainer = Trainer(
         network, _schedule(network, settings), out / "run",
-        prompt_mix=PromptMix(box=0.4, point=0.4), loss_weights=_loss_weights(network),
+        prompt_mix=PromptMix(box=0.4, point=0.35), loss_weights=_loss_weights(network),
+        spoiled_share=0.1 if network.config.name == "demo" else 0.0,
         dtype=default_dtype(network.device),
     )
     trainer.resume()
@@ -207,14 +218,7 @@ def finetune(
 
     if not history:
         judge()
-    batches = video_clip_batches(
-        prepared, network.image_size,
-        VideoClipSettings(
-            frame_count=settings.frame_count, clip_count=settings.clip_count,
-            objects_per_clip=settings.objects_per_clip,
-        ),
-        seed=settings.seed, start=trainer.step, stop=settings.steps, workers=1,
-    )
+    batches = _batches(network, prepared, settings, start=trainer.step)
     while trainer.step < settings.steps and not listener.is_cancelled():
         if len(history) - 1 - history.index(report().best) >= settings.patience:
             break
@@ -223,6 +227,48 @@ def finetune(
         trainer.train(batches, report=listener.trained, until_step=target)
         judge()
     return report()
+
+
+def _batches(
+    network: SAM2Network, videos: Sequence[PreparedVideo], settings: FinetuneSettings,
+    *, start: int,
+) -> Iterator[ClipBatch]:
+    """The batches of the steps from `start` on, general clips' spread among the user's."""
+    share = settings.general_share
+    if share is None:
+        share = 0.5 if network.config.name == "demo" else 0.0
+
+    def general_before(step: int) -> int:
+        return int(step * share)
+
+    own = video_clip_batches(
+        videos, network.image_size,
+        VideoClipSettings(
+            frame_count=settings.frame_count, clip_count=settings.clip_count,
+            objects_per_clip=settings.objects_per_clip,
+        ),
+        seed=settings.seed, start=start - general_before(start),
+        stop=settings.steps - general_before(settings.steps), workers=1,
+    )
+    if not share:
+        return own
+    general = step_batches(
+        Materials.procedural(0),
+        [_general_settings(network.image_size)],
+        seed=settings.seed, start=general_before(start), stop=general_before(settings.steps),
+    )
+    return (
+        next(general if general_before(step + 1) > general_before(step) else own)
+        for step in range(start, settings.steps)
+    )
+
+
+def _general_settings(image_size: int) -> BatchSettings:
+    # Longer clips than the user's need be: what spans many frames is forgotten first.
+    return BatchSettings(
+        image_size=image_size, frame_count=8, clip_count=2, objects_per_clip=3,
+        mix=(("drawn", 1.0),), least_area=0.005, leave=0.3, occluder=0.5,
+    )
 
 
 def _schedule(network: SAM2Network, settings: FinetuneSettings) -> Schedule:
@@ -240,7 +286,7 @@ def _schedule(network: SAM2Network, settings: FinetuneSettings) -> Schedule:
 def _loss_weights(network: SAM2Network) -> LossWeights:
     # A model goes on with the losses it was taught by, or its logits shift first.
     if network.config.name == "demo":
-        return LossWeights(focal=0.0, cross_entropy=2.0)
+        return STAGES[-1].loss_weights
     return LossWeights()
 
 

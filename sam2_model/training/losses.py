@@ -22,6 +22,8 @@ class LossWeights:
     """How much more an absent object counts for presence: there are few in a clip."""
     cross_entropy: float = 0.0
     """Plain cross-entropy beside focal: it teaches a network from scratch sooner."""
+    matching: float = 0.0
+    """Of `matching_loss`, for a network with `match_memories`."""
 
 
 def focal_loss(logits: torch.Tensor, targets: torch.Tensor, *, alpha: float = 0.25) -> torch.Tensor:
@@ -46,6 +48,17 @@ def mask_iou(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     union = (predicted | true).sum(dim=(-2, -1))
     overlap = (predicted & true).sum(dim=(-2, -1))
     return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
+
+
+def matching_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of cells, object and ground alike in weight however small the object is.
+
+    (B, N) logits, (B, N) shares of the object in [0, 1] -> (B,).
+    """
+    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    inside = targets / targets.sum(dim=1, keepdim=True).clamp(min=1)
+    outside = (1 - targets) / (1 - targets).sum(dim=1, keepdim=True).clamp(min=1)
+    return (each * (inside + outside)).sum(dim=1) / 2
 
 
 def prediction_loss(

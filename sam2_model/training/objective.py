@@ -15,8 +15,9 @@ import torch
 from sam2_model.frames import normalise
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import MemoryTokens
-from sam2_model.training.losses import LossWeights, mask_iou, prediction_loss
+from sam2_model.training.losses import LossWeights, mask_iou, matching_loss, prediction_loss
 from sam2_model.training.prompt_sampling import (
+    central_points,
     sample_boxes,
     sample_correction,
     sample_points,
@@ -36,22 +37,48 @@ class ClipBatch:
     """(B, T, S, S) bool: the visible part of each object."""
     clip_of_object: torch.Tensor
     """(B,) int64: the clip each object is in."""
+    encoder_learns: bool = True
+    """False: the image encoder is only used, which costs much less time."""
 
     def to(self, device: torch.device) -> ClipBatch:
         """The same on a device."""
-        return ClipBatch(
-            self.frames.to(device), self.masks.to(device), self.clip_of_object.to(device)
+        return replace(
+            self, frames=self.frames.to(device), masks=self.masks.to(device),
+            clip_of_object=self.clip_of_object.to(device),
         )
+
+    def split(self, parts: int) -> list[ClipBatch]:
+        """At most so many batches, each of some of the clips, with their objects."""
+        owner, batches = self.clip_of_object, []
+        for clips in torch.arange(len(self.frames), device=owner.device).tensor_split(parts):
+            if len(clips):
+                inside = (owner >= clips[0]) & (owner <= clips[-1])
+                part = replace(
+                    self, frames=self.frames[clips], masks=self.masks[inside],
+                    clip_of_object=owner[inside] - clips[0],
+                )
+                batches.append(part)
+        return batches
 
 
 @dataclass(frozen=True)
 class PromptMix:
-    """How often the first prompt is what; the rest is a mask."""
+    """How often the first prompt is what; the rest is a mask.
+
+    A clip of one frame never gets a mask, which would leave nothing to predict.
+    """
 
     box: float = 0.5
     point: float = 0.3
+    central: float = 0.0
+    """How many of the points are in the object's middle; the rest is anywhere on it."""
     correction_clicks: int = 1
     """Corrections after the first prompt, in half of the steps."""
+
+    def without_masks(self) -> PromptMix:
+        """The same proportion of boxes and points, and nothing else."""
+        total = self.box + self.point
+        return replace(self, box=self.box / total, point=self.point / total) if total else self
 
 
 @dataclass
@@ -81,7 +108,10 @@ def run_clips(
             never learns to come back from a large one.
     """
     clips, frame_count = batch.frames.shape[:2]
-    features = network.encode_image(normalise(batch.frames).flatten(0, 1))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and batch.encoder_learns):
+        features = network.encode_image(normalise(batch.frames).flatten(0, 1))
+    if frame_count == 1:
+        prompt_mix = prompt_mix.without_masks()
     result = StepResult(loss=features.top.new_zeros(()))
     memories: list[torch.Tensor] = []
     pointers: list[torch.Tensor] = []
@@ -158,6 +188,9 @@ def _prompted_frame(
         labels = torch.tensor([2, 3]).expand(len(target), 2)
     else:
         points = sample_points(target.cpu(), generator)[:, None]
+        if prompt_mix.central:
+            central = torch.rand(len(points), generator=generator) < prompt_mix.central
+            points[central] = central_points(target.cpu()[central])[:, None]
         labels = torch.ones(len(target), 1, dtype=torch.int64)
     rounds = 1
     if torch.rand((), generator=generator).item() < 0.5:
@@ -205,11 +238,28 @@ def _tracked_frame(
         multimask=True,
     )
     _add_loss(prediction, target, weights, result)
+    if weights.matching:
+        result.loss = result.loss + weights.matching * _matching(network, frame, target, tokens)
     result.track_iou.append(_present_iou(prediction, target))
     present = target.flatten(1).any(dim=1)
     seen = prediction.object_score_logits[:, 0] > 0
     result.presence_accuracy.append((present == seen).float().mean().item())
     return prediction
+
+
+def _matching(network, frame, target, tokens) -> torch.Tensor:
+    """How well what memories match tells where the object is, by itself."""
+    matcher = network.memory_matcher
+    keys = matcher.keys(frame.top)
+    shares = torch.nn.functional.adaptive_avg_pool2d(
+        target[:, None].float(), frame.top.shape[-2:]
+    ).flatten(1)
+    losses = []
+    for remembered in network.to_compare(tokens):
+        if remembered is not None:
+            object_match, other_match = matcher.compare(keys, remembered)
+            losses.append(matching_loss(object_match - other_match, shares).mean())
+    return torch.stack(losses).mean()
 
 
 def _add_loss(prediction: MaskPrediction, target, weights, result) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
+
+_PEELED_CELL = 4
 
 
 def sample_points(region: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -14,6 +17,25 @@ def sample_points(region: torch.Tensor, generator: torch.Generator) -> torch.Ten
     noise = torch.rand(region.shape, generator=generator) + region
     cell = noise.flatten(1).argmax(dim=1)
     return torch.stack((cell % width, cell // width), dim=1).float()
+
+
+def central_points(region: torch.Tensor) -> torch.Tensor:
+    """A point well inside each region, where people click: (B, H, W) bool -> (B, 2) x, y float32.
+
+    Found on a quarter of the size, where an edge is peeled off until nothing would be left;
+    a region too thin for that gives the middle of its fullest cell.
+    """
+    share = F.avg_pool2d(region[:, None].float(), _PEELED_CELL, ceil_mode=True)
+    depth = torch.zeros_like(share)
+    inner = (share > 0.99).float()
+    while inner.any():
+        depth = depth + inner
+        inner = -F.max_pool2d(-F.pad(inner, (1, 1, 1, 1)), 3, stride=1)
+    cell = (depth + share)[:, 0].flatten(1).argmax(dim=1)
+    width = share.shape[-1]
+    middle = torch.stack((cell % width, cell // width), dim=1) * _PEELED_CELL + _PEELED_CELL // 2
+    limit = torch.tensor([region.shape[2], region.shape[1]]) - 1
+    return middle.minimum(limit).float()
 
 
 def sample_correction(

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Iterator
@@ -15,7 +16,10 @@ from torch import nn
 
 from sam2_model.network import SAM2Network
 from sam2_model.training.losses import LossWeights
-from sam2_model.training.objective import ClipBatch, PromptMix, run_clips
+from sam2_model.training.objective import ClipBatch, PromptMix, StepResult, run_clips
+
+_PART_SEEDS = 1_000_000_007
+"""How far the seeds of a batch's parts are apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,19 @@ class Trainer:
         loss_weights: LossWeights = LossWeights(),
         spoiled_share: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        parts: int = 1,
     ) -> None:
+        """
+        Args:
+            parts: how many threads share a batch's clips. Operations of a small network
+                are too short for several cores to share one; each takes some clips instead.
+        """
         self.network = network.train()
+        self.parts = parts
+        self._threads = ThreadPoolExecutor(
+            parts, initializer=torch.set_num_threads,
+            initargs=(max(1, torch.get_num_threads() // parts),),
+        )
         self.dtype = dtype
         """What the network computes in; weights, losses and averages stay float32."""
         self.schedule = schedule
@@ -137,9 +152,11 @@ class Trainer:
         return True
 
     def start_from(self, state_dict: dict[str, torch.Tensor]) -> None:
-        """Begin with given weights, at step 0."""
-        self.network.load_state_dict(state_dict)
-        self.average = {k: v.detach().clone() for k, v in state_dict.items()}
+        """Begin with given weights, at step 0. What they lack stays as it is made."""
+        missing, unexpected = self.network.load_state_dict(state_dict, strict=False)
+        if unexpected:
+            raise ValueError(f"weights are of another network: it has no {unexpected[0]!r}")
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
 
     def save(self) -> None:
         """Write the checkpoint in one atomic step."""
@@ -199,20 +216,7 @@ class Trainer:
         rate = self.schedule.rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["rate_share"]
-        generator = torch.Generator().manual_seed(self.schedule.seed * 1_000_003 + self.step)
-        with torch.autocast(
-            self.network.device.type, self.dtype, enabled=self.dtype != torch.float32
-        ):
-            result = run_clips(
-                self.network,
-                batch,
-                generator,
-                prompt_mix=self.prompt_mix,
-                weights=self.loss_weights,
-                spoiled_share=self.spoiled_share,
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
+        results = self._gradients(batch)
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.schedule.gradient_clip
         )
@@ -221,18 +225,48 @@ class Trainer:
         self._update_average()
         self.step += 1
 
-        def mean(values: list[float]) -> float | None:
+        def mean(name: str) -> float | None:
+            values = [value for result in results for value in getattr(result, name)]
             return round(sum(values) / len(values), 4) if values else None
 
         return {
             "step": self.step,
-            "loss": round(result.loss.item(), 4),
+            "loss": round(sum(result.loss.item() for result in results) / len(results), 4),
             "rate": rate,
             "gradient_norm": round(norm.item(), 3),
-            "prompt_iou": mean(result.prompt_iou),
-            "track_iou": mean(result.track_iou),
-            "presence": mean(result.presence_accuracy),
+            "prompt_iou": mean("prompt_iou"),
+            "track_iou": mean("track_iou"),
+            "presence": mean("presence_accuracy"),
         }
+
+    def _gradients(self, batch: ClipBatch) -> list[StepResult]:
+        """Set the gradient of the batch's loss; what came of each of its parts."""
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+
+        def of_part(number: int, part: ClipBatch) -> tuple[StepResult, tuple]:
+            seed = self.schedule.seed * 1_000_003 + self.step + number * _PART_SEEDS
+            with torch.autocast(
+                self.network.device.type, self.dtype, enabled=self.dtype != torch.float32
+            ):
+                result = run_clips(
+                    self.network,
+                    part,
+                    torch.Generator().manual_seed(seed),
+                    prompt_mix=self.prompt_mix,
+                    weights=self.loss_weights,
+                    spoiled_share=self.spoiled_share,
+                )
+            # Not `backward`, which adds to what other threads have found.
+            found = torch.autograd.grad(result.loss, learning, allow_unused=True)
+            result.loss = result.loss.detach()
+            return result, found
+
+        parts = batch.split(self.parts)
+        answers = list(self._threads.map(of_part, range(len(parts)), parts))
+        for parameter, *found in zip(learning, *(gradients for _, gradients in answers)):
+            known = [gradient for gradient in found if gradient is not None]
+            parameter.grad = sum(known) / len(parts) if known else None
+        return [result for result, _ in answers]
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -129,17 +129,23 @@ def register(name):
 def test_a_projects_annotations_are_learned_from(make_client, project, monkeypatch):
     # No model knows by itself that the left half is meant.
     project(mask=lambda frame: mask(frame) & (np.cumsum(mask(frame), axis=1) <= 10))
-    monkeypatch.setattr(training, "_OPTIONS", ("--frames", "2", "--clips", "1"))
+    # Fast: within five steps J&F on the held-back videos rises from 63 to 96 %.
+    options = (
+        "--frames", "2", "--clips", "1", "--general-share", "0",
+        "--learning-rate", "0.003", "--seed", "1",
+    )  # fmt: skip
+    monkeypatch.setattr(training, "_OPTIONS", options)
     reported = []
-    client = make_client(training_steps=2, load=load_model)
+    # Four judgements, one a step, without a better one end a run: five steps do not with a gain.
+    client = make_client(training_steps=5, load=load_model)
     service = client.application.extensions["sam2"]
     keep = service.store.set_progress
     monkeypatch.setattr(
         service.store, "set_progress", lambda *a: (reported.append(a[1:]), keep(*a))
     )
     job = started(client)
-    assert reported[-1] == (2, 2)
     assert job.state is JobState.DONE, job.error
+    assert reported[-1] == (5, 5)
     new = f"sam2:{model_name(job)}"
     assert versions(client) == [new, BASE] and finetuned_names() == [model_name(job)]
     (prediction,) = client.post("/predict", json=payload(VIDEO_CALL)).json["results"]
@@ -374,7 +380,7 @@ def test_a_choice_that_is_gone_or_broken_is_not_made(settings, models_folder, ca
     assert ModelChoice(settings).versions == ["sam2:new", "sam2:old", BASE]
     finetuned_path("new").unlink()
     assert ModelChoice(settings).settings.model_version == "sam2:old"
-    assert "'new' is no longer there" in caplog.text
+    assert "'new' is not there" in caplog.text
     for content in ("", "[]", "{}", '{"instead_of": "sam2:demo", "models": [3, "../x", null]}'):
         (settings.data_folder / "model.json").write_text(content)
         assert ModelChoice(settings).settings == settings

@@ -60,12 +60,14 @@ def small_state_dict(config: ModelConfig = SMALL, *, score_bias: float = 3.0) ->
 
 
 @functools.cache
-def small_network(score_bias: float = 3.0, **changes) -> SAM2Network:
-    """`SMALL` with `changes`, float32, equal for equal arguments; shared, so do not change it."""
+def small_network(
+    score_bias: float = 3.0, dtype: torch.dtype = torch.float32, **changes
+) -> SAM2Network:
+    """`SMALL` with `changes`, equal for equal arguments; shared, so do not change it."""
     config = dataclasses.replace(SMALL, **changes)
     network = SAM2Network(config)
     network.load_state_dict(small_state_dict(config, score_bias=score_bias))
-    return network.eval()
+    return network.to(dtype).eval()
 
 
 def small_predictor(

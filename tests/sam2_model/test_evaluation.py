@@ -212,6 +212,7 @@ def test_synthetic_clips_are_judged_on_every_frame(capsys, tmp_path):
     (clip,) = held_out_clips(1)
     (again,) = held_out_clips(1)
     assert np.array_equal(clip.clip.frames, again.clip.frames)
+    assert [clip.name for clip in held_out_clips(2, first=7)] == ["clip-0007", "clip-0008"]
     assert clip.clip.frames.shape == (24, 360, 480, 3)
 
 

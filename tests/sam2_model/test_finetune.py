@@ -24,13 +24,18 @@ from sam2_model.training.finetune import (
     finetune,
     split_videos,
 )
+from sam2_model.training.objective import ClipBatch
+from sam2_model.training.trainer import Trainer
 from sam2_model.training.video_clips import (
     VideoClipSettings,
     prepare_videos,
     video_clip_batches,
 )
 
-SHORT = FinetuneSettings(steps=4, evaluate_every=2, frame_count=3, clip_count=1)
+SHORT = FinetuneSettings(
+    steps=4, evaluate_every=2, frame_count=3, clip_count=1, general_share=0.0
+)
+BOTH_KINDS = replace(SHORT, general_share=0.5)
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def test_videos_that_cannot_be_split_are_named(videos, message):
         ({"validation_share": 1.0}, "validation_share=1.0"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0"),
         ({"seed": -1}, "seed=-1"),
+        ({"general_share": 1.0}, "general_share=1.0 must be 0 or above, below 1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
@@ -207,8 +213,27 @@ def test_fine_tuning_leaves_weights_that_load_by_name_and_a_report(tmp_path, mon
         assert torch.equal(loaded, tuned)
 
 
+@pytest.mark.parametrize("asked, general", [(None, [1, 3]), (0, []), (0.25, [3])])
+def test_general_clips_are_shown_between_the_users(tmp_path, monkeypatch, asked, general):
+    seen: list[ClipBatch] = []
+    train = Trainer.train
+
+    def watched(self, batches, **options):
+        train(self, (seen.append(batch) or batch for batch in batches), **options)
+
+    monkeypatch.setattr(Trainer, "train", watched)
+    settings = replace(SHORT, evaluate_every=4, general_share=asked)
+    finetune(build_network("demo", mode="train"), VIDEOS, tmp_path, settings)
+    # The user's clips are as long as the settings say.
+    assert [step for step, batch in enumerate(seen) if batch.frames.shape[1] != 3] == general
+    own = [batch.frames for step, batch in enumerate(seen) if step not in general]
+    assert not any(torch.equal(one, other) for one, other in zip(own, own[1:]))
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path):
-    whole = finetune(build_network("demo", mode="train"), VIDEOS, tmp_path / "whole", SHORT)
+    whole = finetune(
+        build_network("demo", mode="train"), VIDEOS, tmp_path / "whole", BOTH_KINDS
+    )
 
     def stops_after(count: int) -> Listener:
         judged: list[Judgement] = []
@@ -216,7 +241,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(tmp_path):
 
     for count in (1, 1, 5):
         pieces = finetune(
-            build_network("demo", mode="train"), VIDEOS, tmp_path / "pieces", SHORT,
+            build_network("demo", mode="train"), VIDEOS, tmp_path / "pieces", BOTH_KINDS,
             stops_after(count),
         )
     assert pieces.history == whole.history

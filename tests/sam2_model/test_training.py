@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,9 +13,14 @@ from sam2_model.training.batches import BatchSettings, step_batches
 from sam2_model.training.demo import STAGES
 from sam2_model.training.losses import LossWeights, mask_iou, prediction_loss
 from sam2_model.training.materials import Materials
-from sam2_model.training.objective import PromptMix, run_clips, spoil
+from sam2_model.training.objective import ClipBatch, PromptMix, run_clips, spoil
 from sam2_model.training.progress import training_bar
-from sam2_model.training.prompt_sampling import boxes_of, sample_boxes, sample_correction
+from sam2_model.training.prompt_sampling import (
+    boxes_of,
+    central_points,
+    sample_boxes,
+    sample_correction,
+)
 from sam2_model.training.trainer import Schedule, Trainer, freeze, parameter_groups
 
 CONFIG = ModelConfig(
@@ -28,9 +35,9 @@ BATCHES = BatchSettings(
 )
 
 
-def batches(start: int, stop: int):
+def batches(start: int, stop: int, in_turn=(BATCHES,)):
     return step_batches(
-        Materials.procedural(0, count_per_kind=4), BATCHES,
+        Materials.procedural(0, count_per_kind=4), in_turn,
         seed=3, start=start, stop=stop, workers=0,
     )
 
@@ -85,6 +92,97 @@ def test_sampled_boxes_hug_the_object_and_stay_inside_the_image():
     assert (boxes >= 0).all() and (boxes <= 31).all()
     assert (boxes - exact).abs().max() <= 0.1 * 21
     assert boxes.std(dim=0).max() > 0
+
+
+def test_central_points_are_far_from_the_edge_and_always_on_the_object():
+    masks = torch.zeros(4, 64, 60, dtype=torch.bool)
+    masks[0, 10:40, 20:50] = True
+    masks[1, 8:12, 4:60] = True  # one cell high: nothing is left once it is peeled
+    masks[2] = True
+    masks[3, 4:60, 40:60] = True  # at the picture's edge, which is one too
+    points = central_points(masks)
+    assert (points[0] - torch.tensor([35.0, 25.0])).abs().max() <= 4
+    assert (points[2] - torch.tensor([30.0, 32.0])).abs().max() <= 4
+    assert 46 <= points[3, 0] <= 54
+    x, y = points.long().unbind(1)
+    assert masks[torch.arange(4), y, x].all()
+    assert central_points(masks[:0]).shape == (0, 2)
+
+
+def test_a_region_that_is_too_thin_for_a_centre_still_has_one_near():
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[0, 5, 62] = True
+    assert (central_points(mask)[0] - torch.tensor([62.0, 5.0])).abs().max() <= 4
+
+
+def test_a_batch_is_split_by_its_clips():
+    batch = next(batches(0, 1))
+    first, second = batch.split(2)
+    assert len(first.frames) == len(second.frames) == 1
+    assert torch.equal(torch.cat((first.masks, second.masks)), batch.masks)
+    assert set(second.clip_of_object.tolist()) == {0}
+    assert len(batch.split(5)) == 2, "no part without a clip"
+
+
+def test_kinds_of_batch_take_turns_wherever_a_run_starts():
+    single = replace(BATCHES, frame_count=1, clip_count=3, encoder_learns=False)
+    whole = list(batches(0, 4, (BATCHES, single)))
+    assert [tuple(batch.frames.shape[:2]) for batch in whole] == [(2, 2), (3, 1)] * 2
+    assert [batch.encoder_learns for batch in whole] == [True, False] * 2
+    (late,) = batches(3, 4, (BATCHES, single))
+    assert torch.equal(late.frames, whole[3].frames)
+
+
+def test_drawn_clips_are_of_no_material_that_was_given():
+    one, other = (
+        next(step_batches(
+            Materials.procedural(seed, count_per_kind=4), [replace(BATCHES, mix=(("drawn", 1.0),))],
+            seed=3, start=0, stop=1, workers=0,
+        ))
+        for seed in (0, 1)
+    )
+    assert torch.equal(one.frames, other.frames)
+
+
+def test_an_encoder_that_is_only_used_gets_no_gradient():
+    network = SAM2Network(CONFIG).train()
+    batch = replace(next(batches(0, 1)), encoder_learns=False)
+    run_clips(network, batch, torch.Generator().manual_seed(0)).loss.backward()
+    assert all(p.grad is None for p in network.image_encoder.parameters())
+    assert any(p.grad is not None for p in network.memory_attention.parameters())
+
+
+def test_a_single_frame_is_never_prompted_by_its_mask():
+    network = SAM2Network(CONFIG).train()
+    batch = next(batches(0, 1, [replace(BATCHES, frame_count=1)]))
+    for seed in range(5):
+        result = run_clips(
+            network, batch, torch.Generator().manual_seed(seed),
+            prompt_mix=PromptMix(box=0.01, point=0.01),
+        )
+        assert result.prompt_iou and result.loss > 0
+
+
+def test_threads_that_share_a_batch_find_its_gradient(tmp_path):
+    """By masks alone nothing is drawn by chance, and clips of as many objects weigh alike."""
+    batch = next(batches(0, 1))
+    kept = [(batch.clip_of_object == clip).nonzero()[0, 0].item() for clip in (0, 1)]
+    batch = ClipBatch(batch.frames, batch.masks[kept], torch.tensor([0, 1]))
+    gradients = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        trainer = Trainer(
+            SAM2Network(CONFIG), Schedule(steps=1), tmp_path / str(parts),
+            prompt_mix=PromptMix(box=0.0, point=0.0), parts=parts,
+        )
+        trainer.train(iter([batch]))
+        gradients.append(
+            {n: p.grad for n, p in trainer.network.named_parameters() if p.grad is not None}
+        )
+    alone, shared = gradients
+    assert alone.keys() == shared.keys()
+    for name, gradient in alone.items():
+        assert torch.allclose(gradient, shared[name], rtol=1e-3, atol=1e-5), name
 
 
 def test_corrections_fall_where_the_prediction_is_wrong():

@@ -29,7 +29,7 @@ CONFIG = """<View>
 </View>"""
 SHORT = (
     "--steps", "2", "--evaluate-every", "1", "--frames", "2", "--clips", "1", "--quiet",
-    "--device", "cpu",
+    "--general-share", "0", "--device", "cpu",
 )  # fmt: skip
 
 
