@@ -16,6 +16,9 @@ COPY sam2_model sam2_model
 COPY backend backend
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && /opt/venv/bin/pip check
+# What the settings of some need beside: s3fs for SAM2_STORAGE=s3://...
+ARG EXTRA_PACKAGES=""
+RUN test -z "${EXTRA_PACKAGES}" || /opt/venv/bin/pip install --no-cache-dir ${EXTRA_PACKAGES}
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 annotator \

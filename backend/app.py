@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 from typing import Any, Callable, Iterator, Mapping
 
-from flask import Flask, Response, g, jsonify, request
-from werkzeug.exceptions import HTTPException
+from flask import Flask, g
 
 from backend.access import guard
 from backend.deadlines import Deadline
 from backend.enterprise import EnterpriseEvents, event_of
-from backend.errors import BadRequest, ServiceError, TooManyRequests
+from backend.error_answers import answer_errors
+from backend.errors import BadRequest, TooManyRequests
 from backend.jobs_api import job_routes
 from backend.json_body import json_body
-from backend.log_context import request_id
 from backend.metrics import BATCH, INTERACTIVE, OPEN, measure
 from backend.model import LoadedModel, load_model
 from backend.openapi import openapi_routes
@@ -35,8 +33,7 @@ from backend.sessions_api import sessions_blueprint
 from backend.settings import Settings
 from backend.user_interface import user_interface
 from backend.webhooks import action_of, begin_job
-from converters.label_studio.config import UnsupportedConfigError, parse_label_config
-from sam2_model.video import VideoDecodeError
+from converters.label_studio.config import parse_label_config
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +70,7 @@ def create_app(
     app.register_blueprint(panel_page(settings))
     app.register_blueprint(panel_api(service.tracking))
     add_preview(app, service.tracking)
-    app.register_error_handler(Exception, _answer_error)
-    if settings.queue is not None:
-        app.register_error_handler(_redis_error(), _answer_redis_error)
+    answer_errors(app, settings)
     follow(app)  # these two first: what the guard refuses has an id and is counted too
     measure(app, service.tracking)
     guard(app, settings)
@@ -186,45 +181,3 @@ class _Service:
         finally:
             if has_place:
                 self._places.release()
-
-
-def _answer_error(error: Exception) -> tuple[Response, int]:
-    """The outermost boundary: every error becomes {"error", "detail"} and a log line."""
-    if isinstance(error, HTTPException):
-        return _error(error.code or 500, error.name, error.description or "")
-    if isinstance(error, ServiceError):
-        logger.warning("%s %s: %s", request.method, request.path, error.detail)
-        answer, status = _error(error.status, error.name, error.detail)
-        if error.retry_after_seconds is not None:
-            answer.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
-        return answer, status
-    if isinstance(error, UnsupportedConfigError):
-        logger.warning("%s %s: %s", request.method, request.path, error)
-        return _error(422, "label config cannot be served", str(error))
-    if isinstance(error, VideoDecodeError):
-        logger.warning("%s %s: %s", request.method, request.path, error)
-        return _error(422, "media cannot be decoded", str(error))
-    if isinstance(error, ValueError):
-        # The converters' and the tracker's word for what a person drew wrong.
-        logger.warning("%s %s: %s", request.method, request.path, error, exc_info=error)
-        return _error(400, "bad request", str(error))
-    logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    return _error(
-        500, "internal error", f"{type(error).__name__}; the server's log has the traceback"
-    )
-
-
-def _redis_error() -> type[Exception]:
-    from redis.exceptions import RedisError  # an extra, there if SAM2_QUEUE is set
-
-    return RedisError
-
-
-def _answer_redis_error(error: Exception) -> tuple[Response, int]:
-    logger.error("%s %s: Redis: %s", request.method, request.path, error)
-    return _error(503, "queue not ready", f"Redis: {type(error).__name__}; try again later")
-
-
-def _error(status: int, name: str, detail: str) -> tuple[Response, int]:
-    g.failure = name
-    return jsonify({"error": name, "detail": detail, "request_id": request_id()}), status

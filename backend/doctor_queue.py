@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
-from backend.engines import Role, open_store
-from backend.findings import Findings, broken, note, ok
+from backend.engines import Role, open_choice, open_store
+from backend.findings import Finding, Findings, Level, broken, note, ok
 from backend.settings import Settings
 
 _OLDEST = (6, 2)
@@ -19,9 +20,17 @@ def queue_findings(settings: Settings) -> Findings:
     from redis.exceptions import RedisError
 
     try:
-        with contextlib.closing(open_store(settings, Role.WEB)[0]) as store:
+        # Redis is looked at whether the storage can be used or not.
+        without_storage = dataclasses.replace(settings, storage=None)
+        with contextlib.closing(open_store(without_storage, Role.WEB)[0]) as store:
             yield from _redis_findings(store.redis.info())
             yield from _worker_findings(store.live_workers())
+            storage = _storage_finding(settings)
+            if storage is not None:
+                yield storage
+            if storage is None or storage.level is Level.OK:
+                settings = open_choice(settings, Role.WEB).settings
+            yield from _setting_findings(settings, store.worker_settings())
     except RedisError as error:
         yield broken(
             f"Redis cannot be used: {type(error).__name__}",
@@ -45,6 +54,36 @@ def _redis_findings(info: dict) -> Findings:
         yield broken(
             f"Redis may throw jobs away (maxmemory-policy {policy})",
             "set maxmemory-policy noeviction",
+        )
+
+
+def _setting_findings(settings: Settings, workers: dict[str, dict]) -> Findings:
+    # Imported here: what talks to Redis is an extra.
+    from backend.jobs.distributed.worker import differing
+
+    ours = settings.tracking_settings
+    for name, theirs in sorted(workers.items()):
+        for setting in differing(ours, theirs):
+            yield broken(
+                f"worker {name} has {setting}={theirs.get(setting)!r}, here it is "
+                f"{ours[setting]!r}: equal requests get other answers",
+                "give all processes of SAM2_QUEUE the same settings (docs/scaling.md)",
+            )
+
+
+def _storage_finding(settings: Settings) -> Finding | None:
+    """None: there is none."""
+    if settings.storage is None:
+        return None
+    from backend.jobs.distributed.storage import open_storage
+
+    try:
+        open_storage(settings.storage).load("any")
+        return ok(f"the storage {settings.storage} can be read")
+    except Exception as error:  # each kind of storage has its own
+        return broken(
+            f"the storage {settings.storage} cannot be read: {type(error).__name__}: {error}",
+            "see that the folder or bucket is there, and its keys in the environment",
         )
 
 

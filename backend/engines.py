@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 from backend.answers import as_published, view_of
 from backend.clock import SteadyClock
 from backend.errors import NotHere
+from backend.jobs.blobs import Blobs, FolderBlobs
 from backend.jobs.handles import Work
 from backend.jobs.interface import Queue, Store
 from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.types import Job, JobKind
 from backend.model import LoadedModel, ModelService
+from backend.model_choice import ModelChoice
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,14 +53,35 @@ def open_store(settings: Settings, role: Role) -> tuple[Store, Callable[[], floa
         return JobStore(settings.data_folder / "jobs.sqlite3", clock=clock), clock
     _check_installed()
     from backend.jobs.distributed.connection import connect
-    from backend.jobs.distributed.storage import Storage
+    from backend.jobs.distributed.storage import open_storage
     from backend.jobs.distributed.store import RedisJobStore
 
     store = RedisJobStore(
         connect(settings.queue, patience_seconds=_PATIENCE_SECONDS[role]),
-        storage=None if settings.storage is None else Storage(settings.storage),
+        storage=None if settings.storage is None else open_storage(settings.storage),
     )
     return store, store.clock
+
+
+def open_blobs(settings: Settings, store: Any, role: Role) -> Blobs:
+    """For what running jobs leave; `store` is that of `open_store` for the same role."""
+    if role is Role.ALONE:
+        return FolderBlobs(settings.data_folder / "unfinished")
+    from backend.jobs.distributed.blobs import RedisBlobs
+    from backend.jobs.distributed.storage import open_storage
+
+    return RedisBlobs(store.redis) if settings.storage is None else open_storage(settings.storage)
+
+
+def open_choice(settings: Settings, role: Role) -> ModelChoice:
+    """Which model serves; with Redis and a storage the same for all processes."""
+    if role is Role.ALONE or settings.storage is None:
+        return ModelChoice(settings)
+    from backend.jobs.distributed.models import SharedModels
+    from backend.jobs.distributed.storage import open_storage
+
+    storage = open_storage(settings.storage)
+    return ModelChoice(settings, SharedModels(storage, needs_weights=role is Role.WORKER))
 
 
 def open_model(
@@ -96,7 +119,8 @@ def open_queue(
     from backend.jobs.distributed.worker import DistributedWorker
 
     return DistributedWorker(
-        store, makers, snapshot=_snapshot, hold_seconds=settings.kept_state_seconds, **places
+        store, makers, snapshot=_snapshot, hold_seconds=settings.kept_state_seconds,
+        settings=settings.tracking_settings, **places,
     )
 
 

@@ -23,6 +23,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from backend import log_context
+from backend.engines import Role
 from backend.errors import ServiceError
 from backend.jobs.types import Job
 from backend.model import ModelState
@@ -44,16 +45,36 @@ _OTHERS, _NO_PROJECT = "others", "none"
 
 def measure(app: Flask, service: TrackingService) -> None:
     """Count and time every request of the app and the service's work; answer `/metrics`."""
-    registry = CollectorRegistry()
+    registry = measure_work(service)
+    _measure_requests(app, registry, registry.failures)
+    serve_metrics(app, registry)
+
+
+class Registry(CollectorRegistry):
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = _Failures(self)
+
+
+def measure_work(service: TrackingService) -> Registry:
+    """Count and time what this process does of the service."""
+    registry = Registry()
     projects = _Projects()
-    failures = _Failures(registry)
     ProcessCollector(registry=registry)
     registry.register(_ServiceState(service, projects))
-    _measure_requests(app, registry, failures)
-    service.model.scheduler.listener = _DeviceMetrics(registry, projects)
-    service.finished_listeners.append(_JobMetrics(registry, projects).job_ended)
-    service.jobs.on_failed = lambda job, error: failures.count("job", error)
-    service.outbox.on_failed = lambda error: failures.count("prediction", error)
+    if service.role is not Role.WEB:
+        service.model.scheduler.listener = _DeviceMetrics(registry, projects)
+        service.jobs.on_failed = lambda job, error: registry.failures.count("job", error)
+    if service.role is not Role.WORKER:  # web processes hear of all jobs
+        service.finished_listeners.append(_JobMetrics(registry, projects).job_ended)
+        service.outbox.on_failed = lambda error: registry.failures.count("prediction", error)
+    return registry
+
+
+def serve_metrics(app: Flask, registry: CollectorRegistry) -> None:
+    """Answer `/metrics`."""
 
     def metrics() -> Response:
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
@@ -208,7 +229,11 @@ class _ServiceState(Collector):
         return []  # nothing is asked of the service when this is registered
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield from self._work()
+        yield GaugeMetricFamily(
+            "sam2_threads", "Threads of the process", value=threading.active_count()
+        )
+        if self._service.role is not Role.WORKER:  # all processes see the same jobs
+            yield from self._work()
         yield from self._model()
         yield from self._storage()
 
@@ -225,9 +250,6 @@ class _ServiceState(Collector):
         yield _gauge(
             "sam2_predictions", "Predictions to Label Studio", ["state"],
             {(state,): count for state, count in posts.items()},
-        )
-        yield GaugeMetricFamily(
-            "sam2_threads", "Threads of the service", value=threading.active_count()
         )
         sessions = service.sessions
         yield _gauge(
@@ -257,7 +279,7 @@ class _ServiceState(Collector):
         service = self._service
         media, data = service.settings.media_cache, service.settings.data_folder
         yield _gauge(
-            "sam2_cache_bytes", "Bytes on disk", ["cache"],
+            "sam2_cache_bytes", "Bytes kept", ["cache"],
             {("results",): service.store.result_bytes(), ("media",): _folder_bytes(media)},
         )
         yield _gauge(

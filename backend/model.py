@@ -21,6 +21,7 @@ from converters.types import FrameMasks, FrameRange, Prompt
 from sam2_model.video import FrameSource
 
 if TYPE_CHECKING:
+    from sam2_model.bookmark import Bookmark
     from sam2_model.tracker import StopRules
     from sam2_model.video_predictor import SAM2VideoPredictor
 
@@ -36,6 +37,7 @@ class Tracker(Protocol):
         prompts: Sequence[Prompt],
         frame_range: FrameRange | None = None,
         *,
+        bookmark: Bookmark | None = ...,
         is_cancelled: Callable[[], bool] = ...,
     ) -> Iterator[FrameMasks]: ...
 
@@ -49,6 +51,7 @@ class StepTracker(Protocol):
         prompts: Sequence[Prompt],
         frame_range: FrameRange | None = None,
         *,
+        bookmark: Bookmark | None = ...,
         is_cancelled: Callable[[], bool] = ...,
     ) -> Iterator[FrameMasks | None]: ...
 

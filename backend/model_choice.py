@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
+from backend.jobs.blobs import FolderBlobs
 from backend.settings import Settings
 from sam2_model.checkpoints.finetuned import finetuned_path
 
@@ -16,17 +17,51 @@ logger = logging.getLogger(__name__)
 _FILE = "model.json"
 
 
+class ChoicePlace(Protocol):
+    """Where a choice is kept: `LocalModels`, `jobs.distributed.models.SharedModels`."""
+
+    def read(self) -> bytes | None:
+        """The choice; None when there is none. Raises OSError."""
+        ...
+
+    def write(self, choice: bytes, name: str) -> None:
+        """Keep a choice of a model that is on this machine. Raises OSError."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a model. Raises ValueError, OSError."""
+        ...
+
+
+class LocalModels:
+    """A small file of the data folder, and the models of this machine."""
+
+    def __init__(self, data_folder: Path) -> None:
+        self._files = FolderBlobs(data_folder)
+
+    def read(self) -> bytes | None:
+        return self._files.load(_FILE)
+
+    def write(self, choice: bytes, name: str) -> None:
+        self._files.save(_FILE, choice)
+
+    def has(self, name: str) -> bool:
+        return finetuned_path(name).is_file()
+
+
 class ModelChoice:
-    """Kept in a small file of the data folder; survives a restart.
+    """Survives a restart.
 
     It holds as long as the settings name the model that it was made in place
     of: another model in the settings is an operator's newer word.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: ChoicePlace | None = None) -> None:
+        """`place`: None: in the data folder."""
         self._settings = settings
-        self._path = settings.data_folder / _FILE
-        self._names = self._read()
+        self._place = place or LocalModels(settings.data_folder)
+        self._names: list[str] = []
+        self.refresh()
 
     @property
     def settings(self) -> Settings:
@@ -45,34 +80,45 @@ class ModelChoice:
 
     def choose(self, name: str) -> None:
         """From now on this fine-tuned model. Raises OSError when that cannot be kept."""
+        self.refresh()  # another process may have chosen meanwhile
         names = [*(other for other in self._names if other != name), name]
         content = {"instead_of": self._settings.model_version, "models": names}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self._path)
+        self._place.write((json.dumps(content, indent=2) + "\n").encode(), name)
         self._names = names
+
+    def refresh(self) -> bool:
+        """Look again at what was chosen, by whichever process; whether that has changed."""
+        before, self._names = self._names, self._read()
+        return self._names != before
 
     def _read(self) -> list[str]:
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return []
+            body = self._place.read()
+            content = None if body is None else json.loads(body)
         except (OSError, ValueError) as error:
-            logger.error("%s cannot be read, the settings' model serves: %s", self._path, error)
+            logger.error(
+                "which model was chosen cannot be read, %s serves: %s",
+                "the same" if self._names else "the settings' model", error,
+            )
+            return self._names
+        if content is None:
             return []
         if not isinstance(content, dict) or content.get("instead_of") != self._settings.model_version:
-            logger.warning("%s was made with another model in the settings: not used", self._path)
+            if not self._names:
+                logger.warning(
+                    "a model was chosen with another one in the settings: it is not used"
+                )
             return []
         names = content.get("models")
-        return [name for name in names if _is_there(name)] if isinstance(names, list) else []
+        return [name for name in names if self._has(name)] if isinstance(names, list) else []
 
-
-def _is_there(name: Any) -> bool:
-    try:
-        is_there = isinstance(name, str) and finetuned_path(name).is_file()
-    except ValueError:  # not a name a model can have
-        is_there = False
-    if not is_there:
-        logger.error("the fine-tuned model %r is no longer there: an earlier one serves", name)
-    return is_there
+    def _has(self, name: Any) -> bool:
+        if name in self._names:
+            return True
+        try:
+            is_there = isinstance(name, str) and self._place.has(name)
+        except (OSError, ValueError):  # not to be had, or not a name a model can have
+            is_there = False
+        if not is_there:
+            logger.error("the fine-tuned model %r is not there: an earlier one serves", name)
+        return is_there

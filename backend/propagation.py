@@ -6,6 +6,7 @@ The one meeting point of `converters` and `sam2_model`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 
 from backend.errors import OverLimit
 from backend.fingerprints import content_fingerprint
+from backend.kept_progress import KeptProgress
 from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
@@ -34,6 +36,7 @@ from backend.scheduler import Priority
 from backend.settings import Settings
 from backend.text_commands import Command
 from backend.tracking import TrackingOptions, TrackingRun, nearest_to_prompts
+from backend.windows import WindowedTracking
 from converters.geometry import ls_frame_to_index
 from converters.label_studio.config import (
     ImageControl,
@@ -62,7 +65,7 @@ from converters.label_studio.video_vector import (
     video_vector_requests,
 )
 from converters.masks import decode_mask
-from converters.types import Direction, ObjectId, Prompt, Track, VideoInfo
+from converters.types import Direction, FrameRange, ObjectId, Prompt, Track, VideoInfo
 from sam2_model.video import FrameSource
 
 logger = logging.getLogger(__name__)
@@ -114,6 +117,8 @@ class TaskPropagation:
             *(_FramesPart(tag, group, config, request, settings)
               for tag, group in _by_image(results, config)),
         ]
+        for number, part in enumerate(self._parts):
+            part.number = number
         self._has_ended = False
         self.content_key: str | None = None
         """Names media, prompts and settings together; None until the media is there."""
@@ -211,11 +216,20 @@ class TaskPropagation:
         model: ModelService,
         *,
         priority: Callable[[], Priority],
+        kept: KeptProgress | None = None,
+        windows: WindowedTracking | None = None,
         is_cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Track everything; `answer` grows meanwhile. Results that ask for nothing give
         an empty answer.
+
+        Args:
+            priority: asked for each frame.
+            kept: what an earlier attempt has tracked, and where this one keeps its own.
+            windows: shares long videos with others; None: they are tracked here alone.
+            is_cancelled: asked before each prompt and frame.
+            progress: called after each frame with frames done and in all.
 
         Raises:
             UnsupportedConfigError: nothing in the config can take the answer.
@@ -234,8 +248,37 @@ class TaskPropagation:
             if is_cancelled():
                 return
             with model.tracker(part.files, part.content, priority) as (source, tracker):
-                part.track(source, tracker, is_cancelled, report)
+                part.track(source, tracker, kept, windows, is_cancelled, report)
         self._has_ended = True
+
+    def run_window(
+        self,
+        model: ModelService,
+        part_number: int,
+        run_number: int,
+        range_of: Callable[[FrameRange], FrameRange],
+        *,
+        kept: KeptProgress,
+        priority: Callable[[], Priority],
+        is_cancelled: Callable[[], bool],
+        progress: Callable[[int, int], None],
+    ) -> TrackingRun:
+        """Track some frames of one of the runs of `run`, after `fetch_media`.
+
+        Args:
+            range_of: the whole run's frames -> those to track.
+
+        Raises as `run`.
+        """
+        part = self._parts[part_number]
+        with model.tracker(part.files, part.content, priority) as (source, tracker):
+            whole = part.plan(source.info)[run_number]
+            run = TrackingRun(
+                whole.requests, whole.info, whole.options,
+                frame_range=range_of(whole.frame_range),
+            )
+            kept.track(run, source, tracker, is_cancelled=is_cancelled, progress=progress)
+        return run
 
     @property
     def has_enough(self) -> bool:
@@ -287,6 +330,8 @@ class _Part:
         self.config = config
         self.request = request
         self.settings = settings
+        self.number = 0
+        """Among the request's parts."""
         self.files: Path | Sequence[Path] = ()
         self.content = ""
         self.runs: list[TrackingRun] = []
@@ -347,10 +392,24 @@ class _Part:
         self,
         source: FrameSource,
         tracker: Tracker,
+        kept: KeptProgress | None,
+        windows: WindowedTracking | None,
         is_cancelled: Callable[[], bool],
         progress: Callable[[int, int], None],
     ) -> None:
-        info, limits = source.info, self.settings
+        self.runs = self.plan(source.info)
+        for number, run in enumerate(self.runs):
+            track = run.run if kept is None else functools.partial(kept.track, run)
+            if windows is not None and len(windows.plan(run)) > 1:
+                track = functools.partial(windows.track, run, part=self.number, number=number)
+            track(source, tracker, is_cancelled=is_cancelled, progress=progress)
+            if is_cancelled():
+                return
+        self.is_done = True
+
+    def plan(self, info: VideoInfo) -> list[TrackingRun]:
+        """What is to be tracked. Raises ValueError, UnsupportedConfigError and OverLimit."""
+        limits = self.settings
         if info.frame_count > limits.max_frames:
             raise OverLimit(
                 f"the video has {info.frame_count} frames, may have {limits.max_frames} "
@@ -365,12 +424,7 @@ class _Part:
         groups: dict[TrackingOptions, list[ObjectRequest]] = {}
         for request in requests:
             groups.setdefault(self._options(request, info), []).append(request)
-        self.runs = [TrackingRun(group, info, options) for options, group in groups.items()]
-        for run in self.runs:
-            run.run(source, tracker, is_cancelled=is_cancelled, progress=progress)
-            if is_cancelled():
-                return
-        self.is_done = True
+        return [TrackingRun(group, info, options) for options, group in groups.items()]
 
     def _command(self, request: ObjectRequest) -> Command:
         return self.request.command_for(request.object_id) or Command()

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
 from backend import log_context
 from backend.answers import StoredAnswer, prediction_of
 from backend.deadlines import Deadline
-from backend.engines import RefusedSessions, Role, open_model, open_queue, open_store
+from backend.engines import (
+    RefusedSessions,
+    Role,
+    open_blobs,
+    open_choice,
+    open_model,
+    open_queue,
+    open_store,
+)
 from backend.errors import NotHere, NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.handles import JobHandle, Outcome
 from backend.jobs.interface import Handle, Queue
+from backend.kept_progress import PROGRESS, KeptProgress, delete_progress
 from backend.jobs.training import TrainingWork
 from backend.jobs.types import (
     Job,
@@ -29,13 +38,13 @@ from backend.jobs.types import (
 )
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService, ModelState, load_model
-from backend.model_choice import ModelChoice
 from backend.propagation import NOTHING, Answer, TaskPropagation
 from backend.requests import TaskRequest
 from backend.scheduler import OneAtATime, Priority
 from backend.session_manager import SessionManager
 from backend.settings import Settings
 from backend.task_lookup import TaskLookup
+from backend.windows import WINDOWS, WindowedTracking, WindowWork
 
 if TYPE_CHECKING:
     from backend.remote_model import RemoteModel
@@ -43,7 +52,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MINUTE_SECONDS, _HOUR_SECONDS, _DAY_SECONDS = 60.0, 3600.0, 86400.0
+_HOUR_SECONDS, _DAY_SECONDS = 3600.0, 86400.0
+_HOUSE_SECONDS = 5.0
+_PROGRESS_DAYS = 7
 _JOBS_LOOKED_AT = 10
 """How many of a task's ended jobs are looked through for one that answers already."""
 
@@ -69,16 +80,22 @@ class TrackingService:
         """`role`: None: that of a process that people ask."""
         self._load = load
         self.role = role or (Role.ALONE if settings.queue is None else Role.WEB)
-        self.choice = ModelChoice(settings)
+        self.choice = open_choice(settings, self.role)
         self.media = MediaStore(settings)
-        makers = {JobKind.TRACK: self._track_work, JobKind.FINETUNE: self._training_work}
+        makers = {
+            JobKind.TRACK: lambda job: TrackWork(job, self),
+            JobKind.WINDOW: lambda job: WindowWork(job, self),
+            JobKind.FINETUNE: lambda job: TrainingWork(job, self),
+        }
         self.store, self.clock = open_store(settings, self.role)
+        self.blobs = open_blobs(settings, self.store, self.role)
         chosen = self.choice.settings
         self._serving = Serving(chosen, open_model(chosen, self.role, load))
         self.jobs: Queue = open_queue(
             self.store, self.role, makers, settings, posts_unanswered=self.can_post
         )
         self._swap = threading.Lock()
+        self._unloadable_version: str | None = None
         self.sessions = (
             SessionManager(settings, self.model, self.media, wall_clock=self.clock)
             if self.role is Role.ALONE else RefusedSessions()
@@ -115,9 +132,13 @@ class TrackingService:
                 if time.monotonic() >= next_deletion:
                     next_deletion = time.monotonic() + _HOUR_SECONDS
                     self.store.delete_old(self.settings.job_days * _DAY_SECONDS)
+                    for prefix in (PROGRESS, WINDOWS):
+                        self.blobs.delete_old(prefix, _PROGRESS_DAYS * _DAY_SECONDS)
+                if self.role is not Role.ALONE:
+                    self._follow_choice()
             except Exception:  # the boundary of the thread: it has to live on
-                logger.exception("old jobs cannot be deleted")
-            if self._stopped.wait(_MINUTE_SECONDS):
+                logger.exception("the house cannot be kept")
+            if self._stopped.wait(_HOUSE_SECONDS):
                 return
 
     def stop(self, wait_seconds: float = 0.0) -> None:
@@ -140,6 +161,13 @@ class TrackingService:
         self.outbox.wake()
         for listener in self.finished_listeners:
             listener(job)
+        if self.role is not Role.WEB:
+            delete_progress(self.blobs, job.id)
+        elif job.state is not JobState.DONE:
+            # Its worker knows nothing of it, and who waits here is not to wait for a bucket.
+            threading.Thread(
+                target=delete_progress, args=(self.blobs, job.id), name="progress", daemon=True
+            ).start()
 
     # --- the model -----------------------------------------------------------
 
@@ -172,13 +200,38 @@ class TrackingService:
         """
         with self._swap:
             settings = self.choice.settings_for(name)
-            model = ModelService(settings, self._load, scheduler=self.model.scheduler)
-            model.start()
-            model.wait()
+            model = self._loaded(settings)
             self.choice.choose(name)
-            before, self._serving = self._serving, Serving(settings, model)
-        before.model.close()
+            self._serve_with(settings, model)
+
+    def _loaded(self, settings: Settings) -> ModelService:
+        model = ModelService(settings, self._load, scheduler=self.model.scheduler)
+        model.start()
+        model.wait()
+        return model
+
+    def _serve_with(self, settings: Settings, model: ModelService | RemoteModel) -> None:
+        before, self._serving = self._serving, Serving(settings, model)
+        if before.model is not model:
+            before.model.close()
+        self.jobs.settings_changed(settings.tracking_settings)
         logger.info("%s serves from now on", settings.model_version)
+
+    def _follow_choice(self) -> None:
+        """Serve with what another process has chosen.
+
+        Raises NotReady when it cannot be loaded; that is tried once a choice.
+        """
+        with self._swap:
+            self.choice.refresh()
+            settings = self.choice.settings
+            version = settings.model_version
+            if version in (self.settings.model_version, self._unloadable_version):
+                return
+            self._unloadable_version = version
+            is_loaded_here = self.role is Role.WORKER
+            self._serve_with(settings, self._loaded(settings) if is_loaded_here else self.model)
+            self._unloadable_version = None
 
     # --- Label Studio and jobs -----------------------------------------------
 
@@ -196,12 +249,6 @@ class TrackingService:
             if self._client is None:
                 self._client = LabelStudioClient.from_settings(self.settings)
             return self._client
-
-    def _track_work(self, job: Job) -> TrackWork:
-        return TrackWork(TaskRequest.from_json(job.request), self)
-
-    def _training_work(self, job: Job) -> TrainingWork:
-        return TrainingWork(job, self)
 
     # --- asking --------------------------------------------------------------
 
@@ -343,13 +390,12 @@ class TrackingService:
     def train_in_background(self, project_id: int) -> str:
         """Queue a fine-tuning on the project's annotations; the job's id.
 
-        Raises TooManyJobs; NotHere where the model is that of other machines.
+        Raises TooManyJobs; NotHere where other workers could not have the model.
         """
-        if self.role is not Role.ALONE:
+        if self.role is not Role.ALONE and self.settings.storage is None:
             raise NotHere(
-                "a fine-tuned model would be on one worker alone, so none is made while SAM2_QUEUE "
-                "is set: run `sam2-label-studio finetune`, and name its model in SAM2_MODEL "
-                "of all processes"
+                "a fine-tuned model would be on one worker alone: with SAM2_QUEUE set "
+                "SAM2_STORAGE too, which all workers reach"
             )
         spec = JobSpec(
             kind=JobKind.FINETUNE,
@@ -477,12 +523,14 @@ def _supersedes(newer: TaskPropagation, older: TaskPropagation) -> bool:
 class TrackWork:
     """One tracking job: from the store if it was done before, else by the model."""
 
-    def __init__(self, request: TaskRequest, service: TrackingService) -> None:
+    def __init__(self, job: Job, service: TrackingService) -> None:
         """Raises ValueError for a malformed request."""
         self._service = service
+        self._job = job
         self._serving = service.serving
         self._propagation = TaskPropagation(
-            request, media=service.media, settings=self._serving.settings
+            TaskRequest.from_json(job.request),
+            media=service.media, settings=self._serving.settings,
         )
         self._stored: StoredAnswer | None = None
 
@@ -502,9 +550,15 @@ class TrackWork:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction())
+        windows = self._windows(key, handle)
         propagation.run(
             self._serving.model,
             priority=lambda: handle.priority,
+            kept=KeptProgress(
+                service.blobs, self._job.id, key,
+                every_seconds=service.settings.save_seconds, is_left=lambda: handle.is_left,
+            ),
+            windows=windows,
             is_cancelled=handle.is_cancelled,
             progress=handle.report,
         )
@@ -512,7 +566,20 @@ class TrackWork:
             return Outcome()
         handle.tell()  # a person need not wait until it is all written
         self._save(key)
+        if windows is not None:
+            windows.forget()
         return Outcome(key, self.prediction())
+
+    def _windows(self, key: str, handle: JobHandle) -> WindowedTracking | None:
+        service = self._service
+        if service.role is not Role.WORKER:
+            return None  # there is one device: nobody could help
+        return WindowedTracking(
+            service.store, service.blobs, self._job, key,
+            least_frames=service.settings.window_frames,
+            save_seconds=service.settings.save_seconds,
+            priority=lambda: handle.priority, is_left=lambda: handle.is_left,
+        )
 
     def _save(self, key: str) -> None:
         service, propagation = self._service, self._propagation

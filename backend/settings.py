@@ -115,6 +115,12 @@ class Settings:
     storage: str | None = None
     """With `queue`: where the results' bodies lie, a folder that all processes have or what
     fsspec takes ("s3://bucket/prefix"); None: Redis."""
+    save_seconds: float = 20.0
+    """How often a running job keeps what it has tracked, for another to go on with should
+    its process die: in `data_folder`, with `queue` in `storage` or Redis. A few MB an object."""
+    window_frames: int = 2000
+    """With `queue`: a video is shared by several workers, in windows of at least so many
+    frames that begin where a person has prompted all objects (docs/scaling.md)."""
     max_result_bytes: int = 1024 * _MIB
     """Results kept, for equal requests and previews; the longest unused go first."""
     link_secret: str | None = None
@@ -260,14 +266,20 @@ class Settings:
         return f"sam2:{self.model}:{Path(self.checkpoint).name}"
 
     @property
-    def tracking_fingerprint(self) -> str:
-        """Changes with every setting that changes an answer."""
+    def tracking_settings(self) -> dict[str, Any]:
+        """Every setting that changes an answer; none of them is secret."""
         names = (
             "model_version", "dtype", "direction", "frame_limit", "keyframes",
-            "stop_lost_frames", "stop_area_share", "keyframe_min_iou", "max_brush_regions", "max_bitmask_regions",
-            "max_prediction_regions",
+            "stop_lost_frames", "stop_area_share", "keyframe_min_iou", "max_brush_regions",
+            "max_bitmask_regions", "max_prediction_regions",
         )
-        return repr([getattr(self, name) for name in names])
+        values = {name: getattr(self, name) for name in names}
+        return values | ({"window_frames": self.window_frames} if self.queue else {})
+
+    @property
+    def tracking_fingerprint(self) -> str:
+        """Changes with them."""
+        return repr(list(self.tracking_settings.values()))
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -331,7 +343,7 @@ _POSITIVE = (
     "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
-    "training_steps", "max_sessions", "session_idle_seconds", "session_days",
+    "save_seconds", "window_frames", "training_steps", "max_sessions", "session_idle_seconds", "session_days",
     "max_session_streams", "stop_seconds", "key_requests_per_second",
 )
 
@@ -406,6 +418,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_DATA_FOLDER": ("data_folder", _folder),
     "SAM2_QUEUE": ("queue", str),
     "SAM2_STORAGE": ("storage", str),
+    "SAM2_SAVE_SECONDS": ("save_seconds", _real),
+    "SAM2_WINDOW_FRAMES": ("window_frames", _whole),
     "SAM2_MAX_RESULT_MIB": ("max_result_bytes", _mebibytes),
     "SAM2_LINK_SECRET": ("link_secret", str),
     "SAM2_KEY_REQUESTS_PER_SECOND": ("key_requests_per_second", _real),

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 
+from backend.kept_progress import FrameRecord
 from backend.model import Tracker
 from converters.label_studio.results import ObjectRequest
 from converters.masks import encode_mask
@@ -21,6 +22,9 @@ from converters.types import (
     VideoInfo,
 )
 from sam2_model.video import FrameSource
+
+if TYPE_CHECKING:
+    from sam2_model.bookmark import Bookmark
 
 logger = logging.getLogger(__name__)
 
@@ -54,30 +58,57 @@ class TrackingRun:
     """
 
     def __init__(
-        self, requests: Sequence[ObjectRequest], info: VideoInfo, options: TrackingOptions
+        self,
+        requests: Sequence[ObjectRequest],
+        info: VideoInfo,
+        options: TrackingOptions,
+        *,
+        frame_range: FrameRange | None = None,
     ) -> None:
-        """Raises ValueError for a prompt past the video's end."""
+        """
+        Args:
+            frame_range: the frames to track; None: those that the options ask for.
+
+        Raises ValueError for a prompt past the video's end.
+        """
         self.requests = tuple(requests)
         self.info = info
         self.options = options
         self._objects = {r.object_id: _Object.of(r, options) for r in requests}
         self._lock = threading.Lock()
         self._is_complete = False
-        self.frame_range = _frame_range(self._objects.values(), info, options)
+        whole = _frame_range(self._objects.values(), info, options)
+        self.frame_range = whole if frame_range is None else frame_range
         self.total_frames = self.frame_range.stop - self.frame_range.start
-        self.done_frames = 0
+        self._order: list[int] = []
+        """Frames done, in the order in which they were tracked."""
+        self._done: set[int] = set()
+        self._is_in_order = True
+
+    @property
+    def done_frames(self) -> int:
+        return len(self._order)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_complete
 
     def run(
         self,
         source: FrameSource,
         tracker: Tracker,
         *,
+        bookmark: Bookmark | None = None,
+        frame_done: Callable[[], None] = lambda: None,
         is_cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Track to the end.
 
         Args:
+            bookmark: kept up to date; one of an earlier run goes on after the frames that
+                were given to `restore`.
+            frame_done: called after each frame, and when the run is left before its end.
             is_cancelled: asked before each prompt and frame.
             progress: called after each frame with frames done and in all.
 
@@ -91,13 +122,16 @@ class TrackingRun:
             return was_cancelled
 
         prompts = [prompt for request in self.requests for prompt in request.prompts]
-        frames = tracker(source, prompts, self.frame_range, is_cancelled=is_stopped)
+        options: dict[str, Any] = {} if bookmark is None else {"bookmark": bookmark}
+        frames = tracker(source, prompts, self.frame_range, is_cancelled=is_stopped, **options)
         with contextlib.closing(frames):
             for frame_masks in frames:
                 self._keep(frame_masks)
+                frame_done()
                 progress(self.done_frames, self.total_frames)
         self._is_complete = not was_cancelled or self.done_frames == self.total_frames
         if not self._is_complete:
+            frame_done()
             logger.warning(
                 "stopped early: %d of %d frames tracked", self.done_frames, self.total_frames
             )
@@ -112,7 +146,52 @@ class TrackingRun:
         with self._lock:
             for item, mask, score in encoded:
                 item.keep(index, mask, score)
-            self.done_frames += 1
+            self._note(index)
+
+    def _note(self, index: int) -> None:
+        self._order.append(index)
+        self._done.add(index)
+
+    def frames_since(self, count: int) -> list[FrameRecord]:
+        """The frames done after the first `count`, for `restore`."""
+        objects = list(self._objects.values())
+        with self._lock:
+            return [
+                [index, [item.record(number, index) for number, item in enumerate(objects)
+                         if index in item.scores]]
+                for index in self._order[count:]
+            ]
+
+    def restore(self, frames: Iterable[FrameRecord], *, in_order: bool = True) -> None:
+        """Take over frames that an equal run has done; those known already change nothing.
+
+        Args:
+            in_order: whether they are the next ones.
+        """
+        objects = list(self._objects.values())
+        height, width = self.info.height, self.info.width
+        with self._lock:
+            self._is_in_order = self._is_in_order and in_order
+            for index, records in frames:
+                if index in self._done:
+                    continue
+                for number, counts, score in records:
+                    mask = None if counts is None else MaskRLE(height, width, counts)
+                    objects[number].keep(index, mask, score)
+                self._note(index)
+
+    def set_complete(self) -> None:
+        """All frames were restored."""
+        self._is_complete = True
+
+    def forget(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._order.clear()
+            self._done.clear()
+            for item in self._objects.values():
+                item.masks.clear()
+                item.scores.clear()
 
     def tracked(self) -> Tracked:
         """What there is so far; empty masks are left out."""
@@ -126,7 +205,8 @@ class TrackingRun:
         prompts (`nearest_to_prompts`); always False but forward."""
         if self._is_complete:
             return True
-        if self.options.direction is not Direction.FORWARD or not self.done_frames:
+        is_forward = self.options.direction is Direction.FORWARD and self._is_in_order
+        if not is_forward or not self.done_frames:
             return False
         with self._lock:
             objects = list(self._objects.values())
@@ -172,6 +252,10 @@ class _Object:
             self.scores[frame_index] = score
             if mask is not None:
                 self.masks[frame_index] = mask
+
+    def record(self, number: int, frame_index: int) -> list[Any]:
+        mask = self.masks.get(frame_index)
+        return [number, None if mask is None else mask.counts, self.scores[frame_index]]
 
     def track(self) -> Track:
         masks = {index: self.masks[index] for index in sorted(self.masks)}

@@ -1,6 +1,7 @@
-"""The embedded queue beside Redis with one and two workers: `python -m benchmarks.queue`.
+"""The embedded queue beside Redis with one to four workers: `python -m benchmarks.queue`.
 
-Real processes with the embedded model on the CPU, over HTTP. Needs a redis-server.
+Real processes with the embedded model on the CPU, over HTTP; each worker has a core to itself as
+far as there are any. Needs a redis-server.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             "embedded": _empty_jobs(_embedded(folder), options.empty_jobs),
             "redis": _empty_jobs(_distributed(url), options.empty_jobs),
         }
-        for name, workers in (("embedded", 0), ("redis, 1 worker", 1), ("redis, 2 workers", 2)):
+        for workers in (0, 1, 2, 4):
+            name = f"redis, {workers} worker{'s' * (workers > 1)}" if workers else "embedded"
             _flush(url)
             with _service(folder, url if workers else None, workers) as service:
                 figures["engines"][name] = _under_load(service, options)
@@ -219,13 +221,17 @@ def _service(folder: Path, queue_url: str | None, workers: int) -> Iterator[str]
     }
     if queue_url is not None:
         variables["SAM2_QUEUE"] = queue_url
-    commands = [("web", ["serve", "--port", str(port)])]
-    commands += [(f"worker{number}", ["worker"]) for number in range(workers)]
+    every_core = sorted(os.sched_getaffinity(0))
+    commands = [("web", ["serve", "--port", str(port)], every_core)]
+    commands += [
+        (f"worker{number}", ["worker"], [every_core[number % len(every_core)]])
+        for number in range(workers)
+    ]
     url = f"http://127.0.0.1:{port}"
     with contextlib.ExitStack() as stack:
-        for part, arguments in commands:
+        for part, arguments, cores in commands:
             data = {"SAM2_DATA_FOLDER": str(folder / name / part)}
-            stack.enter_context(_process(folder, arguments, variables | data))
+            stack.enter_context(_process(folder, arguments, variables | data, cores))
         _wait(lambda: _is_ready(url, queue_url, workers))
         yield url
 
@@ -243,13 +249,14 @@ def _is_ready(url: str, queue_url: str | None, workers: int) -> bool:
 
 @contextlib.contextmanager
 def _process(
-    folder: Path, arguments: list[str], variables: Mapping[str, str]
+    folder: Path, arguments: list[str], variables: Mapping[str, str], cores: list[int]
 ) -> Iterator[None]:
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "backend.cli", *arguments], env=os.environ | variables,
             stdout=log, stderr=subprocess.STDOUT,
         )
+        os.sched_setaffinity(process.pid, cores)  # before it has any thread
     try:
         yield
     finally:

@@ -35,6 +35,7 @@ def report(results: dict) -> str:
     ]
     for name, write in (
         ("speed", _report_speed),
+        ("embedded", _report_embedded),
         ("bfloat16", _report_bfloat16),
         ("correction", _report_correction),
         ("image", _report_image),
@@ -69,6 +70,20 @@ def _report_speed(figures: dict) -> list[str]:
         lines.append(f"| {objects} | {theirs:.2f} | {cells[0]} | {cells[1]} |")
     parts = ", ".join(f"{name} {value:.2f}" for name, value in figures["parts"].items())
     return [*lines, "", f"Where ours goes, one object, float32, seconds: {parts}."]
+
+
+def _report_embedded(figures: list[dict]) -> list[str]:
+    lines = [
+        "## The embedded model, 1280x720 H.264, decoding included",
+        "",
+        "| objects | frames a second |",
+        "|---|---|",
+    ]
+    for answer in figures:
+        lines.append(
+            f"| {answer['objects']} | {answer['frames_per_second']:.1f} ({answer['dtype']}) |"
+        )
+    return lines
 
 
 def _report_bfloat16(figures: dict) -> list[str]:
@@ -139,7 +154,8 @@ def _report_training(figures: list[dict]) -> list[str]:
         "## Training the embedded model",
         "",
         "By `python -m benchmarks.training RUN`, from the run's logs; other work shared the",
-        "machine. Learning curve: `learning_curve.png`.",
+        "machine. Learning curves: `learning_curve.png`, `learning_curve_matching.png`,",
+        "`learning_curve_both.png`.",
         "",
         "| stage | image size | steps | frames a step | seconds a step | frames a second | hours |",
         "|---|---|---|---|---|---|---|",
@@ -168,12 +184,11 @@ def _report_queue(figures: dict) -> list[str]:
         "## The queue: embedded beside Redis",
         "",
         f"By `make bench-queue`; videos of {figures['frames']} frames at 320x240, the embedded model "
-        "on the CPU, over",
-        "HTTP; a person's answer is the whole track of a new box on a new task. Other work took most",
-        f"of the machine (load average {figures['load'][0]} on 2 threads) and changed from row to row: "
-        "the rows",
-        "tell no engine from the other, and two workers had no second core to use. What they tell: a",
-        "person does not wait for the jobs that wait.",
+        "on the CPU with one",
+        "thread a process, over HTTP; each worker is pinned to one of the machine's cores, which the "
+        "clients,",
+        "the web process and Redis use too. A person's answer is the whole track of a new box on a new",
+        f"task. Load average at the end {figures['load'][0]}.",
         "",
         "| jobs that do nothing | submit, ms | order to end in a row, ms a job | a person's round trip, ms |",
         "|---|---|---|---|",

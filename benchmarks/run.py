@@ -1,7 +1,7 @@
 """Measure everything and write RESULTS.md: `make bench`.
 
-Sections: speed, bfloat16, correction, image, memory, growth. Give names to run only
-those; the others keep their last figures from results.json.
+Sections: speed, embedded, bfloat16, correction, image, memory, growth. Give names to run
+only those; the others keep their last figures from results.json.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ def speed() -> dict:
     return table
 
 
+def embedded() -> list[dict]:
+    return [
+        harness.isolated(sections.embedded_speed, objects, 10, 40) for objects in (1, 2, 4, 8)
+    ]
+
+
 def correction() -> dict:
     return harness.isolated(sections.correction_again, 6)
 
@@ -65,6 +71,7 @@ def bfloat16() -> dict:
 
 SECTIONS = {
     "speed": speed,
+    "embedded": embedded,
     "bfloat16": bfloat16,
     "correction": correction,
     "image": image,
@@ -80,9 +87,8 @@ def main() -> None:
     for name in chosen:
         print(f"{name} ...", flush=True)
         record(name, SECTIONS[name](), machine=harness.machine())
-    results = recorded()
-    if "growth" in results:
-        plot_growth(results["growth"]["figures"], FOLDER / "growth.png")
+    if "growth" in chosen:
+        plot_growth(recorded()["growth"]["figures"], FOLDER / "growth.png")
 
 
 def plot_growth(figures: dict, path: Path) -> None:

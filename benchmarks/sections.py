@@ -163,6 +163,26 @@ def peak_memory(frame_count: int, objects: int) -> dict:
     return {"frames": seen, "before": before, "peak": harness.peak_memory_mib()}
 
 
+def embedded_speed(objects: int, skip: int, count: int) -> dict:
+    """Frames a second of tracking an H.264 video with the embedded model, decoding included."""
+    from converters.types import Box, Prompt
+    from sam2_model import build_sam2_video_predictor
+    from sam2_model.tracker import track
+
+    harness.threads_from_environment()
+    predictor = build_sam2_video_predictor("demo")
+    with tempfile.TemporaryDirectory() as folder:
+        video = harness.write_video(Path(folder) / "v.mp4", skip + count + 2, SIZE_WH)
+        prompts = [
+            Prompt(index, 0, box=Box(*box.tolist()))
+            for index, box in enumerate(harness.object_boxes(objects, SIZE_WH))
+        ]
+        frames = track(video, prompts, predictor=predictor)
+        each = harness.step_seconds(frames, skip=skip, count=count)
+    dtype = str(predictor.model.dtype).removeprefix("torch.")
+    return {"objects": objects, "frames_per_second": 1 / each, "dtype": dtype}
+
+
 def bfloat16_agreement(frame_count: int) -> dict:
     """IoU of the embedded model's masks in bfloat16 with its own in float32."""
     from sam2_model import build_sam2_video_predictor

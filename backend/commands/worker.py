@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import threading
@@ -20,6 +21,10 @@ def add_worker(commands: Any) -> None:
         "worker", help="run the jobs of SAM2_QUEUE with a model of its own, one process a GPU"
     )
     add_model_options(parser)
+    parser.add_argument(
+        "--port", type=int, help="answer GET /health and /metrics there; default: nowhere"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="for --port (default %(default)s)")
     parser.set_defaults(run=_work)
 
 
@@ -30,14 +35,18 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
             "`sam2-label-studio serve` runs them itself"
         )
     from backend.service import TrackingService
+    from backend.worker_page import serving, worker_app
 
     service = TrackingService(with_options(settings, options), role=Role.WORKER)
     is_stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: is_stopping.set())
-    service.start()
-    service.model.wait()  # a worker without a model would take jobs in vain
-    logger.info("worker %s takes jobs", service.jobs.name)
-    is_stopping.wait()
-    service.stop(settings.stop_seconds / 2)
+    with contextlib.ExitStack() as stack:
+        if options.port is not None:
+            stack.enter_context(serving(worker_app(service), options.host, options.port))
+        service.start()
+        service.model.wait()  # a worker without a model would take jobs in vain
+        logger.info("worker %s takes jobs", service.jobs.name)
+        is_stopping.wait()
+        service.stop(settings.stop_seconds / 2)
     return 0

@@ -53,6 +53,8 @@ class JobHandle:
         """Where it takes a place; None while it is queued."""
         self.is_put_back = False
         """Whether it gives its place to others and is to begin again later."""
+        self.is_stopped = False
+        """Whether its process ends, and no person has cancelled the job."""
         self.retry_after_seconds: float | None = None
         """It has failed with `error`, and is tried again after so long."""
         self._unawaited_priority: Priority | None = None
@@ -83,6 +85,11 @@ class JobHandle:
     def is_awaited(self) -> bool:
         """Whether anyone waits for it now."""
         return any(count > 0 for count in self._awaited.values())
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it is to stop, for another attempt to go on with."""
+        return self.is_put_back or self.is_stopped
 
     def is_cancelled(self) -> bool:
         return self._cancelled.is_set()

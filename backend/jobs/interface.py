@@ -97,6 +97,10 @@ class Queue(Protocol):
         """End a job without a result; False when it has ended already."""
         ...
 
+    def settings_changed(self, settings: Mapping[str, Any]) -> None:
+        """What answers depend on (`Settings.tracking_settings`) is another from now on."""
+        ...
+
 
 class Store(Protocol):
     """Jobs, results and predictions under way; every method is one transaction."""

@@ -83,6 +83,7 @@ class JobQueue(JobRunner):
                 self._timer.cancel()
             handles = list(self._handles.values())
             for handle in handles:
+                handle.is_stopped = True
                 handle.cancel()
             # Not an attempt that the service did not survive.
             self.store.put_back()
@@ -103,8 +104,7 @@ class JobQueue(JobRunner):
         """
         if is_awaited and self._is_stopping:
             raise Stopping("the service is being stopped: ask again in a moment")
-        if spec.priority is not Priority.INTERACTIVE:
-            check_room(self.store, spec.project_id, self._max_queued_per_project)
+        check_room(self.store, spec.project_id, spec.priority, self._max_queued_per_project)
         with self._lock:
             job, is_new = self.store.add(spec, is_awaited=is_awaited)
             handle = self._handles.get(job.id)

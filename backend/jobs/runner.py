@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from backend.errors import ServiceError, StorageFull
 from backend.jobs.handles import JobHandle, Outcome, Work
@@ -76,6 +76,9 @@ class JobRunner:
         """That of an unfinished job."""
         with self._lock:
             return self._handles.get(job_id)
+
+    def settings_changed(self, settings: Mapping[str, Any]) -> None:
+        """Nothing: nobody else is to know."""
 
     # --- for subclasses ------------------------------------------------------
 
@@ -170,7 +173,7 @@ class JobRunner:
             self._taken[handle.lane] -= 1
             if handle.retry_after_seconds is not None:
                 self.store.retry(job.id, str(handle.error), handle.retry_after_seconds)
-            elif handle.is_put_back and self._is_running:
+            elif handle.is_left:
                 self.store.put_back(job.id)
 
     def _run_to_the_end(self, job: Job, handle: JobHandle) -> Job | None:

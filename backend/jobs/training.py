@@ -17,9 +17,10 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
+from backend.engines import Role
 from backend.errors import ServiceError, UnusableTask
 from backend.jobs.handles import JobHandle, Outcome
-from backend.jobs.types import Job, JobState
+from backend.jobs.types import Job
 from backend.settings import Settings, environment_without_secrets
 from backend.task_videos import TaskVideo, task_videos
 from converters.label_studio.export import read_tasks
@@ -77,9 +78,8 @@ class TrainingWork:
         return Outcome()
 
     def _is_to_go_on(self, handle: JobHandle) -> bool:
-        """Whether the service stops, and the job begins again with the next."""
-        job = self._service.store.get(self._job.id)
-        return handle.is_cancelled() and job is not None and job.state is JobState.RUNNING
+        """Whether the service stops, and the job goes on with the next; elsewhere it could not."""
+        return handle.is_left and self._service.role is Role.ALONE
 
     def _run(self, handle: JobHandle) -> None:
         data = self._folder / "tracks.json"

@@ -11,6 +11,8 @@ from backend.scheduler import Priority
 
 class JobKind(enum.StrEnum):
     TRACK = "track"
+    WINDOW = "window"
+    """A part of a long video, for a job that tracks all of it (`backend.windows`)."""
     FINETUNE = "finetune"
 
 

@@ -109,7 +109,7 @@ SCHEMAS: Json = {
     "Job": obj(
         {
             "id": TEXT,
-            "kind": enum("track", "finetune"),
+            "kind": enum("track", "window", "finetune"),
             "state": _STATES,
             "priority": TEXT,
             "project": {"type": ["integer", "null"]},

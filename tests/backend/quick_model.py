@@ -66,7 +66,9 @@ class QuickModel:
             yield None
         yield from self.track(state, prompts, *arguments, **options)
 
-    def track(self, state, prompts, frame_range=None, *, is_cancelled=lambda: False):
+    def track(
+        self, state, prompts, frame_range=None, *, bookmark=None, is_cancelled=lambda: False
+    ):
         info, merged = state.source.info, merge_prompts(prompts)
         boxes = {}
         for prompt in merged:

@@ -22,6 +22,15 @@ def test_redis_and_its_workers_are_looked_at(redis_server):
         with contextlib.closing(RedisJobStore(connection)) as store:
             store.renew_worker("one")
             assert said(settings)["1 workers: one"] is Level.OK
+            store.describe_worker("one", settings.tracking_settings)
+            assert said(settings)["1 workers: one"] is Level.OK and len(said(settings)) == 2
+            store.describe_worker("one", settings.tracking_settings | {"frame_limit": 7})
+            (text,) = [text for text in said(settings) if "frame_limit" in text]
+            assert "worker one has frame_limit=7, here it is None" in text
+            assert said(settings)[text] is Level.BROKEN
+            store.end_worker("one")
+            assert not store.worker_settings()
+            store.renew_worker("one")
         redis.config_set("maxmemory-policy", "allkeys-lru")
         redis.config_set("appendonly", "no")
         try:

@@ -22,19 +22,19 @@ def order(number):
 
 
 def test_a_project_with_too_much_waiting_is_told_when_to_come_back(make_quick_client, gate):
-    client = make_quick_client(max_queued_per_project=2)
-    codes = [client.post("/webhook", json=order(number)).status_code for number in range(4)]
-    assert codes == [200] * 4  # two run, two wait
-    answer = client.post("/webhook", json=order(4))
+    client = make_quick_client(max_queued_per_project=1)
+    codes = [client.post("/webhook", json=order(number)).status_code for number in range(12)]
+    assert codes == [200] * 12  # two run, ten wait, as webhooks may
+    answer = client.post("/webhook", json=order(12))
     assert (answer.status_code, answer.json["error"]) == (429, "too many jobs")
     assert int(answer.headers["Retry-After"]) > 0
-    assert "project 1 has 2 jobs waiting, may have 2" in answer.json["detail"]
-    other = order(5)
+    assert "project 1 has 10 jobs waiting, may have 10" in answer.json["detail"]
+    other = order(13)
     other["task"]["project"] = 2
     assert client.post("/webhook", json=other).status_code == 200  # another one is not full
     gate.set()
-    assert len(wait_for_jobs(client)) == 5
-    assert client.post("/webhook", json=order(4)).status_code == 200
+    assert len(wait_for_jobs(client)) == 13
+    assert client.post("/webhook", json=order(12)).status_code == 200
 
 
 def test_people_too_many_at_once_are_told_when_to_come_back(make_quick_client, gate):

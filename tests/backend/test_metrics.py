@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.backend.calls import box, call, keyframe, result_of, task, wait_for_jobs
+from tests.backend.calls import box, call, keyframe, result_of, task, wait_for_jobs, wait_until
 from tests.backend.conftest import FRAME_COUNT, payload
 
 VIDEO_CALL = "predict_interactive_videorectangle"
@@ -55,10 +55,8 @@ def test_refused_passwords_are_counted(make_client):
 
 def test_tracking_is_measured(client):
     assert client.post("/predict", json=payload(VIDEO_CALL)).status_code == 200
-    service = client.application.extensions["sam2"]
-    (job,) = service.store.list()
-    if (handle := service.jobs.handle(job.id)) is not None:
-        handle.wait(60)  # the answer is there before the job has ended
+    # The answer is there before the job has ended, and that before it is counted.
+    wait_until(lambda: ("sam2_project_jobs_ended_total", ("1", "done")) in scraped(client))
     values = scraped(client)
     assert values["sam2_frames_tracked_total", ("interactive",)] == FRAME_COUNT
     assert values["sam2_device_busy_seconds_total", ("interactive",)] > 0

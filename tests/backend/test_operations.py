@@ -106,3 +106,73 @@ def test_a_request_id_is_taken_if_it_is_sane(make_quick_client, given, is_taken)
     assert answer.json["request_id"] == answer.headers["X-Request-ID"]
     assert (answer.headers["X-Request-ID"] == given) is is_taken
     assert log_context.request_id() is None
+
+
+QUEUE = ROOT / "ops/kubernetes-queue"
+
+
+def test_the_queue_s_manifests_fit_together():
+    kustomization = yaml.safe_load((QUEUE / "kustomization.yaml").read_text("utf-8"))
+    documents = [
+        document
+        for name in kustomization["resources"]
+        for document in yaml.safe_load_all((QUEUE / name).read_text("utf-8"))
+    ]
+    assert {path.name for path in QUEUE.iterdir()} == {
+        *kustomization["resources"], "kustomization.yaml"
+    }
+    pods = {
+        d["metadata"]["name"]: d["spec"]["template"] for d in documents
+        if d["kind"] in ("Deployment", "StatefulSet")
+    }
+    assert pods.keys() == {"redis", "sam2-web", "sam2-worker", "sam2-sessions"}
+    labels = [pod["metadata"]["labels"] for pod in pods.values()]
+    for document in documents:
+        if document["kind"] == "Service":
+            assert document["spec"]["selector"] in [
+                {"app": label["app"]} for label in labels
+            ]
+        if document["kind"] == "NetworkPolicy":
+            allowed = document["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"]
+            reached = [n for n, pod in pods.items()
+                       if allowed.items() <= pod["metadata"]["labels"].items()]
+            assert reached == ["sam2-web", "sam2-worker"]
+    maps = {m["name"]: m["literals"] for m in kustomization["configMapGenerator"]}
+    for name, pod in pods.items():
+        (container,) = pod["spec"]["containers"]
+        used = [source["configMapRef"]["name"] for source in container.get("envFrom", ())
+                if "configMapRef" in source]
+        assert set(used) <= set(maps)
+        # Those that run without a queue know none.
+        assert ("sam2-queue" in used) == (name in ("sam2-web", "sam2-worker"))
+        ports = {port["name"] for port in container["ports"]}
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            probe = container.get(kind, {}).get("httpGet", {"port": next(iter(ports))})
+            assert probe["port"] in ports
+
+
+def routes_of_the_ingress():
+    (rule,) = yaml.safe_load((QUEUE / "ingress.yaml").read_text("utf-8"))["spec"]["rules"]
+    return {
+        path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]
+    }
+
+
+def test_proxies_send_to_the_sessions_what_is_not_served_with_a_queue(make_quick_client):
+    routes = routes_of_the_ingress()
+    (pattern,) = re.findall(
+        r"location ~ (\S+) \{\s+proxy_pass http://sessions;",
+        (ROOT / "ops/nginx.conf").read_text("utf-8"),
+    )
+    app = make_quick_client().application
+    sent = 0
+    for rule in app.url_map.iter_rules():
+        is_of_sessions = rule.endpoint.split(".")[0] in ("sessions", "panel_api", "panel_page")
+        longest = max(
+            (path for path in routes if (rule.rule + "/").startswith(path.rstrip("/") + "/")),
+            key=len,
+        )
+        assert (routes[longest] == "sam2-sessions") == is_of_sessions, rule
+        assert bool(re.search(pattern, rule.rule)) == is_of_sessions, rule
+        sent += is_of_sessions
+    assert sent > 5

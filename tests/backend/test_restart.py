@@ -18,6 +18,7 @@ def server(tmp_path, checkpoint, studio, media_root):
         {
             "SAM2_CHECKPOINT": str(checkpoint),
             "SAM2_DEVICE": "cpu",
+            "SAM2_SAVE_SECONDS": "0.05",
             "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
             "SAM2_DATA_FOLDER": str(tmp_path / "service"),
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media_root),
@@ -57,6 +58,8 @@ def test_a_killed_server_finishes_what_was_asked_and_posts_it_once(server, studi
         server.kill()  # while the refused prediction waits
         assert server.rows("SELECT id, state, attempts FROM jobs") == [(job_id, "done", 2)]
         assert not studio.predictions
+        assert "goes on after" in (server.folder / "log").read_text()
+        assert not list((server.folder / "service" / "unfinished").rglob("*-0*"))
 
         server.start(until_ready=False)
         assert studio.arrived.acquire(timeout=STARTING_SECONDS)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Page, Request
+from playwright.sync_api import Page, Request, TimeoutError
 
 from backend.studio import SAMPLE_SIZE
 from converters.types import Box
@@ -164,11 +164,13 @@ class Editor:
     def draw_labelled(self, key: str, box: Box, canvas: int = 0) -> dict[str, Any]:
         """The region of a box that is drawn with a label chosen, by its hotkey; none after."""
         before = {r["id"] for r in self.regions()}
-        self.page.keyboard.press(key)
-        self.page.wait_for_function(_CHOSEN, arg=key)
-        self.draw(box, canvas)
-        self.page.wait_for_function(
-            "n => Htx.annotationStore.selected.regions.length === n", arg=len(before) + 1
+        self._until(
+            lambda: self.page.evaluate(_CHOSEN, key) or self.page.keyboard.press(key),
+            _CHOSEN, key,
+        )
+        self._until(
+            lambda: self.draw(box, canvas),
+            "n => Htx.annotationStore.selected.regions.length === n", len(before) + 1,
         )
         self.page.keyboard.press("Escape")  # the region
         if self.page.evaluate(_CHOSEN, key):
@@ -176,6 +178,17 @@ class Editor:
         self.page.wait_for_function(f"key => !({_CHOSEN})(key)", arg=key)
         (new,) = (r for r in self.regions() if r["id"] not in before)
         return new
+
+    def _until(self, do: Callable[[], object], condition: str, argument: object) -> None:
+        """Do it, and again when it came before the editor was ready for it."""
+        for _ in range(4):
+            do()
+            try:
+                self.page.wait_for_function(condition, arg=argument, timeout=15_000)
+                return
+            except TimeoutError:
+                continue
+        raise AssertionError(f"the editor does not come to {condition} with {argument!r}")
 
     def choose_smart_tool(self, label_key: str, tool: str) -> None:
         """`tool` is "key-point" or "rectangle"; `label_key` the hotkey of its label."""

@@ -122,9 +122,24 @@ class RedisJobs:
         """Say that a worker lives."""
         self._redis.zadd(keys.WORKERS, {name: self._clock() + self.lease_seconds})
 
+    def describe_worker(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Say what a worker's answers depend on, for `worker_settings`."""
+        self._redis.hset(keys.WORKER_SETTINGS, name, json.dumps(settings))
+
+    def worker_settings(self) -> dict[str, dict[str, Any]]:
+        """What live workers have said of themselves; those of the dead are forgotten."""
+        live = set(self.live_workers())
+        found = self._redis.hgetall(keys.WORKER_SETTINGS)
+        if dead := [name for name in found if name.decode() not in live]:
+            self._redis.hdel(keys.WORKER_SETTINGS, *dead)
+        return {
+            name.decode(): json.loads(body) for name, body in found.items() if name not in dead
+        }
+
     def end_worker(self, name: str) -> None:
         """A worker takes no more jobs."""
         self._redis.zrem(keys.WORKERS, name)
+        self._redis.hdel(keys.WORKER_SETTINGS, name)
 
     def live_workers(self) -> list[str]:
         """Those that were heard of lately; the others are forgotten."""

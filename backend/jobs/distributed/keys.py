@@ -30,7 +30,8 @@ EVENTS = f"{_PREFIX}events"
 """Channel of `events`."""
 WORKERS = f"{_PREFIX}workers"
 """Sorted set: worker -> until when it is taken to live."""
-MODEL_CHOICE = f"{_PREFIX}model-choice"
+WORKER_SETTINGS = f"{_PREFIX}worker-settings"
+"""Hash: worker -> what it runs with (`RedisJobs.describe_worker`)."""
 
 
 def job(job_id: str) -> str:
@@ -68,6 +69,10 @@ def waiters(job_id: str) -> str:
 
 def published(job_id: str) -> str:
     return f"{_PREFIX}published:{job_id}"
+
+
+def blob(name: str) -> str:
+    return f"{_PREFIX}blob:{name}"
 
 
 def holder(task_id: int) -> str:

@@ -185,8 +185,7 @@ class DistributedQueue:
         """As `Queue.submit`."""
         if is_awaited and self._is_stopping.is_set():
             raise Stopping("the service is being stopped: ask again in a moment")
-        if spec.priority is not Priority.INTERACTIVE:
-            check_room(self.store, spec.project_id, self._max_queued_per_project)
+        check_room(self.store, spec.project_id, spec.priority, self._max_queued_per_project)
         waiter = uuid.uuid4().hex if is_awaited else None
         job, is_new = self.store.add(spec, waiter=waiter, posts_if_lost=self._posts_unanswered)
         with working_for(job=job.id, task=job.task_id, project=job.project_id):
@@ -241,6 +240,9 @@ class DistributedQueue:
         if before.state is JobState.RUNNING:
             before.wait_for_last(_LAST_ANSWER_SECONDS)
         return True
+
+    def settings_changed(self, settings: Mapping[str, Any]) -> None:
+        """Nothing: workers tell theirs."""
 
     # --- looking again -------------------------------------------------------
 

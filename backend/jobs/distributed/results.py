@@ -1,4 +1,4 @@
-"""Results in Redis; their bodies there too, or in a `Storage`."""
+"""Results in Redis; their bodies there too, or in a storage."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Callable
 
 from redis import Redis
 
+from backend.jobs.blobs import Blobs
 from backend.jobs.distributed import keys
 from backend.jobs.distributed.records import packed, unpacked
-from backend.jobs.distributed.storage import Storage
 from backend.jobs.types import StoredResult
 
 _MAX_REQUESTS_OF_RESULT = 100
@@ -21,7 +21,7 @@ class RedisResults:
 
     _redis: Redis
     _clock: Callable[[], float]
-    _storage: Storage | None
+    _storage: Blobs | None
 
     def save_result(
         self, result: StoredResult, *, request_key: str, media_stamp: str, max_bytes: int

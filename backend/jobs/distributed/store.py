@@ -6,11 +6,11 @@ from typing import Any, Callable
 
 from redis import Redis
 
+from backend.jobs.blobs import Blobs
 from backend.jobs.distributed.connection import server_clock
 from backend.jobs.distributed.jobs import RedisJobs
 from backend.jobs.distributed.posts import RedisPosts
 from backend.jobs.distributed.results import RedisResults
-from backend.jobs.distributed.storage import Storage
 
 
 class RedisJobStore(RedisPosts, RedisResults, RedisJobs):
@@ -20,7 +20,7 @@ class RedisJobStore(RedisPosts, RedisResults, RedisJobs):
         self,
         redis: Redis,
         *,
-        storage: Storage | None = None,
+        storage: Blobs | None = None,
         clock: Callable[[], float] | None = None,
         **options: Any,
     ) -> None:

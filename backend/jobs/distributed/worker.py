@@ -38,6 +38,11 @@ Snapshot = Callable[[Any, bool], Mapping[str, Any] | None]
 """(work, whether no more is wanted) -> its answer so far, as JSON; None without one."""
 
 
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """The settings that two workers do not have alike."""
+    return [name for name, value in ours.items() if theirs.get(name) != value]
+
+
 class RunningHandle(JobHandle):
     """A job of this worker."""
 
@@ -46,8 +51,6 @@ class RunningHandle(JobHandle):
         self.task_id = job.task_id
         self.pace = Pace()
         self.has_published_last = False
-        self.is_stopped = False
-        """Whether the worker ends, and no person has cancelled the job."""
         self.publishing = threading.Lock()
         self._is_awaited = job.is_awaited
         self._told = told
@@ -83,6 +86,7 @@ class DistributedWorker(JobRunner):
         *,
         snapshot: Snapshot,
         hold_seconds: float,
+        settings: Mapping[str, Any] | None = None,
         max_attempts: int = MAX_ATTEMPTS,
         name: str | None = None,
         **places: Any,
@@ -91,6 +95,7 @@ class DistributedWorker(JobRunner):
         Args:
             hold_seconds: how long a task's video stays open here after a job on it, so
                 that people's next jobs on it come here first.
+            settings: what its answers depend on; it should be the same for all.
             places: more of `JobRunner`'s.
         """
         super().__init__(store, makers, **places)
@@ -98,10 +103,13 @@ class DistributedWorker(JobRunner):
         self.name = name or f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._snapshot = snapshot
         self._hold_seconds = hold_seconds
+        self._settings = dict(settings or {})
         self._published = Published(store.redis)
         self._wake, self._told = threading.Event(), threading.Event()
         self._changed = threading.Event()
         self._is_stopping = threading.Event()
+        self._life = threading.Lock()
+        """Held while it begins or ends."""
         self._listener = EventListener(store.redis, self._heard)
         self._keeper = Keeper(store, max_attempts=max_attempts)
         self._threads = [
@@ -118,20 +126,29 @@ class DistributedWorker(JobRunner):
         """Nothing: what killed processes left is taken up all the time."""
 
     def start(self) -> None:
-        """Take jobs from now on."""
-        self._register()
-        self._listener.start()
-        self._keeper.start()
-        with self._lock:
-            self._is_running = True
-        for thread in self._threads:
-            thread.start()
+        """Take jobs from now on; nothing when it was stopped before."""
+        with self._life:
+            if self._is_stopping.is_set():
+                return
+            self._register()
+            self._listener.start()
+            self._keeper.start()
+            with self._lock:
+                self._is_running = True
+            for thread in self._threads:
+                thread.start()
 
     def stop(self, wait_seconds: float = 0.0) -> None:
-        """Begin no more jobs, and give the running ones to others, before they have stopped.
+        """Begin no more jobs, and give the running ones to others, each once it has saved
+        where it is.
 
         Waits for that until `wait_seconds` are over.
         """
+        with self._life:  # not in the midst of `start`
+            self._stop(wait_seconds)
+            self._is_stopping.set()
+
+    def _stop(self, wait_seconds: float) -> None:
         with self._lock:
             was_running, self._is_running = self._is_running, False
             handles = list(self._handles.values())
@@ -140,12 +157,12 @@ class DistributedWorker(JobRunner):
                 handle.cancel()
         if not was_running:
             return
-        # Not an attempt that the worker did not survive.
-        self.store.put_back()
         self.store.end_worker(self.name)
         deadline = Deadline(wait_seconds)
         for handle in handles:
             handle.wait(deadline.remaining_seconds)
+        # Those that have not ended in time; no attempt that the worker did not survive.
+        self.store.put_back()
         self._is_stopping.set()
         for event in (self._wake, self._changed, self._told):
             event.set()
@@ -165,6 +182,18 @@ class DistributedWorker(JobRunner):
         self._registration.register_birth()
         self._registration.set_state(WorkerStatus.STARTED)
         self.store.renew_worker(self.name)
+        self.store.describe_worker(self.name, self._settings)
+        for name, theirs in self.store.worker_settings().items():
+            for setting in differing(self._settings, theirs):
+                logger.warning(
+                    "worker %s has another %s (%r, here %r): equal requests get other answers",
+                    name, setting, theirs.get(setting), self._settings[setting],
+                )
+
+    def settings_changed(self, settings: Mapping[str, Any]) -> None:
+        """Others are told."""
+        self._settings = dict(settings)
+        self.store.describe_worker(self.name, self._settings)
 
     def _repeat(self, event: threading.Event, seconds: float, do: Callable[[], None]) -> None:
         """Do it at each event, and now and then without one."""
@@ -239,6 +268,8 @@ class DistributedWorker(JobRunner):
             if self._handles.get(handle.job_id) is not handle:
                 return  # it has just ended
             if not self.store.is_ours(fields):
+                # Another worker has it, or it has ended.
+                handle.is_stopped = not JobState(fields.get("state", "cancelled")).has_ended
                 handle.cancel()
                 return
             handle.follow(fields)

@@ -8,7 +8,7 @@ import pytest
 from backend.jobs.distributed import keys
 from backend.jobs.distributed.connection import connect, server_clock
 from backend.jobs.distributed.keeper import Keeper
-from backend.jobs.distributed.storage import Storage
+from backend.jobs.distributed.storage import open_storage
 from backend.jobs.distributed.store import RedisJobStore
 from backend.jobs.distributed.tickets import line_for, shared_line, worker_line
 from backend.jobs.types import JobKind, JobState
@@ -179,7 +179,7 @@ def test_one_process_at_a_time_posts_a_prediction(store, other, clock):
 
 @pytest.mark.parametrize("url", ["{folder}/results", "file://{folder}/a/b", "memory://results"])
 def test_results_lie_where_the_storage_is(redis_server, clock, tmp_path, url):
-    storage = Storage(url.format(folder=tmp_path))
+    storage = open_storage(url.format(folder=tmp_path))
     with redis_server.client() as redis:
         redis.flushall()
     store = RedisJobStore(
@@ -201,7 +201,7 @@ def test_results_lie_where_the_storage_is(redis_server, clock, tmp_path, url):
 
 def test_a_storage_that_nobody_knows_is_refused():
     with pytest.raises(ValueError, match="storage='nonsense://x'"):
-        Storage("nonsense://x")
+        open_storage("nonsense://x")
 
 
 # --- the clock ---------------------------------------------------------------

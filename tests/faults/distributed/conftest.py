@@ -30,9 +30,10 @@ FRAMES = 24
 class Cluster:
     def __init__(self, folder: Path, redis_url: str, studio_url: str, media: Path) -> None:
         self._folder, self._url = folder, redis_url
-        self._environment = {
+        self.environment = {
             "SAM2_QUEUE": redis_url,
             "SAM2_DEVICE": "cpu",
+            "SAM2_SAVE_SECONDS": "0.05",
             "OMP_NUM_THREADS": "1",  # several processes share the cores
             "SAM2_MEDIA_CACHE": str(folder / "cache"),
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(media),
@@ -44,7 +45,7 @@ class Cluster:
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen:
         folder = self._folder / name
-        environment = self._environment | {"SAM2_DATA_FOLDER": str(folder)}
+        environment = self.environment | {"SAM2_DATA_FOLDER": str(folder)}
         with open(self._folder / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "backend.cli", *arguments],

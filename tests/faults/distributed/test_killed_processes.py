@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend.jobs.distributed import keys
-from backend.jobs.types import JobState
+from backend.jobs.types import JobKind, JobState
 from tests.backend.calls import box, call, keyframe, saved, task
 from tests.backend.test_server import ask
 from tests.faults.distributed.conftest import FRAMES, SECONDS, kill
@@ -55,6 +55,8 @@ def test_another_worker_takes_the_job_of_one_that_ends(cluster, studio, number, 
         assert ended.wait(SECONDS) == (0 if number is signal.SIGTERM else -number)
         check_posted_once(cluster, store, studio)
         assert job_in(store).attempts == attempts  # a stop is none that it did not survive
+        assert f"job {job_in(store).id} goes on after" in cluster.logs()
+        assert not list(store.redis.scan_iter(keys.blob("*"))), "progress of a job that is done"
 
 
 def test_a_killed_web_process_loses_no_job_and_no_answer(cluster, studio):
@@ -97,3 +99,40 @@ def test_a_worker_that_is_killed_while_a_person_waits_answers_through_another(cl
         kill(worker_of(store, workers))
         ((region,),) = [item["result"] for item in asking.result(SECONDS)["results"]]
         assert region["id"] == "a" and region["value"]["sequence"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["helped", "helper killed"])
+def test_two_workers_share_a_long_video(cluster, studio, is_killed):
+    cluster.environment["SAM2_WINDOW_FRAMES"] = "8"
+    cluster.start_web()
+    workers = cluster.start_workers(2)
+    prompted = box(
+        "a",
+        *(keyframe(n + 1, x=25 + 2.5 * at, y=20 + 1.6 * at, width=25, height=35)
+          for n, at in ((0, 0), (8, 7), (16, 0))),
+    )
+    with cluster.store() as store:
+        ask(f"{cluster.web_url}/webhook", saved(prompted))
+
+        def windows():
+            return [job for job in store.list() if job.kind is JobKind.WINDOW]
+
+        def is_helped() -> bool:
+            """Whether another worker than the whole video's tracks a window of it."""
+            running = [job for job in windows() if job.state is JobState.RUNNING and job.done]
+            (whole,) = [job for job in store.list() if job.kind is JobKind.TRACK]
+            return any(
+                store.fields(job.id)["owner"] != store.fields(whole.id)["owner"]
+                for job in running
+            )
+
+        cluster.wait(is_helped)
+        if is_killed:
+            kill([p for p in workers if p is not worker_of(store, workers)][0])
+        cluster.wait(lambda: studio.predictions)
+        (prediction,) = studio.predictions
+        (region,) = prediction["result"]
+        frames = {item["frame"] for item in region["value"]["sequence"]}
+        assert min(frames) == 1 and max(frames) == FRAMES
+        assert len(windows()) == 2
+        cluster.wait(lambda: not list(store.redis.scan_iter(keys.blob("*"))))
