@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
@@ -38,6 +38,27 @@ from sam2_model.video_predictor import PredictorOptions, SAM2VideoPredictor
 
 _ENCODER = "image_encoder."
 _REPORT = "report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Manner:
+    """What suits a network by how it was taught."""
+
+    learning_rate: float
+    loss_weights: LossWeights
+    spoiled_share: float
+    """See `objective.run_clips`."""
+    general_share: float
+
+
+_PUBLISHED = _Manner(
+    learning_rate=1e-5, loss_weights=LossWeights(), spoiled_share=0.0, general_share=0.0
+)
+# It goes on with the losses it was taught by, or its logits shift first.
+_EMBEDDED = _Manner(
+    learning_rate=2e-4, loss_weights=STAGES[-1].loss_weights, spoiled_share=0.1,
+    general_share=0.5,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,10 +212,18 @@ def finetune(
         training, out / "frames", network.image_size, progress=listener.prepared
     )
     before = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    manner = _EMBEDDED if network.config.name == "demo" else _PUBLISHED
+    settings = replace(
+        settings,
+        learning_rate=settings.learning_rate or manner.learning_rate,
+        general_share=(
+            manner.general_share if settings.general_share is None else settings.general_share
+        ),
+    )
     trainer = Trainer(
-        network, _schedule(network, settings), out / "run",
-        prompt_mix=PromptMix(box=0.4, point=0.35), loss_weights=_loss_weights(network),
-        spoiled_share=0.1 if network.config.name == "demo" else 0.0,
+        network, _schedule(settings), out / "run",
+        prompt_mix=PromptMix(box=0.4, point=0.35), loss_weights=manner.loss_weights,
+        spoiled_share=manner.spoiled_share,
         dtype=default_dtype(network.device),
     )
     trainer.resume()
@@ -218,7 +247,7 @@ def finetune(
 
     if not history:
         judge()
-    batches = _batches(network, prepared, settings, start=trainer.step)
+    batches = _batches(network.image_size, prepared, settings, start=trainer.step)
     while trainer.step < settings.steps and not listener.is_cancelled():
         if len(history) - 1 - history.index(report().best) >= settings.patience:
             break
@@ -230,19 +259,16 @@ def finetune(
 
 
 def _batches(
-    network: SAM2Network, videos: Sequence[PreparedVideo], settings: FinetuneSettings,
-    *, start: int,
+    image_size: int, videos: Sequence[PreparedVideo], settings: FinetuneSettings, *, start: int
 ) -> Iterator[ClipBatch]:
     """The batches of the steps from `start` on, general clips' spread among the user's."""
     share = settings.general_share
-    if share is None:
-        share = 0.5 if network.config.name == "demo" else 0.0
 
     def general_before(step: int) -> int:
         return int(step * share)
 
     own = video_clip_batches(
-        videos, network.image_size,
+        videos, image_size,
         VideoClipSettings(
             frame_count=settings.frame_count, clip_count=settings.clip_count,
             objects_per_clip=settings.objects_per_clip,
@@ -254,7 +280,7 @@ def _batches(
         return own
     general = step_batches(
         Materials.procedural(0),
-        [_general_settings(network.image_size)],
+        [_general_settings(image_size)],
         seed=settings.seed, start=general_before(start), stop=general_before(settings.steps),
     )
     return (
@@ -271,23 +297,14 @@ def _general_settings(image_size: int) -> BatchSettings:
     )
 
 
-def _schedule(network: SAM2Network, settings: FinetuneSettings) -> Schedule:
-    rate = settings.learning_rate
-    if rate is None:
-        rate = 2e-4 if network.config.name == "demo" else 1e-5
+def _schedule(settings: FinetuneSettings) -> Schedule:
     return Schedule(
-        steps=settings.steps, learning_rate=rate, warmup_steps=min(20, settings.steps),
+        steps=settings.steps, learning_rate=settings.learning_rate,
+        warmup_steps=min(20, settings.steps),
         final_fraction=0.1, weight_decay=0.01, ema_decay=0.98, seed=settings.seed,
         frozen=() if settings.train_encoder else (_ENCODER,),
         slowed=(_ENCODER,) if settings.train_encoder else (),
     )
-
-
-def _loss_weights(network: SAM2Network) -> LossWeights:
-    # A model goes on with the losses it was taught by, or its logits shift first.
-    if network.config.name == "demo":
-        return STAGES[-1].loss_weights
-    return LossWeights()
 
 
 def _mean_weights(
