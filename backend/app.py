@@ -95,8 +95,8 @@ class _Service:
             "model_version": self.tracking.settings.model_version,
             "model": str(self.tracking.model.state),
         }
-        if self.tracking.model.failure:
-            answer["detail"] = self.tracking.model.failure
+        if self.tracking.trouble:
+            answer["detail"] = self.tracking.trouble
         return answer
 
     def versions(self) -> dict[str, Any]:

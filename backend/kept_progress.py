@@ -74,6 +74,9 @@ class KeptProgress:
         self._saved: SavedProgress | None = None
         self._run_count = 0
         self._writer = uuid4().hex
+        self._expected_writer: str | None = None
+        """Whose listing this attempt goes on from, or has written; None: there is none."""
+        self._is_superseded = False
         self._chunks: list[int] = []
         """For each file of frames, its run."""
         self._saved_at = time.monotonic()
@@ -94,6 +97,7 @@ class KeptProgress:
     def _load(self) -> SavedProgress:
         listing = _listing(self._blobs, self._job_id)
         while True:
+            self._expected_writer = _writer_of(listing)
             try:
                 return self._load_parts(listing)
             except FileNotFoundError:
@@ -172,7 +176,7 @@ class KeptProgress:
 
     def _save(self, number: int, run: TrackingRun, bookmark: Bookmark) -> None:
         """Keep all that is new."""
-        if not bookmark.is_placed:
+        if not bookmark.is_placed or self._is_superseded:
             return
         try:
             while self._ended:
@@ -182,7 +186,8 @@ class KeptProgress:
             self._bookmark_number += 1
             name = _bookmark_name(self._job_id, self._writer, self._bookmark_number)
             self._blobs.save(name, bookmark.save())
-            self._commit(number)
+            if not self._commit(number):
+                self._give_up()
         except Exception:  # a full disk, a lost store: the job goes on all the same
             logger.warning("progress of job %s cannot be kept", self._job_id, exc_info=True)
         self._saved_at = time.monotonic()
@@ -196,18 +201,30 @@ class KeptProgress:
         self._chunks.append(number)
         self._counts[number] = self._counts.get(number, 0) + len(frames)
 
-    def _commit(self, run: int) -> None:
+    def _commit(self, run: int) -> bool:
+        """False, and nothing is done, when another attempt has gone on since, or the job
+        has ended: this process has lost it, and does not know yet."""
         before = _listing(self._blobs, self._job_id)
-        listing = {
+        if _writer_of(before) != self._expected_writer:
+            return False
+        self._blobs.save(_listing_name(self._job_id), json.dumps(self._own_listing(run)).encode())
+        self._expected_writer = self._writer
+        if before is not None:
+            if before["writer"] == self._writer:
+                before = before | {"chunks": []}
+            _delete_parts(self._blobs, self._job_id, before)
+        return True
+
+    def _own_listing(self, run: int) -> dict[str, Any]:
+        return {
             "content_key": self._content_key, "writer": self._writer, "run": run,
             "chunks": self._chunks, "bookmark": self._bookmark_number,
         }
-        self._blobs.save(_listing_name(self._job_id), json.dumps(listing).encode())
-        if before is None:
-            return
-        if before["writer"] == self._writer:
-            before = before | {"chunks": []}
-        _delete_parts(self._blobs, self._job_id, before)
+
+    def _give_up(self) -> None:
+        logger.warning("progress of job %s is kept by another process now", self._job_id)
+        self._is_superseded = True
+        _delete_parts(self._blobs, self._job_id, self._own_listing(0))
 
 
 def delete_progress(blobs: Blobs, job_id: str) -> None:
@@ -226,6 +243,10 @@ def _delete_parts(blobs: Blobs, job_id: str, listing: dict[str, Any]) -> None:
     blobs.delete(_bookmark_name(job_id, writer, listing["bookmark"]))
     for number in range(len(listing["chunks"])):
         blobs.delete(_chunk_name(job_id, writer, number))
+
+
+def _writer_of(listing: dict[str, Any] | None) -> str | None:
+    return None if listing is None else listing["writer"]
 
 
 def _listing(blobs: Blobs, job_id: str) -> dict[str, Any] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Collection, Iterator, Mapping, Sequence
 
 from backend import log_context
 from backend.answers import StoredAnswer, prediction_of
@@ -20,7 +21,14 @@ from backend.engines import (
     open_queue,
     open_store,
 )
-from backend.errors import NotHere, NotReady, ServiceError, Stopping
+from backend.errors import (
+    NotHere,
+    NotReady,
+    ResultNotKept,
+    ServiceError,
+    StorageFull,
+    Stopping,
+)
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.handles import JobHandle, Outcome
@@ -54,9 +62,20 @@ logger = logging.getLogger(__name__)
 
 _HOUR_SECONDS, _DAY_SECONDS = 3600.0, 86400.0
 _HOUSE_SECONDS = 5.0
+_LOAD_AGAIN_SECONDS = 60.0
 _PROGRESS_DAYS = 7
 _JOBS_LOOKED_AT = 10
 """How many of a task's ended jobs are looked through for one that answers already."""
+
+
+@dataclass(frozen=True)
+class _Unloadable:
+    """A model that another process has chosen, and this one could not load."""
+
+    version: str
+    again_at: float
+    """Of `time.monotonic()`."""
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class TrackingService:
             self.store, self.role, makers, settings, posts_unanswered=self.can_post
         )
         self._swap = threading.Lock()
-        self._unloadable_version: str | None = None
+        self._unloadable: _Unloadable | None = None
         self.sessions = (
             SessionManager(settings, self.model, self.media, wall_clock=self.clock)
             if self.role is Role.ALONE else RefusedSessions()
@@ -220,18 +239,32 @@ class TrackingService:
     def _follow_choice(self) -> None:
         """Serve with what another process has chosen.
 
-        Raises NotReady when it cannot be loaded; that is tried once a choice.
+        Raises NotReady when it cannot be loaded; that is tried again now and then.
         """
         with self._swap:
             self.choice.refresh()
-            settings = self.choice.settings
+            settings, known = self.choice.settings, self._unloadable
             version = settings.model_version
-            if version in (self.settings.model_version, self._unloadable_version):
+            if known is not None and known.version == version:
+                if time.monotonic() < known.again_at:
+                    return
+            elif version == self.settings.model_version:
+                self._unloadable = None
                 return
-            self._unloadable_version = version
-            is_loaded_here = self.role is Role.WORKER
-            self._serve_with(settings, self._loaded(settings) if is_loaded_here else self.model)
-            self._unloadable_version = None
+            try:
+                is_here = self.role is Role.WORKER
+                self._serve_with(settings, self._loaded(settings) if is_here else self.model)
+            except NotReady as error:
+                again_at = time.monotonic() + _LOAD_AGAIN_SECONDS
+                self._unloadable = _Unloadable(version, again_at, error.detail)
+                raise
+            self._unloadable = None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the model that is to serve does not."""
+        unloadable = self._unloadable
+        return self.model.failure or (None if unloadable is None else unloadable.reason)
 
     # --- Label Studio and jobs -----------------------------------------------
 
@@ -550,55 +583,67 @@ class TrackWork:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction())
-        windows = self._windows(key, handle)
-        propagation.run(
-            self._serving.model,
-            priority=lambda: handle.priority,
-            kept=KeptProgress(
-                service.blobs, self._job.id, key,
-                every_seconds=service.settings.save_seconds, is_left=lambda: handle.is_left,
-            ),
-            windows=windows,
-            is_cancelled=handle.is_cancelled,
-            progress=handle.report,
-        )
-        if handle.is_cancelled() or not propagation.has_tracked:
-            return Outcome()
-        handle.tell()  # a person need not wait until it is all written
-        self._save(key)
-        if windows is not None:
-            windows.forget()
+        with self._windows(key, handle) as windows:
+            propagation.run(
+                self._serving.model,
+                priority=lambda: handle.priority,
+                kept=KeptProgress(
+                    service.blobs, self._job.id, key,
+                    every_seconds=service.settings.save_seconds, is_left=lambda: handle.is_left,
+                ),
+                windows=windows,
+                is_cancelled=handle.is_cancelled,
+                progress=handle.report,
+            )
+            if handle.is_cancelled() or not propagation.has_tracked:
+                return Outcome()
+            handle.tell()  # a person need not wait until it is all written
+            self._save(key)
         return Outcome(key, self.prediction())
 
-    def _windows(self, key: str, handle: JobHandle) -> WindowedTracking | None:
+    @contextlib.contextmanager
+    def _windows(self, key: str, handle: JobHandle) -> Iterator[WindowedTracking | None]:
+        """Forgotten at the end, unless another attempt is to go on with them."""
         service = self._service
         if service.role is not Role.WORKER:
-            return None  # there is one device: nobody could help
-        return WindowedTracking(
+            yield None  # there is one device: nobody could help
+            return
+        windows = WindowedTracking(
             service.store, service.blobs, self._job, key,
             least_frames=service.settings.window_frames,
             save_seconds=service.settings.save_seconds,
             priority=lambda: handle.priority, is_left=lambda: handle.is_left,
         )
+        try:
+            yield windows
+        except ValueError:  # this video, or this request, fails every time
+            windows.forget()
+            raise
+        if not handle.is_left:
+            windows.forget()
 
     def _save(self, key: str) -> None:
         service, propagation = self._service, self._propagation
         full = propagation.answer(is_limited=False)
-        service.store.save_result(
-            StoredResult(
-                key=key,
-                regions=full.regions,
-                answer=propagation.answer().regions,
-                score=full.score,
-                model_version=self._serving.settings.model_version,
-                media=propagation.references,
-                created_at=service.clock(),
-                videos=propagation.videos,
-            ),
-            request_key=propagation.key,
-            media_stamp=media_stamp(propagation.files),
-            max_bytes=service.settings.max_result_bytes,
+        result = StoredResult(
+            key=key,
+            regions=full.regions,
+            answer=propagation.answer().regions,
+            score=full.score,
+            model_version=self._serving.settings.model_version,
+            media=propagation.references,
+            created_at=service.clock(),
+            videos=propagation.videos,
         )
+        try:
+            service.store.save_result(
+                result,
+                request_key=propagation.key,
+                media_stamp=media_stamp(propagation.files),
+                max_bytes=service.settings.max_result_bytes,
+            )
+        except StorageFull as error:
+            raise ResultNotKept(error.detail) from error
 
     def prediction(self) -> Mapping[str, Any] | None:
         """For Label Studio; None when nothing was found."""

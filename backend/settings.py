@@ -20,6 +20,8 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _KEYFRAMES = ("thin", "all")
 _LOG_FORMATS = ("text", "json")
 _QUEUE_SCHEMES = ("redis", "rediss", "unix")
+_STORAGE_KEYS = ("AWS_", "AZURE_", "GOOGLE_", "FSSPEC_")
+"""What the names of variables begin with that hold the storage's keys."""
 _LEAST_SECRET_CHARACTERS = 32
 _LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
@@ -114,7 +116,7 @@ class Settings:
     (docs/scaling.md). May hold a password, so it is shown nowhere. Secret."""
     storage: str | None = None
     """With `queue`: where the results' bodies lie, a folder that all processes have or what
-    fsspec takes ("s3://bucket/prefix"); None: Redis."""
+    fsspec takes ("s3://bucket/prefix"), without a password; None: Redis."""
     save_seconds: float = 20.0
     """How often a running job keeps what it has tracked, for another to go on with should
     its process die: in `data_folder`, with `queue` in `storage` or Redis. A few MB an object."""
@@ -222,6 +224,7 @@ class Settings:
         _check_tokens(self.api_tokens)
         _check_link_secret(self.link_secret)
         _check_queue(self.queue)
+        _check_storage(self.storage)
         if self.storage is not None and self.queue is None:
             raise ValueError(
                 f"storage={self.storage!r} is set but queue is not: without one, results are "
@@ -325,9 +328,13 @@ def variable_names() -> tuple[str, ...]:
 def environment_without_secrets() -> dict[str, str]:
     """The process's own environment, for a program that needs no key of ours."""
     secret = {name for name, (field_name, _) in _VARIABLES.items() if field_name in _SECRETS}
-    # A user without a password is none of the settings that may be.
-    secret.add("SAM2_BASIC_AUTH_USER")
-    return {name: value for name, value in os.environ.items() if name not in secret}
+    # A user without a password, and a storage without a queue, are none of the settings that
+    # may be.
+    secret |= {"SAM2_BASIC_AUTH_USER", "SAM2_STORAGE"}
+    return {
+        name: value for name, value in os.environ.items()
+        if name not in secret and not name.startswith(_STORAGE_KEYS)
+    }
 
 
 def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
@@ -516,6 +523,15 @@ def _check_queue(url: str | None) -> None:
     if url is not None and urlsplit(url).scheme not in _QUEUE_SCHEMES:
         raise ValueError(
             "queue must be redis://host[:port][/database], rediss://... or unix://path"
+        )
+
+
+def _check_storage(url: str | None) -> None:
+    # It is shown where something is wrong with it, so it is none of the secrets.
+    if url is not None and re.match(r"[^/]*//[^/]*:[^/]*@", url):
+        raise ValueError(
+            "storage must not hold a password: fsspec takes keys from variables and files of its "
+            "own"
         )
 
 

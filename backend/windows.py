@@ -163,7 +163,7 @@ class WindowedTracking:
         self._save_seconds = save_seconds
         self._priority = priority
         self._is_left = is_left
-        self._done: list[_Place] = []
+        self._places: list[_Place] = []
 
     def plan(self, run: TrackingRun) -> list[FrameRange]:
         """Its windows; fewer than two when it is not to be split."""
@@ -184,7 +184,7 @@ class WindowedTracking:
         """`run.run`, with the help of others. Raises as it does."""
         open_places = [_Place(part, number, window) for window in self.plan(run)]
         logger.info("job %s is done in %d windows", self._job.id, len(open_places))
-        self._done += open_places
+        self._places += open_places
         offered: dict[_Place, str] = {}
         self._take_over(open_places, offered, run, progress)
         # The first is begun here: nobody is asked for it.
@@ -206,11 +206,12 @@ class WindowedTracking:
 
     def forget(self) -> None:
         """The job has ended: nobody asks for its windows any more."""
-        for place in self._done:
+        for place in self._places:
             try:
                 self._blobs.delete(_name(place, self._content_key))
             except Exception:  # it goes by its age
                 logger.warning("a window cannot be deleted", exc_info=True)
+            delete_progress(self._blobs, place.progress_name(self._content_key))
 
     def _withdraw(self, job_id: str | None) -> None:
         if job_id is not None:
@@ -235,19 +236,25 @@ class WindowedTracking:
     def _take_over(
         self,
         open_places: list[_Place],
-        offered: Mapping[_Place, str],
+        offered: dict[_Place, str],
         run: TrackingRun,
         progress: Callable[[int, int], None],
     ) -> None:
-        """What others have done, or an earlier attempt."""
+        """What others have done, or an earlier attempt; what has failed is offered no more."""
         for place in list(open_places):
+            if self._is_under_way(offered.get(place)):
+                continue
             frames = self._frames_of(place)
             if frames is None:
+                offered.pop(place, None)
                 continue
             run.restore(frames, in_order=False)
             progress(run.done_frames, run.total_frames)
             open_places.remove(place)
-            self._withdraw(offered.get(place))  # if it is still about to end, or to begin
+
+    def _is_under_way(self, job_id: str | None) -> bool:
+        job = None if job_id is None else self._store.get(job_id)
+        return job is not None and not job.state.has_ended
 
     def _frames_of(self, place: _Place) -> list[FrameRecord] | None:
         try:
@@ -261,14 +268,13 @@ class WindowedTracking:
         self, open_places: list[_Place], offered: Mapping[_Place, str]
     ) -> _Place | None:
         """A window to track here, the first that nobody has begun; None: all that is left
-        is under way."""
+        is under way, or has just ended."""
         for place in open_places:
             if place not in offered:
                 return place
             job = self._store.get(offered[place])
-            if job is None or job.state is not JobState.RUNNING:
-                if job is not None and job.state is JobState.QUEUED:
-                    self._withdraw(job.id)
+            if job is not None and job.state is JobState.QUEUED:
+                self._withdraw(job.id)
                 return place
         return None
 
@@ -350,6 +356,8 @@ class WindowWork:
             )
             if run.is_complete:
                 _save(service.blobs, place, wanted_key, run)
+            elif not handle.is_left:  # nobody asks for it any more
+                delete_progress(service.blobs, place.progress_name(wanted_key))
         return Outcome()
 
     def _is_asked_for(self) -> bool:

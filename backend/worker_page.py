@@ -29,7 +29,7 @@ def worker_app(service: TrackingService) -> Flask:
             "model_version": service.settings.model_version,
             "model": str(service.model.state),
         }
-        return answer | ({"detail": service.model.failure} if service.model.failure else {})
+        return answer | ({"detail": service.trouble} if service.trouble else {})
 
     app.add_url_rule("/health", "health", health, methods=["GET"])
     serve_metrics(app, measure_work(service))

@@ -10,6 +10,9 @@ from typing import Protocol
 from uuid import uuid4
 
 
+_ATTEMPTS = 20
+
+
 class Blobs(Protocol):
     """Safe for many threads and processes. Names may have slashes.
 
@@ -39,7 +42,15 @@ class FolderBlobs:
 
     def save(self, name: str, body: bytes) -> None:
         """Raises OSError."""
-        path = self._folder / name
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                return self._save(self._folder / name, body)
+            except (FileNotFoundError, FileExistsError):
+                if not attempts_left:  # else another has just dropped the empty folder
+                    raise
+
+    @staticmethod
+    def _save(path: Path, body: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{uuid4().hex}.part")
         try:

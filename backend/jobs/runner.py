@@ -36,6 +36,9 @@ def lane_of(kind: JobKind, priority: Priority) -> str:
 class JobRunner:
     """The places of one process. Subclasses say which job is the next."""
 
+    _store_errors: tuple[type[Exception], ...] = ()
+    """What the store raises while it is away: no job has failed by that (`_not_lost`)."""
+
     def __init__(
         self,
         store: Store,
@@ -184,6 +187,8 @@ class JobRunner:
             if handle.is_cancelled():
                 return None
             return self._done(job, handle, outcome)
+        except self._store_errors:
+            raise
         except (ServiceError, ValueError) as error:  # what people can mend: no traceback
             logger.warning("job %s of task %s failed: %s", job.id, job.task_id, error)
             handle.error = error

@@ -4,16 +4,25 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError
+
 from backend.app import create_app
+from backend.decoding import open_media
 from backend.engines import Role
+from backend.jobs.blobs import FolderBlobs
 from backend.jobs.distributed import keys
-from backend.jobs.types import JobState, PostState
+from backend.jobs.types import JobKind, JobState, PostState
+from backend.model import LoadedModel
 from backend.service import TrackingService
 from backend.settings import Settings
+from sam2_model.session import InferenceState
+from sam2_model.tracker import track_steps
 from tests.backend.calls import (
     FRAMES,
     FRAMES_CONFIG,
@@ -35,6 +44,7 @@ from tests.backend.conftest import FRAME_COUNT
 from tests.backend.label_studio_site import KEY
 from tests.backend.quick_model import SECONDS, Hold, QuickModel
 from tests.backend.test_service import annotated, frames_task, shown_frames
+from tests.sam2_model.small_model import small_predictor
 
 PARTIAL_SECONDS = 4
 
@@ -77,6 +87,7 @@ def cluster(redis_server, quick, studio, media_root, tmp_path):
     yield Cluster()
     for service in reversed(started):
         service.stop()
+        service.store.close()
 
 
 def test_a_person_is_answered_from_the_worker_and_again_from_its_result(cluster, quick):
@@ -232,3 +243,109 @@ def test_a_web_process_loads_no_pytorch(redis_server, tmp_path):
     assert done.stdout.strip() == "False", done.stderr
     with redis_server.client() as redis:
         assert not redis.exists(keys.WORKERS)
+
+
+# --- a storage or a Redis that is away for a moment ---------------------------
+
+
+@pytest.fixture
+def done_in_the_end(cluster, quick, studio, tmp_path):
+    """(worker options) -> the job and its worker, once its prediction is posted."""
+
+    def do(client, worker, break_now=lambda: None):
+        worker.jobs.retry_seconds = (0.05,)
+        break_now()
+        client.post("/webhook", json=saved(box()))
+        assert studio.arrived.acquire(timeout=SECONDS)
+        (job,) = wait_for_jobs(client)
+        assert job.state is JobState.DONE and len(studio.predictions) == 1
+        return job
+
+    return do
+
+
+def once(monkeypatch, owner, name, error, *, if_=lambda *arguments: True):
+    """Let a method fail the first time; the list of the times that it has."""
+    real, failed = getattr(owner, name), []
+
+    def fails_once(*arguments, **options):
+        if not failed and if_(*arguments):
+            failed.append(arguments)
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fails_once)
+    return failed
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("bucket is away")]
+)
+def test_a_result_that_the_storage_did_not_take_is_kept_later(
+    cluster, done_in_the_end, monkeypatch, tmp_path, error
+):
+    storage = str(tmp_path / "storage")
+    client, worker = cluster.web(storage=storage), cluster.worker(storage=storage)
+    failed = once(
+        monkeypatch, FolderBlobs, "save", error, if_=lambda _, name, __: "results/" in name
+    )
+    job = done_in_the_end(client, worker)
+    assert failed and job.error is None and worker.store.result(job.result_key) is not None
+
+
+def test_a_person_is_told_when_the_storage_takes_no_result(cluster, monkeypatch, tmp_path):
+    storage = str(tmp_path / "storage")
+    client = cluster.web(storage=storage)
+    cluster.worker(storage=storage)
+    error = RuntimeError("planted-key is wrong")
+    once(monkeypatch, FolderBlobs, "save", error, if_=lambda _, name, __: "results/" in name)
+    answer = client.post("/predict", json=call(task(), box()))
+    assert answer.status_code == 503 and "SAM2_STORAGE" in answer.json["detail"]
+    assert "planted" not in answer.text and answer.headers["Retry-After"] == "60"
+    (region,) = result_of(client, call(task(), box()))
+    assert shown_frames(region) == set(range(1, FRAME_COUNT + 1))
+
+
+@pytest.mark.parametrize("name", ["set_progress", "save_result", "finish"])
+@pytest.mark.parametrize("error", [OutOfMemoryError("used memory"), RedisConnectionError("gone")])
+def test_a_redis_that_fails_once_fails_no_job(
+    cluster, done_in_the_end, monkeypatch, name, error
+):
+    client, worker = cluster.web(), cluster.worker()
+    failed = once(monkeypatch, type(worker.store), name, error)
+    job = done_in_the_end(client, worker)
+    assert failed and (job.error, job.attempts) == (None, 1)
+
+
+def test_a_cancelled_video_leaves_nothing_of_its_windows(cluster, redis_server):
+    options = {"window_frames": 3, "save_seconds": 0.01}
+    client = cluster.web(**options)
+    for _ in range(2):
+        cluster.worker(SlowSmallModel, **options)
+    client.post("/webhook", json=saved(box("a", keyframe(1), keyframe(5))))
+    store = service_of(client).store
+    with redis_server.client() as redis:
+        wait_until(lambda: redis.keys("sam2:blob:progress/window-*/listing"))
+        (whole,) = [job for job in store.list() if job.kind is JobKind.TRACK]
+        service_of(client).jobs.cancel(whole.id)
+        wait_until(lambda: all(job.state.has_ended for job in store.list()))
+        wait_until(lambda: not redis.keys("sam2:blob:*"))
+
+
+class SlowSmallModel:
+    """A real, small predictor that takes its time for each frame."""
+
+    @staticmethod
+    def load(settings):
+        predictor = small_predictor()
+
+        def slowly(*arguments, **options):
+            for step in track_steps(*arguments, predictor=predictor, **options):
+                time.sleep(0.15)
+                yield step
+
+        return LoadedModel(
+            slowly,
+            lambda files: InferenceState(open_media(files, settings), predictor.model),
+            lambda frames: None,
+        )

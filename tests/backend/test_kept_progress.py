@@ -5,6 +5,7 @@ import itertools
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -263,3 +264,61 @@ def test_one_who_reads_while_another_saves_goes_on(tmp_path, attempt):
     noted.load = saved_meanwhile
     assert found(attempt.do(reader)) == whole
     assert attempt.frames == 2 + FRAME_COUNT - 5  # the two of the other one among them
+
+
+@dataclass
+class Between(Noted):
+    """Blobs whose owner loses the job to another process, or it ends, after some saves."""
+
+    after: int = 0
+    meanwhile: object = None
+
+    def save(self, name, body):
+        super().save(name, body)
+        if name.endswith("listing"):
+            self.after -= 1
+            if self.after == 0:
+                self.meanwhile()
+
+
+def test_one_that_lost_its_job_leaves_the_progress_of_the_new_owner(
+    tmp_path, attempt, media_root
+):
+    blobs = FolderBlobs(tmp_path)
+    whole = found(attempt.do(None))
+    attempt.do(kept_by(blobs), stop_after=2)
+    lost = kept_by(blobs, every=3600, is_left=lambda: True)
+
+    def loser_saves():
+        with small_predictor().init_state(media_root / "n25.mp4") as own:
+            Attempt(own).do(lost, stop_after=1)
+
+    lost.load()
+    owner = Between(blobs, after=2, meanwhile=loser_saves)
+    lost._saved = lost.load()  # it began before the new owner did
+    attempt.do(kept_by(owner), stop_after=5)
+    assert found(attempt.do(kept_by(blobs))) == whole
+    assert attempt.frames == FRAME_COUNT - 7
+    delete_progress(blobs, "job")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_one_that_saves_after_the_job_has_ended_leaves_nothing(tmp_path, attempt):
+    blobs = FolderBlobs(tmp_path)
+    late = Between(blobs, after=2, meanwhile=lambda: delete_progress(blobs, "job"))
+    attempt.do(kept_by(late), stop_after=5)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_another_process_drops_is_made_again(tmp_path, monkeypatch):
+    blobs, write, dropped = FolderBlobs(tmp_path), Path.write_bytes, []
+
+    def write_too_late(path, body):
+        if not dropped:
+            dropped.append(path.parent)
+            path.parent.rmdir()
+        return write(path, body)
+
+    monkeypatch.setattr(Path, "write_bytes", write_too_late)
+    blobs.save("results/ab/abc", b"body")
+    assert dropped and blobs.load("results/ab/abc") == b"body"

@@ -131,3 +131,12 @@ def test_tokens_are_a_list_in_the_environment_and_shown_nowhere(monkeypatch):
     given = environment_with({"SAM2_MODEL": "demo"})
     assert given["SAM2_MODEL"] == "demo" and "PATH" in given
     assert not any("token-number" in value or "planted" in value for value in given.values())
+
+
+def test_a_password_in_the_storage_is_refused_and_not_shown():
+    for url in ("sftp://user:hunter2@host/x", "sftp://:hunter2@host/x", "//user:hunter2@host"):
+        with pytest.raises(ValueError, match="storage must not hold a password") as caught:
+            Settings(queue="redis://host/1", storage=url)
+        assert "hunter2" not in str(caught.value)
+    for url in ("s3://bucket/a:b@c", "sftp://user@host/x", "/mnt/a:b@c", "simplecache::s3://b/c"):
+        assert Settings(queue="redis://host/1", storage=url).storage == url

@@ -16,6 +16,7 @@ from backend.jobs.training import model_name
 from backend.jobs.types import JobState
 from backend.model_choice import ModelChoice
 from backend.service import TrackingService
+from backend.worker_page import worker_app
 from sam2_model.checkpoints.finetuned import finetuned_path
 from tests.backend.calls import wait_until
 from tests.backend.test_training_jobs import (  # noqa: F401
@@ -150,6 +151,28 @@ def test_a_model_that_cannot_be_loaded_elsewhere_leaves_the_old_one(
     wait_until(lambda: "not on this machine" in caplog.text, WAIT)
     assert other.settings.model_version == BASE
     assert worker.settings.model_version == "sam2:better"
+
+
+def test_a_model_that_could_not_be_loaded_for_a_while_serves_in_the_end(
+    start, model, models_folder, monkeypatch  # noqa: F811
+):
+    monkeypatch.setattr(service_module, "_LOAD_AGAIN_SECONDS", 0.5)
+    is_full = True
+
+    def load(settings):
+        if settings.model != "demo" and is_full:
+            raise RuntimeError("out of memory")
+        return model
+
+    register("better")
+    worker, other = start(), start(load=load)
+    worker.use_model("better")
+    wait_until(lambda: other.trouble is not None, WAIT)
+    health = worker_app(other).test_client().get("/health").json
+    assert health["model_version"] == BASE and "out of memory" in health["detail"]
+    is_full = False
+    wait_until(lambda: other.settings.model_version == "sam2:better", WAIT)
+    assert other.trouble is None
 
 
 def test_without_a_storage_it_says_what_is_missing(start):

@@ -284,12 +284,14 @@ def test_it_waits_for_a_window_under_way_and_tracks_one_that_failed(store, blobs
     assert len(job.ranges) == 3
 
 
-def test_a_cancelled_video_gives_up_its_windows(store, blobs, state):
+def test_a_cancelled_video_gives_up_its_windows(store, blobs, state, tmp_path):
     job = Job(store, blobs, state)
     run = make_run(state)
-    found = job.do(run, is_cancelled=lambda: run.done_frames >= 5)
+    found = job.do(run, is_cancelled=lambda: run.done_frames >= 25)
     assert not found.is_complete
     assert {j.state for j in job.offered()} == {JobState.CANCELLED}
+    job.windows.forget()
+    assert not [path for path in (tmp_path / "unfinished").rglob("*") if path.is_file()]
 
 
 def test_another_attempt_uses_what_is_done_of_the_windows(store, blobs, state):

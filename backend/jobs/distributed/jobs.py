@@ -653,7 +653,8 @@ def _indexes(fields: Fields) -> list[str]:
         found.append(keys.jobs_of_task(fields["task_id"]))
     if fields["project_id"] is not None:
         found.append(keys.jobs_of_project(fields["project_id"]))
-    if fields["state"] == JobState.QUEUED:
+    # Windows are parts of one job that has its place already.
+    if fields["state"] == JobState.QUEUED and fields["kind"] != JobKind.WINDOW:
         found.append(keys.queued_of_project(fields["project_id"]))
     return found
 

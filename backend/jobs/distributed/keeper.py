@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 
@@ -29,10 +30,13 @@ class Keeper:
         self._store = store
         self._max_attempts = max_attempts
         self._next_seldom = 0.0
+        self._last_look_at = math.inf
+        self._trusts_leases_from = 0.0
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="job-keeper", daemon=True)
 
     def start(self) -> None:
+        self._last_look_at = time.monotonic()
         self._thread.start()
 
     def stop(self) -> None:
@@ -51,6 +55,7 @@ class Keeper:
     def look(self) -> None:
         """Put in order what is out of it now."""
         self._store.queue_due()
+        self._note_a_stall()
         if time.monotonic() < self._next_seldom:
             return
         self._next_seldom = time.monotonic() + min(
@@ -58,10 +63,19 @@ class Keeper:
         )
         self._store.queue_untaken()
         self._store.tickets.forget_lines(self._store.live_workers())
-        if not self._has_just_begun():
+        if time.monotonic() >= self._trusts_leases_from and not self._has_just_begun():
             for job in self._store.requeue_lost(self._max_attempts):
                 logger.error("job %s of task %s failed: %s", job.id, job.task_id, job.error)
             self._release_lost_waiters()
+
+    def _note_a_stall(self) -> None:
+        """After a while without Redis, or without this machine, leases that others could not
+        renew either have run out: they get the time for that."""
+        now = time.monotonic()
+        if now - self._last_look_at > self._store.lease_seconds / 2:
+            logger.warning("no look at the jobs for %.0f s", now - self._last_look_at)
+            self._trusts_leases_from = now + self._store.lease_seconds
+        self._last_look_at = now
 
     def _has_just_begun(self) -> bool:
         """Whether Redis was down, so that nobody could say that they live."""

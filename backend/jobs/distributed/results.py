@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any, Callable
 
 from redis import Redis
 
+from backend.errors import ResultNotKept
 from backend.jobs.blobs import Blobs
 from backend.jobs.distributed import keys
 from backend.jobs.distributed.records import packed, unpacked
 from backend.jobs.types import StoredResult
+
+logger = logging.getLogger(__name__)
 
 _MAX_REQUESTS_OF_RESULT = 100
 """Data with signed URLs makes a new request of an old one every hour."""
@@ -31,6 +35,8 @@ class RedisResults:
         Args:
             request_key: of the request that it answers.
             media_stamp: what its media files looked like (`result_of_request`).
+
+        Raises ResultNotKept when the storage does not take it.
         """
         body = packed(result.as_json())
         self._save_body(result.key, body)
@@ -50,8 +56,14 @@ class RedisResults:
     def _save_body(self, key: str, body: bytes) -> None:
         if self._storage is None:
             self._redis.set(keys.result_body(key), body)
-        else:
+            return
+        try:
             self._storage.save(_name(key), body)
+        except Exception as error:  # each kind of storage has its own
+            logger.warning("the storage does not take a result", exc_info=True)
+            raise ResultNotKept(
+                f"the storage (SAM2_STORAGE) does not take a result: {type(error).__name__}"
+            ) from error
 
     def _drop_unused(self, max_bytes: int) -> None:
         total = self.result_bytes()

@@ -11,7 +11,13 @@ import time
 import uuid
 from typing import Any, Callable, Iterator, Mapping
 
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError as RedisTimeoutError,
+)
 from rq.worker import BaseWorker, WorkerStatus
 
 from backend.deadlines import Deadline
@@ -65,6 +71,10 @@ class RunningHandle(JobHandle):
         self.priority = Priority(fields["priority"])
         self._is_awaited = fields["is_awaited"]
 
+    def report(self, done: int, total: int) -> None:
+        with contextlib.suppress(RedisError):  # nothing depends on it
+            super().report(done, total)
+
     def tell(self) -> None:
         super().tell()
         self._told()
@@ -78,6 +88,7 @@ class DistributedWorker(JobRunner):
     """Runs jobs of all web processes; as many as there are places at once."""
 
     store: RedisJobStore
+    _store_errors = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
     def __init__(
         self,
@@ -221,6 +232,7 @@ class DistributedWorker(JobRunner):
         self._wake.set()  # a thread of its own asks Redis
 
     def _take(self) -> Job | None:
+        self._note_the_unnoted()
         lines = [line for line in self.store.tickets.lines() if self._may_take(line)]
         lines.sort(
             key=lambda line: (line.priority, self._turn_of(line.project_id), line.name)
@@ -308,6 +320,9 @@ class DistributedWorker(JobRunner):
             yield
         except RedisError as error:
             logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
+            if isinstance(error, self._store_errors):  # it goes on as soon as Redis does
+                with self._lock:
+                    self._unnoted.add(job.id)
 
     def _run(self, job: Job, handle: JobHandle) -> None:
         try:

@@ -13,6 +13,7 @@ from backend.jobs.distributed.store import RedisJobStore
 from backend.jobs.distributed.tickets import line_for, shared_line, worker_line
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
+from tests.backend.clock import Clock
 from tests.backend.jobs.conftest import spec
 from tests.backend.jobs.test_store import PREDICTION, result, save
 
@@ -71,6 +72,40 @@ def test_a_job_that_workers_die_of_fails_in_the_end(store, clock):
     assert take(store, line) is None
     assert [job.state for job in failed] == [JobState.FAILED] and "3 times" in failed[0].error
     assert store.counts()[JobState.FAILED] == 1
+
+
+def test_a_stall_of_redis_makes_nobody_dead(store, other, clock, monkeypatch):
+    """Nobody can renew a lease while it does not answer; its uptime says nothing of that."""
+    keeper = Keeper(other, max_attempts=1)
+    now = Clock(1000.0)
+    monkeypatch.setattr("backend.jobs.distributed.keeper.time.monotonic", now)
+    monkeypatch.setattr(keeper, "_has_just_begun", lambda: False)
+    store.add(spec("k"))
+    job = take(store, line_for(JobKind.TRACK, BATCH, 1))
+
+    def pass_by(seconds):
+        clock.now += seconds
+        now.now += seconds
+        keeper.look()
+
+    pass_by(1)
+    for _ in range(3):
+        pass_by(store.lease_seconds + 1)  # in the midst of this look it answers again
+        assert store.is_ours(store.renew([job.id])[job.id])
+        for _ in range(3):
+            pass_by(store.lease_seconds / 4)
+            store.renew([job.id])
+    assert store.get(job.id).state is JobState.RUNNING
+    # One that does not come back is taken up all the same.
+    for _ in range(12):
+        pass_by(store.lease_seconds / 4)
+    assert store.get(job.id).state is JobState.FAILED
+
+
+def test_windows_take_none_of_their_projects_room(store):
+    for number in range(3):
+        store.add(spec(f"w{number}", kind=JobKind.WINDOW))
+    assert store.count_queued(1) == 0 and store.counts()[JobState.QUEUED] == 3
 
 
 @pytest.mark.parametrize("is_done", [True, False])
