@@ -118,14 +118,14 @@ class StorageFull(ServiceError):
     """Nothing can be kept, as the disk is full."""
 
     status, name = 507, "storage full"
+    is_retryable = True
+    retry_after_seconds = 60.0
 
 
 class ResultNotKept(ServiceError):
-    """What a job has found has no place now: a full disk, a storage that is away."""
+    """What a job has found has no place now: the storage is full, or away."""
 
     status, name = 503, "result not kept"
-    is_retryable = True
-    retry_after_seconds = 60.0
     is_retryable = True
     retry_after_seconds = 60.0
 

@@ -21,14 +21,7 @@ from backend.engines import (
     open_queue,
     open_store,
 )
-from backend.errors import (
-    NotHere,
-    NotReady,
-    ResultNotKept,
-    ServiceError,
-    StorageFull,
-    Stopping,
-)
+from backend.errors import NotHere, NotReady, ServiceError, Stopping
 from backend.fingerprints import is_unchanged, media_stamp
 from backend.jobs.outbox import Outbox
 from backend.jobs.handles import JobHandle, Outcome
@@ -625,25 +618,21 @@ class TrackWork:
     def _save(self, key: str) -> None:
         service, propagation = self._service, self._propagation
         full = propagation.answer(is_limited=False)
-        result = StoredResult(
-            key=key,
-            regions=full.regions,
-            answer=propagation.answer().regions,
-            score=full.score,
-            model_version=self._serving.settings.model_version,
-            media=propagation.references,
-            created_at=service.clock(),
-            videos=propagation.videos,
+        service.store.save_result(
+            StoredResult(
+                key=key,
+                regions=full.regions,
+                answer=propagation.answer().regions,
+                score=full.score,
+                model_version=self._serving.settings.model_version,
+                media=propagation.references,
+                created_at=service.clock(),
+                videos=propagation.videos,
+            ),
+            request_key=propagation.key,
+            media_stamp=media_stamp(propagation.files),
+            max_bytes=service.settings.max_result_bytes,
         )
-        try:
-            service.store.save_result(
-                result,
-                request_key=propagation.key,
-                media_stamp=media_stamp(propagation.files),
-                max_bytes=service.settings.max_result_bytes,
-            )
-        except StorageFull as error:
-            raise ResultNotKept(error.detail) from error
 
     def prediction(self) -> Mapping[str, Any] | None:
         """For Label Studio; None when nothing was found."""
