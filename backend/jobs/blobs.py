@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-
 _ATTEMPTS = 20
+"""To save into a folder that others drop whenever it is empty."""
 
 
 class Blobs(Protocol):
     """Safe for many threads and processes. Names may have slashes.
 
-    `FolderBlobs`, `distributed.storage.Storage`, `distributed.blobs.RedisBlobs`.
+    `FolderBlobs`, `distributed.storage.open_storage`, `distributed.blobs.RedisBlobs`.
     """
 
     def save(self, name: str, body: bytes) -> None: ...
@@ -46,7 +46,7 @@ class FolderBlobs:
             try:
                 return self._save(self._folder / name, body)
             except (FileNotFoundError, FileExistsError):
-                if not attempts_left:  # else another has just dropped the empty folder
+                if not attempts_left:
                     raise
 
     @staticmethod
