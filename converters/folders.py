@@ -128,6 +128,16 @@ def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
     return stems
 
 
+def names_in_own_folder(video: AnnotatedVideo) -> tuple[str, ...]:
+    """`<video folder>/<image>` for each frame, under the names that its images have.
+
+    Raises ValueError as `folder_name` and `frame_stems` do.
+    """
+    folder = folder_name(video)
+    suffixes = [PurePosixPath(name).suffix for name in file_names_of(video)]
+    return tuple(f"{folder}/{stem}{end}" for stem, end in zip(frame_stems(video), suffixes))
+
+
 @contextmanager
 def made_folder(folder: Path) -> Iterator[Path]:
     """Creates it, where it is not there yet, with its parents.
