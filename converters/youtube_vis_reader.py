@@ -197,8 +197,8 @@ class _PendingObject:
         if self._info is None or frame_index >= self._info.frame_count or is_missing(part.value):
             return
         if part.pattern == _BOX:
-            # Its mask may come later.
-            if part.value != [0, 0, 0, 0]:
+            # Its mask, which it is not needed beside, may also come later.
+            if frame_index not in self.masks and part.value != [0, 0, 0, 0]:
                 self._boxes[frame_index] = (part.value, part.location)
             return
         self._bad.add(frame_index)
@@ -207,6 +207,7 @@ class _PendingObject:
             mask = read_mask(part.value, None, size, part.location, part.location, self._report)
             self.masks.add(frame_index, mask)
             self._bad.discard(frame_index)
+        self._boxes.pop(frame_index, None)
 
     def fill_with_boxes(self) -> None:
         """Where there is a box and no mask."""
