@@ -131,11 +131,14 @@ def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
 def names_in_own_folder(video: AnnotatedVideo) -> tuple[str, ...]:
     """`<video folder>/<image>` for each frame, under the names that its images have.
 
-    Raises ValueError as `folder_name` and `frame_stems` do.
+    Where two of them have the same, under their whole names, with `__` for
+    each `/`. Raises ValueError as `folder_name` does.
     """
-    folder = folder_name(video)
-    suffixes = [PurePosixPath(name).suffix for name in file_names_of(video)]
-    return tuple(f"{folder}/{stem}{end}" for stem, end in zip(frame_stems(video), suffixes))
+    folder, names = folder_name(video), file_names_of(video)
+    last = [PurePosixPath(name).name for name in names]
+    if len(set(last)) < len(last):
+        last = [name.replace("/", "__") for name in names]
+    return tuple(f"{folder}/{name}" for name in last)
 
 
 @contextmanager
