@@ -157,6 +157,7 @@ def _selected(
     options: ConvertOptions, split: str | None, report: Report, reading: Report | None = None
 ) -> Iterator[AnnotatedVideo]:
     """The videos of the split after selection, their images written on the way."""
+    taken: set[str] = set()
     for video, media in _read(options, reading or report):
         if split is not None:
             is_val = is_validation(video.name, options.validation or 0.0, options.seed)
@@ -168,7 +169,7 @@ def _selected(
             report.change("crowds written as objects", crowds)
         if options.images:
             out = options.out if split is None else _split_path(options, split)
-            selected = _with_images(video, selected, media, options, out)
+            selected = _with_images(video, selected, media, options, out, taken)
         yield selected.video
 
 
@@ -178,9 +179,15 @@ def _with_images(
     media: Sequence[str],
     options: ConvertOptions,
     out: Path,
+    taken: set[str],
 ) -> SelectedVideo:
-    """Writes the selected frames' images; the video with their names."""
+    """Writes the selected frames' images under names not yet `taken`; the video with these."""
     names = _image_names(selected.video, options.to)
+    if not taken.isdisjoint(names):
+        names = names_in_own_folder(selected.video)
+    if len(set(names)) < len(names) or not taken.isdisjoint(names):
+        raise ValueError(f"video {video.name!r}: another image would have the name of one of its")
+    taken.update(names)
     save_images(
         options.media_root or image_folder(options.source),
         _image_folder(options.to, out),

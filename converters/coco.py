@@ -10,11 +10,12 @@ from converters.dataset import (
     box_xywh,
     categories_of,
     category_entries,
-    check_unique_file_names,
     check_videos,
     file_names_of,
+    have_own_file_names,
 )
 from converters.files import write_json
+from converters.folders import with_own_folders
 from converters.json_values import naming_file
 from converters.masks import mask_area
 from converters.outlines import mask_outlines
@@ -46,8 +47,9 @@ def to_coco(
     mask: not with a hole, and not where pycocotools would draw them otherwise;
     those stay RLE, and `report` counts them. Crowds are RLE by COCO's rules.
 
-    Raises ValueError as `dataset.check_videos` does, for file names that
-    repeat, and for a label that is not in `categories`.
+    Where two images have one name, all are named `<video>/<image>`, which
+    `report` counts. Raises ValueError as `dataset.check_videos` does, when two
+    videos would then have one name, and for a label that is not in `categories`.
     """
     return _document(videos, categories, list, polygons, report or Report())
 
@@ -107,7 +109,8 @@ def _document(
     report: Report,
 ) -> dict[str, Any]:
     checked = check_videos(videos)
-    check_unique_file_names(checked)
+    if not have_own_file_names(checked):
+        checked = with_own_folders(checked, report)
     known = categories_of(checked, categories)
     ids = {category.name: category.id for category in known}
     return {

@@ -64,6 +64,8 @@ class Header:
     categories: CategoryReader
     left_out: Collection[Id]
     """Ids of images that are in no video."""
+    aliases: Mapping[Id, Id]
+    """Ids of images that are entered before under another id, which is the value."""
 
 
 @dataclass
@@ -74,6 +76,7 @@ class _Entries:
     images: dict[Id, Image] = field(default_factory=dict)
     videos: dict[Id, tuple[dict[str, Any], Location]] = field(default_factory=dict)
     left_out: set[Id] = field(default_factory=set)
+    aliases: dict[Id, Id] = field(default_factory=dict)
 
 
 def read_header(path: str | os.PathLike[str], report: Report) -> Header:
@@ -89,10 +92,10 @@ def read_header(path: str | os.PathLike[str], report: Report) -> Header:
             with report.leaving_out("images"):
                 _add_image(part, entries, report)
     entries.categories.count_shared_names()
-    images = _with_names(entries.images.values(), report)
+    images = _each_once(_with_names(entries.images.values(), report), entries, report)
     images = _with_sizes(images, entries, path)
     videos = _Grouping(entries, path, report).videos(images)
-    return Header(tuple(videos), entries.categories, entries.left_out)
+    return Header(tuple(videos), entries.categories, entries.left_out, entries.aliases)
 
 
 def _new_id(part: Part, known: Mapping[Id, Any]) -> Id:
@@ -152,6 +155,17 @@ def _with_names(images: Collection[Image], report: Report) -> list[Image]:
     ]
 
 
+def _each_once(images: list[Image], entries: _Entries, report: Report) -> list[Image]:
+    """Without those that are entered again, as some tools do for each annotation on them."""
+    first: dict[tuple[Any, ...], Image] = {}
+    for image in images:
+        kept = first.setdefault((image.file_name, image.video_id, *image.order), image)
+        if kept is not image:
+            entries.aliases[image.image_id] = kept.image_id
+    report.change("images entered more than once, taken for one", len(entries.aliases))
+    return list(first.values()) if entries.aliases else images
+
+
 def _with_sizes(
     images: list[Image], entries: _Entries, path: str | os.PathLike[str]
 ) -> list[Image]:
@@ -208,9 +222,14 @@ class _Grouping:
         groups = self._groups(images)
         videos, keys = [], []
         for (kind, key), group in groups.items():
-            with self._report.leaving_out("videos"):
+            try:
                 videos.append(self._video(kind, key, group))
                 keys.append(group[0].image_id if kind == "folder" else key)
+            except BadValue as error:
+                self._report.leave_out("images" if kind == "image" else "videos", error)
+                if kind != "image":
+                    self._report.drop("images (of videos that were left out)", len(group))
+                self._entries.left_out.update(image.image_id for image in group)
         names = told_apart([video.name for video in videos], keys, self._report)
         return [dataclasses.replace(video, name=name) for video, name in zip(videos, names)]
 
@@ -263,7 +282,6 @@ class _Grouping:
         if sizes:
             return sizes.most_common(1)[0][0]
         # Without any, the entry's; the first image's place where there is none of it either.
-        self._entries.left_out.update(image.image_id for image in images)
         if images and not ("width" in entry and "height" in entry):
             entry, where = {}, images[0].location
         width, height = (

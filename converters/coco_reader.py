@@ -48,6 +48,7 @@ class _Annotations:
         """Raises BadValue before anything is added."""
         annotation, where = part.value, part.location
         image_id = data_set_id(member(annotation, "image_id", where), (*where, "image_id"))
+        image_id = self._header.aliases.get(image_id, image_id)
         if image_id not in self._places:
             if image_id in self._header.left_out:
                 self._report.drop("annotations (of images that were left out)")

@@ -65,17 +65,10 @@ def file_names_of(video: AnnotatedVideo) -> tuple[str, ...]:
     return video.file_names
 
 
-def check_unique_file_names(videos: Sequence[AnnotatedVideo]) -> None:
-    """Raises ValueError when two images of the data set have the same name."""
-    owners: dict[str, str] = {}
-    for video in videos:
-        for name in file_names_of(video):
-            if name in owners:
-                raise ValueError(
-                    f"file name {name!r} of video {video.name!r} is already that of a "
-                    f"frame of video {owners[name]!r}, must be unique"
-                )
-            owners[name] = video.name
+def have_own_file_names(videos: Iterable[AnnotatedVideo]) -> bool:
+    """Whether no two images of the data set have the same name."""
+    names = [name for video in videos for name in file_names_of(video)]
+    return len(set(names)) == len(names)
 
 
 def have_own_folders(videos: Sequence[AnnotatedVideo]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from converters.dataset import file_names_of
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
 from converters.reading import natural_order
+from converters.report import Report
 from converters.types import AnnotatedVideo
 
 _RESOLUTIONS = ("Full-Resolution", "1080p", "480p")
@@ -139,6 +141,22 @@ def names_in_own_folder(video: AnnotatedVideo) -> tuple[str, ...]:
     if len(set(last)) < len(last):
         last = [name.replace("/", "__") for name in names]
     return tuple(f"{folder}/{name}" for name in last)
+
+
+def with_own_folders(
+    videos: Iterable[AnnotatedVideo], report: Report
+) -> tuple[AnnotatedVideo, ...]:
+    """The videos with all their images named as `names_in_own_folder` does, which is counted.
+
+    Raises ValueError when two videos would have one folder.
+    """
+    named = tuple(
+        dataclasses.replace(video, file_names=names_in_own_folder(video))
+        for _, video in unique_folder_names(videos)
+    )
+    count = sum(video.info.frame_count for video in named)
+    report.change("image names, written with a folder a video", count)
+    return named
 
 
 @contextmanager

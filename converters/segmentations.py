@@ -35,7 +35,7 @@ def read_mask(
     if not is_missing(segmentation):
         return _segmentation_mask(segmentation, size_hw, location, report)
     if bbox is None:
-        raise BadValue(location[:-1], f"has neither {location[-1]!r} nor {bbox_location[-1]!r}")
+        raise BadValue(location[:-1], f"has no {location[-1]!r} and has no {bbox_location[-1]!r}")
     mask = _read_box(bbox, size_hw, bbox_location, report)
     report.change(BOX_FOR_MASK)
     return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -10,14 +9,13 @@ from converters.dataset import (
     box_xywh,
     categories_of,
     category_entries,
-    check_unique_file_names,
     check_videos,
     file_names_of,
     have_own_folders,
     track_score,
 )
 from converters.files import write_json
-from converters.folders import names_in_own_folder, unique_folder_names
+from converters.folders import with_own_folders
 from converters.json_values import naming_file
 from converters.masks import mask_area, mask_runs
 from converters.report import Report
@@ -48,8 +46,8 @@ def to_youtube_vis(
     Where an image lies in no folder, or in one with another video's, all are
     named `<video>/<image>`, since readers tell videos by their folders.
 
-    Raises ValueError as `dataset.check_videos` does, when two videos or images
-    would then have one name, and for a label that is not in `categories`.
+    Raises ValueError as `dataset.check_videos` does, when two videos would
+    then have one name, and for a label that is not in `categories`.
     """
     return _ground_truth(videos, categories, compressed, list, report or Report())
 
@@ -143,14 +141,7 @@ def _checked(
 ) -> tuple[tuple[AnnotatedVideo, ...], tuple[Category, ...]]:
     checked = check_videos(videos)
     if not have_own_folders(checked):
-        named = unique_folder_names(checked)
-        checked = tuple(
-            dataclasses.replace(video, file_names=names_in_own_folder(video)) for _, video in named
-        )
-        report.change(
-            "image names, written with a folder a video", sum(v.info.frame_count for v in checked)
-        )
-    check_unique_file_names(checked)
+        checked = with_own_folders(checked, report)
     return checked, categories_of(checked, categories)
 
 

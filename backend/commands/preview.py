@@ -157,7 +157,8 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     )
     video = choose_video(videos, options.name, options.video)
     if not any(track.masks for track in video.tracks):
-        raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask")
+        why = "; ".join(["", *remarks.get(video.name, ())])
+        raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask{why}")
     with open_frame_source(options.video) as source:
         _check_size(video, source)
         job = _Job(options, kind, video, source, _chosen_objects(video, options.objects))
