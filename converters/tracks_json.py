@@ -262,10 +262,10 @@ class _Reader:
 
     def _video(self, part: Part) -> AnnotatedVideo:
         value, where = part.value, part.location
+        info = self._known_info(where)
         name = f"video-{where[1]}"
         with self._report.making_do("videos named by their place in the file"):
             name = text(member(value, "name", where), (*where, "name"))
-        info = self._known_info(where)
         array(value.get("tracks") or [], (*where, "tracks"))
         file_names: tuple[str, ...] = ()
         with self._report.making_do("image names taken for unknown"):
