@@ -230,7 +230,8 @@ class _Grouping:
                 if kind != "image":
                     self._report.drop("images (of videos that were left out)", len(group))
                 self._entries.left_out.update(image.image_id for image in group)
-        names = told_apart([video.name for video in videos], keys, self._report)
+        names = names_of_any_system([video.name for video in videos], self._report)
+        names = told_apart(names, keys, self._report)
         return [dataclasses.replace(video, name=name) for video, name in zip(videos, names)]
 
     def _groups(self, images: list[Image]) -> dict[tuple[str, Id], list[Image]]:

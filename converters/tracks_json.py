@@ -271,6 +271,7 @@ class _Reader:
         with self._report.making_do("image names taken for unknown"):
             file_names = _read_file_names(value.get("file_names") or [], info, (*where, "file_names"))
         file_names = names_of_any_system(file_names, self._report)
+        (name,) = names_of_any_system([name], self._report)
         categories = self._categories
         if "categories" in value:
             categories = CategoryReader(self._report)

@@ -108,7 +108,8 @@ def _read_header(path: str | os.PathLike[str], report: Report) -> _Header:
         except BadValue as error:
             header.left_out.add(number)
             report.leave_out("videos", error)
-    names = told_apart([v.name for v in header.videos.values()], list(header.videos), report)
+    names = names_of_any_system([video.name for video in header.videos.values()], report)
+    names = told_apart(names, list(header.videos), report)
     for video, name in zip(header.videos.values(), names):
         video.name = name
     return header
