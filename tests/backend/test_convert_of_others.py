@@ -205,3 +205,15 @@ def test_youtube_vis_has_a_folder_a_video_and_images_follow(tmp_path, names, tra
         assert [name for video in videos for name in video["file_names"]] == written
     for name, old in zip(written, on_disk):
         assert (out.parent / "images" / name).read_bytes() == (tmp_path / old).read_bytes()
+
+
+@pytest.mark.parametrize("to", ["davis", "sav", "youtube-vis", "coco"])
+def test_videos_that_are_named_by_paths_of_windows_get_folders(tmp_path, to):
+    document = coco([r"C:\clips\a\0.jpg", r"C:\clips\b\0.jpg"], [{"image_id": 0}, {"image_id": 1}], videos=[
+        {"id": 1, "name": r"C:\clips\a.mp4"}, {"id": 2, "name": r"C:\clips\b.mp4"},
+    ])  # fmt: skip
+    for number, entry in enumerate(document["images"], start=1):
+        entry |= {"video_id": number, "frame_index": 0}
+    source = write(tmp_path / "in.json", document)
+    assert run(source, to, tmp_path / "out") == 0
+    assert sum(len(video.tracks) for video in open_source(tmp_path / "out")) == 2
