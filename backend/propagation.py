@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -120,6 +121,9 @@ class TaskPropagation:
         for number, part in enumerate(self._parts):
             part.number = number
         self._has_ended = False
+        self._building = threading.Lock()
+        self._last: dict[bool, Answer] = {}
+        """The answers that no frame will change any more, by `is_limited`."""
         self.content_key: str | None = None
         """Names media, prompts and settings together; None until the media is there."""
 
@@ -128,8 +132,8 @@ class TaskPropagation:
         """Whether anything in the results could be a prompt."""
         return bool(self._parts)
 
-    @property
-    def open_prompts(self) -> dict[str, str]:
+    @functools.cached_property
+    def open_prompts(self) -> Mapping[str, str]:
         """Region id -> name of its prompts and label, for all that nobody has answered yet.
 
         No media is needed to tell.
@@ -141,7 +145,7 @@ class TaskPropagation:
             if isinstance(result.get("id"), str)
         }
 
-    @property
+    @functools.cached_property
     def asks_nothing(self) -> bool:
         """Whether all regions were answered before, so that they come back as they are."""
         return not any(part.open_results() for part in self._parts)
@@ -152,7 +156,7 @@ class TaskPropagation:
         found = {key: self.request.command_for(key) for key in self.open_prompts}
         return {key: command for key, command in found.items() if command is not None}
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The same for requests of one task that ask for the same, whatever tracking
         has added to the regions since."""
@@ -160,7 +164,7 @@ class TaskPropagation:
         where = [request.task_id, request.project_id, dict(request.data)]
         return fingerprint([where, self._asked, self._settings.tracking_fingerprint])
 
-    @property
+    @functools.cached_property
     def _asked(self) -> Any:
         stored = self.request.to_json()
         kept = ("label_config", "command", "region_commands")
@@ -301,10 +305,24 @@ class TaskPropagation:
             is_final: no more is wanted, so that regions that are not complete
                 count as answered too.
         """
+        if not self._is_complete:
+            return self._answer(is_limited, is_final)
+        # Several ask for it at once as the job ends, and it is worth a second for a long video.
+        with self._building:
+            if is_limited not in self._last:
+                self._last[is_limited] = self._answer(is_limited, is_final)
+            last = self._last[is_limited]
+        return dataclasses.replace(last, regions=tuple(dict(r) for r in last.regions))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._has_ended and all(part.is_complete for part in self._parts)
+
+    def _answer(self, is_limited: bool, is_final: bool) -> Answer:
+        is_complete = self._is_complete  # before its frames are looked at: there may be more
         regions: list[dict[str, Any]] = []
         for part in self._parts:
-            regions += part.regions(is_limited, is_final)
-        is_complete = self._has_ended and all(part.is_complete for part in self._parts)
+            regions += part.answer(is_limited, is_final)
         scores = [score for part in self._parts for score in part.scores()]
         # Nothing new: as good as what came.
         scores = scores or [r["score"] for r in regions if isinstance(r.get("score"), float)]
@@ -337,6 +355,7 @@ class _Part:
         self.runs: list[TrackingRun] = []
         """One for each way in which objects are to be tracked."""
         self.is_done = False
+        self._last: dict[int | None, list[dict[str, Any]]] = {}
 
     def fetch(self, media: MediaStore) -> Path | Sequence[Path]:
         raise NotImplementedError
@@ -359,7 +378,20 @@ class _Part:
         """The editor's 1-based frame -> index."""
         raise NotImplementedError
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def answer(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+        """`regions`, built once a limit when there are no more to come."""
+        limit = self.region_limit(is_limited)
+        if not self.is_complete:
+            return self.regions(limit, is_final)
+        if limit not in self._last:
+            self._last[limit] = self.regions(limit, is_final)
+        return self._last[limit]
+
+    def region_limit(self, is_limited: bool) -> int | None:
+        """How many regions an answer may have; None: there is no need for a limit."""
+        return None
+
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
         raise NotImplementedError
 
     def open_results(self) -> list[Result]:
@@ -386,7 +418,7 @@ class _Part:
 
     @property
     def is_complete(self) -> bool:
-        return self.is_done and all(run.tracked().is_complete for run in self.runs)
+        return self.is_done and all(run.is_complete for run in self.runs)
 
     def track(
         self,
@@ -550,7 +582,7 @@ class _VideoPart(_Part):
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
         return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
         answers: dict[object, dict[str, Any] | None] = {}
         for run in self.runs:
             tracked = run.tracked()
@@ -688,10 +720,14 @@ class _FramesPart(_Part):
         found = sum(len(track.masks) for run in self.runs for track in run.tracked().tracks)
         return found > self._answer_limit if self.runs else False
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def region_limit(self, is_limited: bool) -> int | None:
         if not self.runs:
+            return None
+        return self._answer_limit if is_limited else self.settings.max_prediction_regions
+
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
+        if limit is None:
             return []
-        limit = self._answer_limit if is_limited else self.settings.max_prediction_regions
         tracks = [track for run in self.runs for track in run.tracked().tracks]
         chosen = nearest_to_prompts(tracks, self._objects, limit)
         regions: list[dict[str, Any]] = []

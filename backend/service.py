@@ -170,7 +170,8 @@ class TrackingService:
             logger.info("stopped: what is unfinished goes on with the next start")
 
     def _on_finished(self, job: Job) -> None:
-        self.outbox.wake()
+        if job.posts_prediction:
+            self.outbox.wake()
         for listener in self.finished_listeners:
             listener(job)
         if self.role is not Role.WEB:

@@ -144,6 +144,7 @@ class Store(Protocol):
         error: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
     ) -> Job | None: ...
 
     def put_back(self, job_id: str | None = None) -> None: ...

@@ -112,6 +112,17 @@ class Waiting(NamedTuple):
     created_at: float
 
 
+class Taken(NamedTuple):
+    """What `JobStore.take` gives."""
+
+    job: Job | None
+    """The one that has begun; None when none was chosen."""
+    has_more: bool
+    """Whether others are queued, so that it is worth asking again."""
+    seconds_to_retry: float | None
+    """Until the next job that waits for another attempt may begin; None without one."""
+
+
 class JobStore(SqliteFile):
     """Safe for many threads; every method is one transaction.
 
@@ -199,17 +210,39 @@ class JobStore(SqliteFile):
             ).fetchall()
         return [_job_of(row) for row in rows]
 
-    def first_waiting(self) -> list[Waiting]:
-        """The oldest queued job of each kind, priority and project that may begin now."""
+    def take(self, choose: Callable[[Sequence[Waiting]], Waiting | None]) -> Taken:
+        """Begin one of the queued jobs.
+
+        Args:
+            choose: is given the oldest of each kind, priority and project that may begin
+                now, and says which of them does.
+        """
+        now = self._clock()
         with self.transaction() as db:
-            # Beside MIN, SQLite takes the other columns from the row that has it.
-            rows = db.execute(
-                "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
-                "WHERE state = ? AND id NOT IN "
-                "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
-                "GROUP BY kind, priority, project_id",
-                (JobState.QUEUED, self._clock()),
-            ).fetchall()
+            waiting = self._first_waiting(db, now)
+            chosen = choose(waiting)
+            job = None if chosen is None else self._begin(db, chosen.id)
+            # Of the one that has begun there may be more.
+            has_more = job is not None and bool(
+                len(waiting) > 1
+                or db.execute("SELECT 1 FROM jobs WHERE state = ?", (JobState.QUEUED,)).fetchone()
+            )
+            due_at = db.execute(
+                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
+            ).fetchone()[0]
+        return Taken(job, has_more, None if due_at is None else due_at - now)
+
+    @staticmethod
+    def _first_waiting(db: sqlite3.Connection, now: float) -> list[Waiting]:
+        """The oldest queued job of each kind, priority and project that may begin now."""
+        # Beside MIN, SQLite takes the other columns from the row that has it.
+        rows = db.execute(
+            "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
+            "WHERE state = ? AND id NOT IN "
+            "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
+            "GROUP BY kind, priority, project_id",
+            (JobState.QUEUED, now),
+        ).fetchall()
         return [
             Waiting(
                 row["id"], JobKind(row["kind"]), Priority(row["priority"]),
@@ -250,12 +283,15 @@ class JobStore(SqliteFile):
     def begin(self, job_id: str) -> Job | None:
         """Take a queued job to run it; None when it is no longer queued."""
         with self.transaction() as db:
-            changed = db.execute(
-                "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
-                " WHERE id = ? AND state = ?",
-                (JobState.RUNNING, self._clock(), job_id, JobState.QUEUED),
-            ).rowcount
-            return self._job(db, job_id) if changed else None
+            return self._begin(db, job_id)
+
+    def _begin(self, db: sqlite3.Connection, job_id: str) -> Job | None:
+        changed = db.execute(
+            "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
+            " WHERE id = ? AND state = ?",
+            (JobState.RUNNING, self._clock(), job_id, JobState.QUEUED),
+        ).rowcount
+        return self._job(db, job_id) if changed else None
 
     def set_progress(self, job_id: str, done: int, total: int) -> None:
         with self.transaction() as db:
@@ -299,16 +335,22 @@ class JobStore(SqliteFile):
         error: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
     ) -> Job | None:
         """End a job; the prediction, if it posts one, is kept in the same transaction.
 
+        Args:
+            progress: steps done and in all; None: as they were noted last.
+
         Returns the job; None when it had ended before (it was cancelled).
         """
+        done, total = progress or (None, None)
         with self.transaction() as db:
             changed = db.execute(
-                f"UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ? "
+                "UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ?, "
+                "done = COALESCE(?, done), total = COALESCE(?, total) "
                 f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
-                (state, _text(error), result_key, self._clock(), job_id),
+                (state, _text(error), result_key, self._clock(), done, total, job_id),
             ).rowcount
             job = self._job(db, job_id)
             if not changed or job is None:
@@ -406,15 +448,6 @@ class JobStore(SqliteFile):
                     "SET failures = failures + 1, next_attempt_at = excluded.next_attempt_at",
                     (job_id, self._clock() + after_seconds),
                 )
-
-    def seconds_to_retry(self) -> float | None:
-        """Until the next job that waits for another attempt may begin; None without one."""
-        now = self._clock()
-        with self.transaction() as db:
-            due_at = db.execute(
-                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
-            ).fetchone()[0]
-        return None if due_at is None else due_at - now
 
     def delete_old(self, age_seconds: float) -> int:
         """Forget jobs that ended so long ago, but none with a prediction still to post.

@@ -280,11 +280,13 @@ class RedisJobs:
         failure: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
     ) -> Job | None:
         """End a job; the prediction, if it posts one, is kept in the same transaction.
 
         Args:
             failure: what kind of error it was (`failures`).
+            progress: steps done and in all; None: as they were noted last.
 
         Returns the job; None when it had ended before (it was cancelled).
         """
@@ -300,6 +302,8 @@ class RedisJobs:
                 "state": state, "error": error, "failure": failure, "result_key": result_key,
                 "finished_at": self._clock(),
             }
+            if progress is not None:
+                fields["done"], fields["total"] = progress
             job = job_of(fields, request)
             pipe.multi()
             self._write(pipe, job_id, before, fields)
