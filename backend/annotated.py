@@ -95,7 +95,8 @@ def read_videos(
             with stale="resegment".
         results: which of a Label Studio task's are read: the first kind that it
             has of these, of "annotations", "drafts" and "predictions".
-        report: told what is left out or changed.
+        report: told what is left out or changed. Without one, or with a strict
+            one, the first malformed value raises.
 
     Raises:
         ValueError, OSError: as the readers do.
@@ -104,7 +105,7 @@ def read_videos(
         return _read_label_studio(
             source, label_config, media_root, stale, resegment, tuple(results), report or Report()
         )
-    return ((video, ()) for video in open_source(source))
+    return ((video, ()) for video in open_source(source, report=report))
 
 
 def _read_label_studio(

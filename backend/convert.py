@@ -84,7 +84,7 @@ class ConvertOptions:
 
 
 def convert(options: ConvertOptions, report: Report) -> Report:
-    """Write the data set; what was counted, in `report`.
+    """Write the data set; what was counted and left out, in `report`.
 
     Raises:
         ValueError: an option, the source or its media break a rule.
@@ -94,16 +94,16 @@ def convert(options: ConvertOptions, report: Report) -> Report:
     if options.validation is None:
         _write(options, options.out, "train", _selected(options, None, report), report)
         return report
-    options = dataclasses.replace(options, categories=_all_categories(options))
+    options = dataclasses.replace(options, categories=_all_categories(options, report))
     for split in ("train", "val"):
         # The second reading would count what the source itself leaves out again.
-        counted = report if split == "train" else Report()
+        counted = report if split == "train" else Report(strict=report.strict)
         videos = _selected(options, split, report, reading=counted)
         _write(options, _split_path(options, split), split, videos, report)
     return report
 
 
-def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
+def _all_categories(options: ConvertOptions, report: Report) -> tuple[str, ...] | None:
     """Those of both splits, so that ids mean the same in both; None where there are no ids."""
     if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
         return options.categories
@@ -112,7 +112,7 @@ def _all_categories(options: ConvertOptions) -> tuple[str, ...] | None:
         options = dataclasses.replace(options, stale="leave-out", resegment=None)
     labels = {
         track.labels[0]
-        for video, _ in _read(options, Report())
+        for video, _ in _read(options, Report(strict=report.strict))
         for track in map_labels(video, options.selection, Report()).tracks
         if track.labels
     }

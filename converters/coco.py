@@ -68,7 +68,9 @@ def save_coco(
     return report
 
 
-def load_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+def load_coco(
+    path: str | os.PathLike[str], *, report: Report | None = None
+) -> Iterator[AnnotatedVideo]:
     """The videos of a COCO instances file, frames in order, masks read when asked for.
 
     Images with a `video_id` are the frames of that video, in the order of
@@ -83,11 +85,12 @@ def load_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
 
     The file is read as a stream, its masks kept in a temporary file.
 
-    Raises ValueError naming the value's place in the file
+    A malformed annotation is left out and counted in `report`; without one, or
+    with a strict one, it raises ValueError naming the value's place in the file
     (`annotations[12].segmentation.counts`) and the rule it breaks.
     """
     with naming_file(path):
-        yield from read_coco(path)
+        yield from read_coco(path, report or Report(strict=True))
 
 
 def _document(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Iterator
+from typing import Any, Iterator, Mapping, Sequence
 
 from converters.json_stream import Location, Part, read_parts
 from converters.json_values import (
@@ -22,6 +22,7 @@ from converters.json_values import (
 )
 from converters.mask_store import MaskStore
 from converters.reading import TrackBuilder, folder_of, natural_order, video_info
+from converters.report import Report
 from converters.types import AnnotatedVideo, MaskRLE, ObjectId
 
 _Id = int | str
@@ -62,7 +63,7 @@ class _Header:
     categories: dict[_Id, str]
 
 
-def read_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+def read_coco(path: str | os.PathLike[str], report: Report) -> Iterator[AnnotatedVideo]:
     """See `converters.coco.load_coco`."""
     header = _read_header(path)
     videos = _group(header, path)
@@ -74,21 +75,32 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
         for frame_index, image in enumerate(video.images)
     }
     for part in read_parts(path, ["annotations[]"]):
-        annotation, where = part.value, part.location
-        image_id = identifier(member(annotation, "image_id", where), (*where, "image_id"))
-        if image_id not in places:
-            raise BadValue((*where, "image_id"), f"{image_id!r} is not the id of an image")
-        number, frame_index, image = places[image_id]
-        object_id = _object_id(annotation, where)
-        mask = _mask(annotation, image, where)
-        builders[number].add_object(object_id, _labels(annotation, header.categories, where))
-        try:
-            builders[number].add_mask(object_id, frame_index, mask)
-        except ValueError as error:
-            raise BadValue(where, f"object {object_id!r} of image {image_id!r}: {error}") from None
+        with report.leaving_out("annotations"):
+            _add_annotation(part, header, places, builders)
     for video, builder in zip(videos, builders):
         info = video_info(video.width, video.height, len(video.images), video.fps)
         yield builder.video(video.name, info, (image.file_name for image in video.images))
+
+
+def _add_annotation(
+    part: Part,
+    header: _Header,
+    places: Mapping[_Id, tuple[int, int, _Image]],
+    builders: Sequence[TrackBuilder],
+) -> None:
+    """To the video that its image is a frame of. Raises BadValue before anything is added."""
+    annotation, where = part.value, part.location
+    image_id = identifier(member(annotation, "image_id", where), (*where, "image_id"))
+    if image_id not in places:
+        raise BadValue((*where, "image_id"), f"{image_id!r} is not the id of an image")
+    number, frame_index, image = places[image_id]
+    object_id = _object_id(annotation, where)
+    mask = _mask(annotation, image, where)
+    labels = _labels(annotation, header.categories, where)
+    try:
+        builders[number].add(object_id, labels, frame_index, mask)
+    except ValueError as error:
+        raise BadValue(where, f"object {object_id!r} of image {image_id!r}: {error}") from None
 
 
 def _read_header(path: str | os.PathLike[str]) -> _Header:

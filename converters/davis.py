@@ -50,7 +50,10 @@ def annotation_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def load_davis(
-    folder: str | os.PathLike[str], *, default_label: str = "object"
+    folder: str | os.PathLike[str],
+    *,
+    default_label: str = "object",
+    report: Report | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a DAVIS folder, sorted by name, masks read when asked for.
 

@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator
 from converters import davis, sav
 from converters.coco import load_coco
 from converters.json_stream import prefixed_events
+from converters.report import Report
 from converters.tracks_json import FORMAT as TRACKS_FORMAT
 from converters.tracks_json import load_tracks
 from converters.types import AnnotatedVideo, VideoInfo
@@ -77,11 +78,14 @@ def open_source(
     label_config: str | None = None,
     video_infos: Callable[[str], VideoInfo] | None = None,
     stale: str = "rectangle",
+    report: Report | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a data set in any of the formats, one at a time.
 
-    The options are for Label Studio exports alone: see
-    `label_studio.export.load_export`. Raises as `recognise` and the readers do.
+    Malformed values are left out and counted in `report`; without one, or with a
+    strict one, the first raises. The other options are for Label Studio exports
+    alone: see `label_studio.export.load_export`. Raises as `recognise` and the
+    readers do.
     """
     found = recognise(path)
     if found == Format.LABEL_STUDIO:
@@ -95,7 +99,7 @@ def open_source(
         Format.DAVIS: davis.load_davis,
         Format.TRACKS: load_tracks,
     }
-    return readers[found](path)
+    return readers[found](path, report=report)
 
 
 def image_folder(path: str | os.PathLike[str]) -> Path:

@@ -11,18 +11,18 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from converters.json_stream import Location, location_text
+from converters.malformed import MalformedValue
 from converters.masks import encode_runs, mask_runs
 from converters.types import MaskRLE
 
 _MAX_WHOLE = 2**53
 
 
-class BadValue(ValueError):
+class BadValue(MalformedValue):
     """A value that breaks a rule, and its place in the file."""
 
     def __init__(self, location: Location, message: str) -> None:
-        place = location_text(location)
-        super().__init__(f"{place}: {message}" if place else message)
+        super().__init__(location_text(location), message)
 
 
 @contextlib.contextmanager

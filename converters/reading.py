@@ -49,6 +49,20 @@ class TrackBuilder:
         """Raises ValueError for a second mask on a frame, or one of another size."""
         self._masks[object_id].add(frame_index, mask)
 
+    def add(
+        self, object_id: ObjectId, labels: Iterable[str], frame_index: int, mask: MaskRLE
+    ) -> None:
+        """A mask with its object's labels: both, or neither where `add_mask` raises."""
+        is_new = object_id not in self._masks
+        self.add_object(object_id)
+        try:
+            self.add_mask(object_id, frame_index, mask)
+        except ValueError:
+            if is_new:
+                del self._masks[object_id], self._labels[object_id]
+            raise
+        self.add_object(object_id, labels)
+
     def tracks(self) -> tuple[Track, ...]:
         return tuple(
             Track(object_id, tuple(self._labels[object_id]), masks)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
-from typing import Callable
+from typing import Callable, Iterator
 
 from converters.dataset import visible_frames
+from converters.malformed import MalformedValue
 from converters.types import Track
+
+PLACES_KEPT = 20
+"""Of the values that were malformed; all are counted."""
 
 
 @dataclass
 class Report:
-    """Filled while a data set is written; nothing is left out without a line here."""
+    """Filled while a data set is read and written; nothing is left out without a line here."""
 
     videos: int = 0
     frames: int = 0
@@ -21,6 +26,10 @@ class Report:
     """What was left out and why, e.g. "masks (empty)" -> 3."""
     changed: dict[str, int] = field(default_factory=dict)
     """What was written otherwise than it was, e.g. "pixels given to a smaller object" -> 90."""
+    strict: bool = False
+    """Whether the first malformed value stops the reading instead of being left out."""
+    malformed: list[str] = field(default_factory=list)
+    """The first `PLACES_KEPT` malformed values, each by its place and the rule it breaks."""
     progress: Callable[[int], None] = field(default=lambda done: None, repr=False, compare=False)
     """Called with the number of masks (in DAVIS and SA-V frames) just written."""
 
@@ -39,6 +48,24 @@ class Report:
     def change(self, what: str, count: int = 1) -> None:
         if count:
             self.changed[what] = self.changed.get(what, 0) + int(count)
+
+    @contextlib.contextmanager
+    def leaving_out(self, what: str) -> Iterator[None]:
+        """A malformed value that is met in the block costs no more than the block.
+
+        The block reads one thing of a file: an annotation, a video, a region;
+        `what` names such things ("annotations"). When a `MalformedValue` leaves
+        the block, one of them is counted as dropped, by the rule that was
+        broken, and its place is kept. With `strict` it is raised on.
+        """
+        try:
+            yield
+        except MalformedValue as error:
+            if self.strict:
+                raise
+            self.drop(f"{what} ({error.reason})")
+            if len(self.malformed) < PLACES_KEPT:
+                self.malformed.append(str(error))
 
     def visible_frames(self, track: Track) -> list[int]:
         """Sorted frame indices with a mask that is not empty; the track is counted."""

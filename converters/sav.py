@@ -70,7 +70,10 @@ def image_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def load_sav(
-    source: str | os.PathLike[str], *, default_label: str = "object"
+    source: str | os.PathLike[str],
+    *,
+    default_label: str = "object",
+    report: Report | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a SA-V folder, of either layout, sorted by name; or of one JSON file.
 

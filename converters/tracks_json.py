@@ -67,7 +67,9 @@ def save_tracks(
     return report
 
 
-def load_tracks(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+def load_tracks(
+    path: str | os.PathLike[str], *, report: Report | None = None
+) -> Iterator[AnnotatedVideo]:
     """The videos of a tracks.json, one at a time, masks read when asked for.
 
     Raises ValueError naming the value's place in the file

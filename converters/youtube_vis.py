@@ -63,7 +63,9 @@ def save_youtube_vis(
     return report
 
 
-def load_youtube_vis(path: str | os.PathLike[str]) -> Iterator[AnnotatedVideo]:
+def load_youtube_vis(
+    path: str | os.PathLike[str], *, report: Report | None = None
+) -> Iterator[AnnotatedVideo]:
     """The videos of a YouTube-VIS ground truth file, masks read when asked for.
 
     Each annotation is an object, with its id as object id. RLE may be

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -61,6 +62,11 @@ def add_content_options(parser: argparse.ArgumentParser) -> None:
     """What of the source is written, and how: for `convert` and `export`."""
     add = parser.add_argument
     add("--quiet", action="store_true", help="no progress bar, no summary")
+    add(
+        "--strict", action="store_true",
+        help="stop at the first malformed value of the source; default: leave out what it "
+        "spoils, count it and say where",
+    )
 
     what = parser.add_argument_group("what is written")
     add = what.add_argument
@@ -198,9 +204,12 @@ def run_conversion(
             return bars.enter_context(bar)
 
         conversion = _with_resegment(conversion, options, settings, new_bar)
-        report = convert(conversion, Report(progress=new_bar(" masks").update))
+        report = Report(progress=new_bar(" masks").update, strict=options.strict)
+        convert(conversion, report)
     if not options.quiet:
         print(report.summary())
+    for malformed in report.malformed:
+        print(f"left out: {malformed}", file=sys.stderr)
     return 0
 
 

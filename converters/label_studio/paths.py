@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
+from converters.malformed import MalformedValue
 
-class InputError(ValueError):
+
+class InputError(MalformedValue):
     """A value in a JSON document breaks a rule.
 
     Reads "tasks[3].annotations[0].result[2].value.sequence[7].x: x nan,
     must be a finite number".
     """
 
-    def __init__(self, path: str, rule: str) -> None:
-        super().__init__(f"{path}: {rule}" if path else rule)
-        self.path = path
+    @property
+    def path(self) -> str:
         """From where the reader was called: "value.sequence[7].x"."""
-        self.rule = rule
-        """What is wrong with the value, the value included."""
+        return self.place
 
 
 @contextlib.contextmanager
