@@ -29,6 +29,8 @@ class Outcome:
     result_key: str | None = None
     prediction: Mapping[str, Any] | None = None
     """For Label Studio, if the job posts one."""
+    left_out: Mapping[str, Any] | None = None
+    """What of the request was malformed, for the job's record."""
 
 
 class Work(Protocol):

@@ -201,7 +201,7 @@ class JobRunner:
     def _done(self, job: Job, handle: JobHandle, outcome: Outcome) -> Job | None:
         return self.store.finish(
             job.id, JobState.DONE, result_key=outcome.result_key, prediction=outcome.prediction,
-            progress=handle.progress,
+            progress=handle.progress, left_out=outcome.left_out,
         )
 
     def _failed(self, job: Job, handle: JobHandle, detail: str) -> Job | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import time
@@ -31,7 +32,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
     done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT, request_id TEXT,
-    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL,
+    left_out TEXT -- of few jobs: nothing is read to find that it is NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_waiting
     ON jobs (state, kind, priority, project_id, created_at, id);
@@ -60,7 +62,7 @@ CREATE TABLE IF NOT EXISTS posts (
 );
 CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
-VERSION = 2
+VERSION = 3
 """Of the schema above."""
 _OLD_JOB_COLUMNS = (
     "id, kind, state, priority, key, project_id, task_id, posts_prediction, is_awaited, done, "
@@ -83,7 +85,9 @@ CREATE TABLE jobs (
 );
 INSERT INTO jobs ({_OLD_JOB_COLUMNS}) SELECT {_OLD_JOB_COLUMNS} FROM jobs_before;
 DROP TABLE jobs_before
-"""
+""",
+    # Jobs that are done say what of their request was malformed.
+    2: "ALTER TABLE jobs ADD COLUMN left_out TEXT",
 }
 """By version: what makes the next one of it. These stay as they are for ever."""
 _LONGEST_DELAY_SECONDS = 3600.0
@@ -94,7 +98,7 @@ _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _COLUMNS_WITHOUT_REQUEST = (
     "id, kind, state, priority, key, NULL AS request, project_id, task_id, posts_prediction, "
     "is_awaited, done, total, attempts, error, result_key, request_id, created_at, started_at, "
-    "finished_at"
+    "finished_at, left_out"
 )
 _POST_COLUMNS = (
     "id, job_id, task_id, state, attempts, next_attempt_at, error, prediction_id, "
@@ -336,11 +340,13 @@ class JobStore(SqliteFile):
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
         progress: tuple[int, int] | None = None,
+        left_out: Mapping[str, Any] | None = None,
     ) -> Job | None:
         """End a job; the prediction, if it posts one, is kept in the same transaction.
 
         Args:
             progress: steps done and in all; None: as they were noted last.
+            left_out: what of its request was malformed.
 
         Returns the job; None when it had ended before (it was cancelled).
         """
@@ -348,9 +354,12 @@ class JobStore(SqliteFile):
         with self.transaction() as db:
             changed = db.execute(
                 "UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ?, "
-                "done = COALESCE(?, done), total = COALESCE(?, total) "
+                "done = COALESCE(?, done), total = COALESCE(?, total), left_out = ? "
                 f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
-                (state, _text(error), result_key, self._clock(), done, total, job_id),
+                (
+                    state, _text(error), result_key, self._clock(), done, total,
+                    None if left_out is None else json.dumps(left_out), job_id,
+                ),
             ).rowcount
             job = self._job(db, job_id)
             if not changed or job is None:
@@ -661,6 +670,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         request={} if row["request"] is None else unpacked(row["request"]),
         posts_prediction=bool(row["posts_prediction"]),
         is_awaited=bool(row["is_awaited"]),
+        left_out=None if row["left_out"] is None else json.loads(row["left_out"]),
     )
     return Job(**values)
 

@@ -39,7 +39,9 @@ def test_the_oldest_of_each_kind_priority_and_project_may_be_next(store, clock):
 
 
 def test_a_job_that_is_taken_has_begun_and_it_is_told_whether_there_are_more(store, clock):
-    first, second = (store.add(spec(name))[0] for name in "ab")
+    first = store.add(spec("a"))[0]
+    clock.now += 1
+    second = store.add(spec("b"))[0]
     taken = store.take(lambda waiting: waiting[0])
     assert (taken.job.id, taken.job.state, taken.job.attempts) == (first.id, JobState.RUNNING, 1)
     assert taken.has_more and taken.seconds_to_retry is None
