@@ -127,7 +127,7 @@ def frame_requests(
         if kind is None or is_answer(region, kind):
             continue
         before = len(marks)
-        with report.leaving_out("regions"), named(f"region {region.get('id')!r}"):
+        with report.leaving_out("regions"):
             marks.append((kind, _read_mark(region, kind, config, info)))
         if len(marks) == before and kind is ImageControlKind.RECTANGLE:
             with contextlib.suppress(ValueError):  # nothing can belong to it
