@@ -53,14 +53,6 @@ def test_a_job_that_is_taken_has_begun_and_it_is_told_whether_there_are_more(sto
     assert store.take(lambda waiting: waiting[0]).job.id == first.id
 
 
-def test_a_job_ends_with_the_progress_that_was_told_last(store):
-    job, _ = store.add(spec())
-    store.begin(job.id)
-    store.set_progress(job.id, 3, 9)
-    ended = store.finish(job.id, JobState.DONE, progress=(9, 9))
-    assert (ended.done, ended.total) == (9, 9)
-
-
 def test_interrupted_jobs_are_queued_again_and_unheard_answers_posted(store):
     awaited, _ = store.add(spec("awaited", Priority.INTERACTIVE), is_awaited=True)
     batch, _ = store.add(spec("batch", Priority.BATCH), is_awaited=True)
