@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from backend.errors import ServiceError
+from backend.left_out import sentence
 from backend.label_studio_client import LabelStudioClient, LabelStudioError, LabelStudioFailure
 from converters.label_studio.config import LabelConfig, UnsupportedConfigError
 from converters.label_studio.results import image_kind_of
@@ -136,7 +137,10 @@ def _annotate_task(
     for prediction_id in earlier:
         _with_retries(functools.partial(client.delete_prediction, prediction_id), wait)
     count = len(found.regions)
-    return TaskReport(task_id, Outcome.STORED, f"{count} region{'' if count == 1 else 's'}")
+    detail = f"{count} region{'' if count == 1 else 's'}"
+    if found.left_out is not None:
+        detail = f"{detail}; {sentence(found.left_out)}"
+    return TaskReport(task_id, Outcome.STORED, detail)
 
 
 def _may_be_prompt(region: object) -> bool:

@@ -58,7 +58,8 @@ class StoredAnswer:
         result = self._result
         regions = result.answer if is_limited else result.regions
         return Answer(
-            tuple(dict(region) for region in regions), True, result.score, result.model_version
+            tuple(dict(region) for region in regions), True, result.score, result.model_version,
+            result.left_out,
         )
 
     def prediction(self) -> dict[str, Any] | None:
@@ -102,7 +103,11 @@ def as_published(work: AnswerSource, is_final: bool) -> dict[str, Any]:
         "has_more": work.has_more,
         "has_tracked": work.has_tracked,
         "videos": [asdict(video) for video in work.videos],
-        "answer": asdict(work.answer(is_final=is_final)),
+        # Without what is not there: a web process of an earlier version knows less.
+        "answer": {
+            name: value for name, value in asdict(work.answer(is_final=is_final)).items()
+            if value is not None
+        },
     }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from backend.deadlines import Deadline
 from backend.errors import BadRequest, NotFound, ServiceError, TooManySessions
+from backend.left_out import LeftOut, sentence
 from backend.session_media import SessionOrigin
 from backend.session_values import (
     FrameResult,
@@ -156,14 +157,15 @@ class EnterpriseEvents:
             return None
         with self._looking_session(call) as session:
             here = _frame_index(call.context, session.info)
+            asked, left_out = _objects_asked(call, session.info)
             shown = {
                 item.object_id: session.look_at(item.prompts[here], here)
-                for item in _objects_asked(call, session.info)
+                for item in asked
                 if here in item.prompts
             }
             if not shown:
                 return None
-            return call.item("bitmask", _picture(shown, session.info))
+            return call.item("bitmask", {**_picture(shown, session.info), **left_out})
 
     @contextlib.contextmanager
     def _looking_session(self, call: _Call) -> Iterator[Session]:
@@ -193,7 +195,7 @@ class EnterpriseEvents:
             request = _tracking_request(call.context)
             with sessions.created(call.origin(), deadline=call.deadline) as session:
                 try:
-                    total_frames = self._start(call, session, request)
+                    total_frames, left_out = self._start(call, session, request)
                 except BaseException:
                     sessions.delete(session.id)
                     raise
@@ -214,12 +216,16 @@ class EnterpriseEvents:
             "total_frames": total_frames,
             "fps": info.fps,
             "duration_ms": round(info.duration_seconds * 1000),
+            **left_out,
         }
         return call.item("track_started", value)
 
-    def _start(self, call: _Call, session: Session, request: _TrackingRequest) -> int:
-        """Gives the session its prompts and lets it go; how many frames it will track."""
-        asked = _objects_asked(call, session.info)
+    def _start(
+        self, call: _Call, session: Session, request: _TrackingRequest
+    ) -> tuple[int, Json]:
+        """Gives the session its prompts and lets it go; how many frames it will track, and
+        what of the prompts is left out."""
+        asked, left_out = _objects_asked(call, session.info)
         if not asked:
             raise BadRequest("there is nothing to track: draw a point or a box first")
         for item in asked:
@@ -228,7 +234,7 @@ class EnterpriseEvents:
                 session.set_prompts(item.object_id, frame_index, prompts)
         limit = request.frame_limit(session.info)
         way = PropagationRequest(direction=request.direction, frame_limit=limit)
-        return session.propagate(way).total_frames
+        return session.propagate(way).total_frames, left_out
 
     def _track_progress(self, call: _Call) -> Json:
         session_id = call.session_id()
@@ -438,41 +444,55 @@ def _frames_to_prewarm(context: Mapping[str, Any], info: VideoInfo) -> list[int]
     return [here, *(index for index in near if 0 <= index < info.frame_count)]
 
 
-def _objects_asked(call: _Call, info: VideoInfo) -> list[_AskedObject]:
-    """What is drawn, by object and frame.
+def _objects_asked(call: _Call, info: VideoInfo) -> tuple[list[_AskedObject], Json]:
+    """What is drawn, by object and frame; and `left_out`, if anything is malformed.
 
     An item is of the object that its `meta.track` names, else of the one of its
     label. A second box on a frame is a second object; a point goes to the object
-    whose box on that frame holds it, else to the first.
+    whose box on that frame holds it, else to the first; but where another box is
+    left out it goes with that one. Raises BadRequest when no item can be read.
     """
     here = _frame_index(call.context, info)
+    left_out = LeftOut()
     boxes: dict[tuple[str, int], Box] = {}
-    points: list[tuple[str, int, tuple[float, float, bool]]] = []
+    lost: set[tuple[str, int]] = set()
+    points: list[tuple[str, int, tuple[float, float, bool], object]] = []
     for number, item in enumerate(call.items):
-        value = check_object(item.get("value"), f"result[{number}].value")
-        has_place = value.get("frame") is not None or value.get("time_ms") is not None
-        frame_index = _frame_index(value, info) if has_place else here
-        name = _object_name(item, value)
-        if item.get("type") == "keypointlabels":
-            points.append((name, frame_index, _point(value, number, info)))
-        elif item.get("type") == "rectanglelabels":
-            boxes[_free_name(name, frame_index, boxes), frame_index] = _box(value, number, info)
-        else:
-            raise BadRequest(
-                f"result[{number}].type {item.get('type')!r:.80} must be 'keypointlabels' "
-                "or 'rectanglelabels'"
-            )
+        with left_out.region(item.get("id")):
+            value = check_object(item.get("value"), f"result[{number}].value")
+            has_place = value.get("frame") is not None or value.get("time_ms") is not None
+            frame_index = _frame_index(value, info) if has_place else here
+            name = _object_name(item, value)
+            if item.get("type") == "keypointlabels":
+                points.append((name, frame_index, _point(value, number, info), item.get("id")))
+            elif item.get("type") == "rectanglelabels":
+                lost.add((name, frame_index))
+                box = _box(value, number, info)
+                lost.discard((name, frame_index))
+                boxes[_free_name(name, frame_index, boxes), frame_index] = box
+            else:
+                raise BadRequest(
+                    f"result[{number}].type {item.get('type')!r:.80} must be 'keypointlabels' "
+                    "or 'rectanglelabels'"
+                )
     clicks: dict[tuple[str, int], list[tuple[float, float, bool]]] = {}
-    for name, frame_index, point in points:
-        key = (_owner(name, frame_index, point, boxes), frame_index)
-        clicks.setdefault(key, []).append(point)
+    for name, frame_index, point, region_id in points:
+        with left_out.region(region_id):
+            owner = _owner(name, frame_index, point, boxes)
+            if owner is None and {(name, frame_index)} <= lost & {*boxes}:
+                raise BadRequest("it may belong to a box of its object that is left out")
+            clicks.setdefault((owner or name, frame_index), []).append(point)
+    left_out.check_rest(bool(boxes or clicks))
+    if (said := left_out.to_json()) is not None:
+        logger.warning("task %r: %s", call.task_id, sentence(said))
     asked: dict[str, dict[int, Prompts]] = {}
     for name, frame_index in sorted({*boxes, *clicks}):
         prompts = _checked_prompts(
             clicks.get((name, frame_index), []), boxes.get((name, frame_index)), info
         )
         asked.setdefault(name, {})[frame_index] = prompts
-    return [_AskedObject(name, prompts) for name, prompts in asked.items()]
+    objects = [_AskedObject(name, prompts) for name, prompts in asked.items()]
+    return objects, {} if said is None else {"left_out": said}
 
 
 def _checked_prompts(
@@ -508,14 +528,15 @@ def _owner(
     frame_index: int,
     point: tuple[float, float, bool],
     boxes: Mapping[tuple[str, int], Box],
-) -> str:
+) -> str | None:
+    """The object whose box holds the point; None: no box does."""
     x, y, _ = point
     for (other, index), box in boxes.items():
         is_of_name = other == name or other.startswith(f"{name} ")
         holds = box.x_min <= x < box.x_max and box.y_min <= y < box.y_max
         if is_of_name and index == frame_index and holds:
             return other
-    return name
+    return None
 
 
 def _point(value: Mapping[str, Any], number: int, info: VideoInfo) -> tuple[float, float, bool]:
@@ -536,7 +557,9 @@ def _box(value: Mapping[str, Any], number: int, info: VideoInfo) -> Box:
         check_number(value.get(name), f"result[{number}].value.{name}", maximum=100)
         for name in ("x", "y", "width", "height")
     )
-    return percent_to_pixel_box(x, y, width, height, size_hw=(info.height, info.width))
+    box = percent_to_pixel_box(x, y, width, height, size_hw=(info.height, info.width))
+    _checked_prompts([], box, info)  # raises for one without an area in the picture
+    return box
 
 
 # --- what is answered --------------------------------------------------------

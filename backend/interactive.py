@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence
 
 from backend.deadlines import Deadline
 from backend.errors import ServiceError, UnusableTask
+from backend.left_out import sentence
 from backend.propagation import NOTHING, Answer
 from backend.protocol import PredictRequest, is_text_alone, markable_results, saved_results
 from backend.requests import Result, TaskRequest
@@ -121,7 +122,11 @@ def _answer_text(
     if not marks:
         return _say(context, _NO_BOXES)
     request = TaskRequest.of(task, marks, call.label_config, command=command)
-    return service.answer(request, deadline)
+    answer = service.answer(request, deadline)
+    if answer.left_out is None:
+        return answer
+    said = _say(context, sentence(answer.left_out)).regions
+    return dataclasses.replace(answer, regions=(*answer.regions, *said))
 
 
 def _saved_in_label_studio(

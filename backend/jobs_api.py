@@ -219,6 +219,7 @@ def _job_json(job: Job, post: Post | None) -> dict[str, Any]:
         "progress": {"done": job.done, "total": job.total},
         "attempts": job.attempts,
         "error": job.error,
+        "left_out": job.left_out,
         "request_id": job.request_id,
         "has_result": job.result_key is not None,
         "posts_prediction": job.posts_prediction,

@@ -41,7 +41,10 @@ def answer_predict(
 
 def _answers(call: PredictRequest, service: TrackingService, deadline: Deadline) -> list[Any]:
     if call.is_interactive:
-        return [_prediction(answer_call(call, service, deadline), service)]
+        answer = answer_call(call, service, deadline)
+        prediction = _prediction(answer, service)
+        # A batch's answers are stored as they are: there the job's record says it.
+        return [prediction | ({"left_out": answer.left_out} if answer.left_out else {})]
     parse_label_config(call.label_config)  # it is the same for all of them
     if len(call.tasks) == 1:
         # As when a person opens a task, whose page waits: what is not there yet is posted.

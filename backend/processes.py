@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -30,6 +31,33 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def check_port(host: str, port: int, *, patience_seconds: float = 0.0) -> None:
+    """Raises OSError, saying what to do, when a server could not listen there.
+
+    Args:
+        patience_seconds: for one that is being replaced to be gone.
+    """
+    end = time.monotonic() + patience_seconds
+    while True:
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host, port), family=family).close()
+            return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= end:
+                raise OSError(_port_trouble(error, host, port)) from None
+        time.sleep(_POLL_SECONDS)
+
+
+def _port_trouble(error: OSError, host: str, port: int) -> str:
+    what = f"port {port} of {host} cannot be listened on"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}, as another program has it: end that one, or give another --port"
+    if error.errno == errno.EACCES:
+        return f"{what}, as ports below 1024 are the administrator's: give a --port from 1024 on"
+    return f"{what} ({error.strerror or error}): is --host an address of this machine?"
 
 
 def get_json(url: str) -> Any:

@@ -9,21 +9,28 @@ The file holds a list, one entry an object and frame:
 Frames are 0-based, boxes x1, y1, x2, y2 with the maxima exclusive, in pixels or
 in percent of the picture. A point with a 0 behind it is background. Masks are
 images of the video's size, the object where they are not black (0 in a palette
-image); their paths are relative to the file.
+image); their paths are relative to the file. It may be in UTF-8, UTF-16 or UTF-32, with a
+byte-order mark or without.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from converters.json_stream import location_text
 from converters.json_values import BadValue, array, finite, identifier, text, whole
+from converters.label_studio.paths import NamedError
 from converters.label_studio.results import ObjectRequest
+from converters.malformed import MalformedValue
+from converters.report import Report
 from converters.types import Box, ObjectId, Prompt, VideoInfo
 
 _KEYS = frozenset({"frame", "object", "label", "box", "points", "mask"})
@@ -49,6 +56,8 @@ class PromptSpec:
     box: Box | None = None
     points: tuple[PointSpec, ...] = ()
     mask_file: Path | None = None
+    place: str = ""
+    """Of a prompt in a file: its name and the entry."""
 
 
 def parse_box(written: str) -> PromptSpec:
@@ -83,16 +92,33 @@ def parse_mask(written: str) -> PromptSpec:
     return PromptSpec(_frame(frame), _object_id(object_id), mask_file=Path(file))
 
 
-def read_prompt_file(path: Path) -> list[PromptSpec]:
-    """Raises ValueError naming the entry and the rule, OSError when there is no file."""
+def read_prompt_file(path: Path, *, report: Report | None = None) -> list[PromptSpec]:
+    """The entries; malformed ones are left out and counted in `report`. Without one, or with
+    a strict one, the first raises ValueError naming the entry and the rule.
+
+    Raises ValueError for a file that is no JSON list, OSError when there is none.
+    """
+    report = report or Report(strict=True)
     try:
-        entries = json.loads(path.read_text("utf-8"))
-        return [
-            _entry(entry, (index,), path.parent)
-            for index, entry in enumerate(array(entries, ()))
-        ]
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        entries = array(json.loads(path.read_bytes()), ())  # it knows byte-order marks
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it in UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be a JSON list of prompts: {error}") from None
+    specs = []
+    for index, entry in enumerate(entries):
+        with report.leaving_out("prompts"), _in_file(path):
+            place = f"{path}: {location_text((index,))}"
+            specs.append(dataclasses.replace(_entry(entry, (index,), path.parent), place=place))
+    return specs
+
+
+@contextlib.contextmanager
+def _in_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MalformedValue as error:
+        raise NamedError(str(path), error) from None
 
 
 def object_requests(
@@ -101,46 +127,89 @@ def object_requests(
     *,
     is_percent: bool = False,
     default_label: str = "object",
+    report: Report | None = None,
 ) -> list[ObjectRequest]:
     """One request an object, in the order the objects were first written.
 
     Raises ValueError when it is not clear which object is meant, when one has
-    two labels, or a mask has another size than the video; OSError when a mask
-    cannot be read.
+    two labels or two boxes on a frame, a prompt lies outside the picture or the
+    video, or a mask has another size than it; OSError when a mask cannot be
+    read. A prompt of a file is left out then, and counted in `report`, unless
+    there is none or it is strict.
     """
+    strict = Report(strict=True)
+    report = report or strict
     prompts: dict[ObjectId, list[Prompt]] = {}
     labels: dict[ObjectId, str] = {}
-    for object_id, spec in zip(_object_ids(specs), specs):
-        prompts.setdefault(object_id, []).append(_prompt(object_id, spec, info, is_percent))
-        if spec.label is not None and labels.setdefault(object_id, spec.label) != spec.label:
-            raise ValueError(
-                f"object {object_id!r} has the labels {labels[object_id]!r} and {spec.label!r}, "
-                "can have one"
-            )
+    object_ids = _ObjectIds(specs)
+    for spec in specs:
+        with (report if spec.place else strict).leaving_out("prompts"), _at(spec):
+            object_id = object_ids.of(spec)
+            prompt = _prompt(object_id, spec, info, is_percent)
+            known = labels.get(object_id)
+            if None not in (spec.label, known) and known != spec.label:
+                raise ValueError(
+                    f"object {object_id!r} has the labels {known!r} and {spec.label!r}, can have "
+                    "one"
+                )
+            _check_together([*prompts.get(object_id, ()), prompt])
+            prompts.setdefault(object_id, []).append(prompt)
+            if spec.label is not None:
+                labels[object_id] = spec.label
     return [
         ObjectRequest(object_id, (labels.get(object_id, default_label),), tuple(items))
         for object_id, items in prompts.items()
     ]
 
 
-def _object_ids(specs: Sequence[PromptSpec]) -> Iterable[ObjectId]:
+@contextlib.contextmanager
+def _at(spec: PromptSpec) -> Iterator[None]:
+    """Says where what is wrong stands, of a prompt in a file."""
+    if not spec.place:
+        yield
+        return
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise NamedError(spec.place, ValueError(str(error))) from None
+
+
+def _check_together(prompts: Sequence[Prompt]) -> None:
+    """Raises ValueError for what one object cannot have on one frame."""
+    from sam2_model.tracker import merge_prompts  # imported here: torch takes seconds
+
+    merge_prompts(prompts)
+
+
+class _ObjectIds:
     """Those written; new numbers for boxes and masks without one."""
-    taken = {spec.object_id for spec in specs} - {None}
-    free = (number for number in range(1, 2 * len(specs) + 2) if number not in taken)
-    ids = [
-        next(free) if spec.object_id is None and not spec.points else spec.object_id
-        for spec in specs
-    ]
-    known = list(dict.fromkeys(object_id for object_id in ids if object_id is not None))
-    if None in ids and len(known) > 1:
-        raise ValueError(
-            f"a point says no object, and there are {known}: write FRAME:X,Y:ID with one of them"
-        )
-    only = known[0] if known else 1
-    return [only if object_id is None else object_id for object_id in ids]
+
+    def __init__(self, specs: Sequence[PromptSpec]) -> None:
+        taken = {spec.object_id for spec in specs} - {None}
+        free = (number for number in range(1, 2 * len(specs) + 2) if number not in taken)
+        self._ids = {
+            id(spec): next(free) if spec.object_id is None and not spec.points else spec.object_id
+            for spec in specs
+        }
+        self._known = list(dict.fromkeys(i for i in self._ids.values() if i is not None))
+
+    def of(self, spec: PromptSpec) -> ObjectId:
+        """Raises ValueError for a point that says no object where there are several."""
+        object_id = self._ids[id(spec)]
+        if object_id is None and len(self._known) > 1:
+            raise ValueError(
+                f"a point says no object, and there are {self._known}: write FRAME:X,Y:ID with "
+                "one of them"
+            )
+        return (self._known or [1])[0] if object_id is None else object_id
 
 
 def _prompt(object_id: ObjectId, spec: PromptSpec, info: VideoInfo, is_percent: bool) -> Prompt:
+    if spec.frame_index >= info.frame_count:
+        raise ValueError(
+            f"there is a prompt on frame {spec.frame_index}: the video has frames "
+            f"[0, {info.frame_count})"
+        )
     x_scale, y_scale = (info.width / 100, info.height / 100) if is_percent else (1.0, 1.0)
     box = spec.box
     if box is not None:
@@ -148,13 +217,7 @@ def _prompt(object_id: ObjectId, spec: PromptSpec, info: VideoInfo, is_percent: 
             box.x_min * x_scale, box.y_min * y_scale, box.x_max * x_scale, box.y_max * y_scale
         )
     points = [(point.x * x_scale, point.y * y_scale) for point in spec.points]
-    for x, y in points:
-        if not (0 <= x <= info.width and 0 <= y <= info.height):
-            raise ValueError(
-                f"point ({x:g}, {y:g}) on frame {spec.frame_index} must lie in the picture of "
-                f"{info.width} x {info.height} pixels"
-            )
-    return Prompt(
+    prompt = Prompt(
         object_id,
         spec.frame_index,
         box=box,
@@ -162,6 +225,8 @@ def _prompt(object_id: ObjectId, spec: PromptSpec, info: VideoInfo, is_percent: 
         point_labels=np.array([point.is_foreground for point in spec.points], np.int32),
         mask=None if spec.mask_file is None else _read_mask(spec.mask_file, info),
     )
+    prompt.check_inside(info.width, info.height)
+    return prompt
 
 
 def _read_mask(path: Path, info: VideoInfo) -> np.ndarray:
@@ -187,6 +252,8 @@ def _read_mask(path: Path, info: VideoInfo) -> np.ndarray:
 
 def _parts(written: str, fewest: int, most: int) -> list[str]:
     parts = written.split(":")
+    if "," in parts[0]:
+        raise ValueError("the frame is missing, which comes first")
     if not fewest <= len(parts) <= most:
         raise ValueError(f"has {len(parts)} parts between colons, must have {fewest} to {most}")
     return parts

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from backend.errors import OverLimit
 from backend.fingerprints import content_fingerprint
 from backend.kept_progress import KeptProgress
+from backend.left_out import LeftOut, LeftOutJson, sentence
 from backend.jobs.types import ResultVideo
 from backend.media import MediaStore
 from backend.model import ModelService, Tracker
@@ -95,6 +97,8 @@ class Answer:
     percentile of its probabilities."""
     model_version: str | None = None
     """Of the model that made it; None where nothing was asked of one."""
+    left_out: LeftOutJson | None = None
+    """Regions that were malformed, if any: they are not in the answer."""
 
 
 NOTHING = Answer((), is_complete=True)
@@ -104,22 +108,28 @@ class TaskPropagation:
     """The work on one request: one thread runs it, any may take `answer()` meanwhile."""
 
     def __init__(self, request: TaskRequest, *, media: MediaStore, settings: Settings) -> None:
-        """Raises ValueError for a malformed result or config; touches no media."""
+        """Raises ValueError for a malformed config, and when no region is on anything that
+        it has; touches no media."""
         self.request = request
         self._media = media
         self._settings = settings
+        self._left_out = LeftOut()
         config = parse_label_config(request.label_config)
         results = request.results
         self._parts: list[_Part] = [
             *(kind(tag, group, config, request, settings)
               for kind in (_VideoPart, _VectorPart)
-              for tag, group in _by_video(results, config, kind.result_types)),
+              for tag, group in _by_video(results, config, kind.result_types, self._left_out)),
             *(_FramesPart(tag, group, config, request, settings)
               for tag, group in _by_image(results, config)),
         ]
+        self._left_out.check_rest(self.has_work)
         for number, part in enumerate(self._parts):
             part.number = number
         self._has_ended = False
+        self._building = threading.Lock()
+        self._last: dict[bool, Answer] = {}
+        """The answers that no frame will change any more, by `is_limited`."""
         self.content_key: str | None = None
         """Names media, prompts and settings together; None until the media is there."""
 
@@ -128,8 +138,8 @@ class TaskPropagation:
         """Whether anything in the results could be a prompt."""
         return bool(self._parts)
 
-    @property
-    def open_prompts(self) -> dict[str, str]:
+    @functools.cached_property
+    def open_prompts(self) -> Mapping[str, str]:
         """Region id -> name of its prompts and label, for all that nobody has answered yet.
 
         No media is needed to tell.
@@ -141,7 +151,7 @@ class TaskPropagation:
             if isinstance(result.get("id"), str)
         }
 
-    @property
+    @functools.cached_property
     def asks_nothing(self) -> bool:
         """Whether all regions were answered before, so that they come back as they are."""
         return not any(part.open_results() for part in self._parts)
@@ -152,7 +162,7 @@ class TaskPropagation:
         found = {key: self.request.command_for(key) for key in self.open_prompts}
         return {key: command for key, command in found.items() if command is not None}
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """The same for requests of one task that ask for the same, whatever tracking
         has added to the regions since."""
@@ -160,7 +170,7 @@ class TaskPropagation:
         where = [request.task_id, request.project_id, dict(request.data)]
         return fingerprint([where, self._asked, self._settings.tracking_fingerprint])
 
-    @property
+    @functools.cached_property
     def _asked(self) -> Any:
         stored = self.request.to_json()
         kept = ("label_config", "command", "region_commands")
@@ -170,6 +180,11 @@ class TaskPropagation:
     def has_tracked(self) -> bool:
         """Whether there were prompts that nobody had answered yet."""
         return any(part.runs for part in self._parts)
+
+    @property
+    def left_out(self) -> LeftOutJson | None:
+        """The regions that are malformed, of those that were looked at so far."""
+        return self._left_out.to_json()
 
     @property
     def has_more(self) -> bool:
@@ -222,7 +237,8 @@ class TaskPropagation:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         """Track everything; `answer` grows meanwhile. Results that ask for nothing give
-        an empty answer.
+        an empty answer. Malformed regions are `left_out`; when nothing else is asked for,
+        the first of them raises.
 
         Args:
             priority: asked for each frame.
@@ -234,7 +250,7 @@ class TaskPropagation:
         Raises:
             UnsupportedConfigError: nothing in the config can take the answer.
             VideoDecodeError: the media gives no pictures.
-            ValueError: a malformed result; names the region and the rule.
+            ValueError: no region can be tracked, as the one that it names is malformed.
             ServiceError: the media or the model cannot be had, or a limit is passed.
         """
         if self.content_key is None:
@@ -248,7 +264,12 @@ class TaskPropagation:
             if is_cancelled():
                 return
             with model.tracker(part.files, part.content, priority) as (source, tracker):
-                part.track(source, tracker, kept, windows, is_cancelled, report)
+                part.track(
+                    source, tracker, kept, windows, is_cancelled, report, self._left_out
+                )
+        self._left_out.check_rest(self.has_tracked)
+        if self.left_out is not None:
+            logger.warning("task %s: %s", self.request.task_id, sentence(self.left_out))
         self._has_ended = True
 
     def run_window(
@@ -272,7 +293,7 @@ class TaskPropagation:
         """
         part = self._parts[part_number]
         with model.tracker(part.files, part.content, priority) as (source, tracker):
-            whole = part.plan(source.info)[run_number]
+            whole = part.plan(source.info, LeftOut())[run_number]
             run = TrackingRun(
                 whole.requests, whole.info, whole.options,
                 frame_range=range_of(whole.frame_range),
@@ -301,16 +322,30 @@ class TaskPropagation:
             is_final: no more is wanted, so that regions that are not complete
                 count as answered too.
         """
+        if not self._is_complete:
+            return self._answer(is_limited, is_final)
+        # Several ask for it at once as the job ends, and it is worth a second for a long video.
+        with self._building:
+            if is_limited not in self._last:
+                self._last[is_limited] = self._answer(is_limited, is_final)
+            last = self._last[is_limited]
+        return dataclasses.replace(last, regions=tuple(dict(r) for r in last.regions))
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._has_ended and all(part.is_complete for part in self._parts)
+
+    def _answer(self, is_limited: bool, is_final: bool) -> Answer:
+        is_complete = self._is_complete  # before its frames are looked at: there may be more
         regions: list[dict[str, Any]] = []
         for part in self._parts:
-            regions += part.regions(is_limited, is_final)
-        is_complete = self._has_ended and all(part.is_complete for part in self._parts)
+            regions += part.answer(is_limited, is_final)
         scores = [score for part in self._parts for score in part.scores()]
         # Nothing new: as good as what came.
         scores = scores or [r["score"] for r in regions if isinstance(r.get("score"), float)]
         return Answer(
             tuple(regions), is_complete, round(min(scores, default=0.0), 6),
-            self._settings.model_version,
+            self._settings.model_version, self.left_out,
         )
 
 
@@ -337,6 +372,7 @@ class _Part:
         self.runs: list[TrackingRun] = []
         """One for each way in which objects are to be tracked."""
         self.is_done = False
+        self._last: dict[int | None, list[dict[str, Any]]] = {}
 
     def fetch(self, media: MediaStore) -> Path | Sequence[Path]:
         raise NotImplementedError
@@ -351,15 +387,28 @@ class _Part:
         """The same, with what tells the frames of its regions."""
         return None
 
-    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
-        """The objects to track."""
+    def requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
+        """The objects to track; malformed regions are left out and counted."""
         raise NotImplementedError
 
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
         """The editor's 1-based frame -> index."""
         raise NotImplementedError
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def answer(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+        """`regions`, built once a limit when there are no more to come."""
+        limit = self.region_limit(is_limited)
+        if not self.is_complete:
+            return self.regions(limit, is_final)
+        if limit not in self._last:
+            self._last[limit] = self.regions(limit, is_final)
+        return self._last[limit]
+
+    def region_limit(self, is_limited: bool) -> int | None:
+        """How many regions an answer may have; None: there is no need for a limit."""
+        return None
+
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
         raise NotImplementedError
 
     def open_results(self) -> list[Result]:
@@ -386,7 +435,7 @@ class _Part:
 
     @property
     def is_complete(self) -> bool:
-        return self.is_done and all(run.tracked().is_complete for run in self.runs)
+        return self.is_done and all(run.is_complete for run in self.runs)
 
     def track(
         self,
@@ -396,8 +445,9 @@ class _Part:
         windows: WindowedTracking | None,
         is_cancelled: Callable[[], bool],
         progress: Callable[[int, int], None],
+        left_out: LeftOut,
     ) -> None:
-        self.runs = self.plan(source.info)
+        self.runs = self.plan(source.info, left_out)
         for number, run in enumerate(self.runs):
             track = run.run if kept is None else functools.partial(kept.track, run)
             if windows is not None and len(windows.plan(run)) > 1:
@@ -407,15 +457,15 @@ class _Part:
                 return
         self.is_done = True
 
-    def plan(self, info: VideoInfo) -> list[TrackingRun]:
-        """What is to be tracked. Raises ValueError, UnsupportedConfigError and OverLimit."""
+    def plan(self, info: VideoInfo, left_out: LeftOut) -> list[TrackingRun]:
+        """What is to be tracked, but for malformed regions. Raises ValueError and OverLimit."""
         limits = self.settings
         if info.frame_count > limits.max_frames:
             raise OverLimit(
                 f"the video has {info.frame_count} frames, may have {limits.max_frames} "
                 "(SAM2_MAX_FRAMES)"
             )
-        requests = self.requests(info)
+        requests = self.requests(info, left_out)
         if len(requests) > limits.max_objects:
             raise OverLimit(
                 f"the request has {len(requests)} objects, may have {limits.max_objects} "
@@ -479,12 +529,13 @@ class _VideoPart(_Part):
     def timing(self) -> float | None:
         return self._framerate
 
-    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
-        found = self._read_requests(info)
-        return [
-            self._with_session(r, info)
-            for r in found if r.prompts and not self._is_answered(r.source_region)
-        ]
+    def requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
+        asked = []
+        for request in self._read_requests(info, left_out):
+            if request.prompts and not self._is_answered(request.source_region):
+                with left_out.leaving_out("regions"):
+                    asked.append(self._with_session(request, info))
+        return asked
 
     def _with_session(self, request: ObjectRequest, info: VideoInfo) -> ObjectRequest:
         """Prompted also by what a person marked in a session, where nothing is drawn now."""
@@ -510,9 +561,10 @@ class _VideoPart(_Part):
         kept = {index: mask for index, mask in masks.items() if index not in hidden}
         return Track(region["id"], (), kept, scores)
 
-    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+    def _read_requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
         return video_requests(
-            self.results, config=self.config, info=info, framerate=self._framerate
+            self.results, config=self.config, info=info, framerate=self._framerate,
+            report=left_out,
         )
 
     def open_results(self) -> list[Result]:
@@ -550,7 +602,7 @@ class _VideoPart(_Part):
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
         return ls_frame_to_index(ls_frame, self._framerate, info.frame_times_seconds)
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
         answers: dict[object, dict[str, Any] | None] = {}
         for run in self.runs:
             tracked = run.tracked()
@@ -582,7 +634,8 @@ class _VideoPart(_Part):
         """Tracked regions with nothing new to ask: the editor keeps what comes back."""
         return [
             dict(r) for r in self._video_results
-            if r.get("id") not in answered and ("prompts" in stamp_of(r) or session_stamp_of(r))
+            if isinstance(r.get("id"), str) and r["id"] not in answered
+            and ("prompts" in stamp_of(r) or session_stamp_of(r))
         ]
 
     def _with_known(self, request: ObjectRequest, track: Track) -> Track:
@@ -615,9 +668,10 @@ class _VectorPart(_VideoPart):
 
     result_types = VIDEO_VECTOR_TYPES
 
-    def _read_requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
+    def _read_requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
         return video_vector_requests(
-            self.results, config=self.config, info=info, framerate=self._framerate
+            self.results, config=self.config, info=info, framerate=self._framerate,
+            report=left_out,
         )
 
     def _known_track(self, region: Result, info: VideoInfo) -> Track:
@@ -649,11 +703,14 @@ class _FramesPart(_Part):
             references = [resolve_value(self.tag.value or "", self.request.data)]
         return media.frame_files(references, task_id=self.request.task_id)
 
-    def requests(self, info: VideoInfo) -> Sequence[ObjectRequest]:
-        found = frame_requests(self.results, config=self.config, info=info)
-        asked = [request for request in found if request.prompts]
-        for request in asked:
-            self._control_of(request)  # before the work: the masks need a place
+    def requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
+        found = frame_requests(self.results, config=self.config, info=info, report=left_out)
+        asked = []
+        for request in found:
+            if request.prompts:
+                with left_out.region(request.object_id):
+                    self._control_of(request)  # before the work: the masks need a place
+                    asked.append(request)
         return asked
 
     def frame_index_of(self, ls_frame: int, info: VideoInfo) -> int:
@@ -688,10 +745,14 @@ class _FramesPart(_Part):
         found = sum(len(track.masks) for run in self.runs for track in run.tracked().tracks)
         return found > self._answer_limit if self.runs else False
 
-    def regions(self, is_limited: bool, is_final: bool) -> list[dict[str, Any]]:
+    def region_limit(self, is_limited: bool) -> int | None:
         if not self.runs:
+            return None
+        return self._answer_limit if is_limited else self.settings.max_prediction_regions
+
+    def regions(self, limit: int | None, is_final: bool) -> list[dict[str, Any]]:
+        if limit is None:
             return []
-        limit = self._answer_limit if is_limited else self.settings.max_prediction_regions
         tracks = [track for run in self.runs for track in run.tracked().tracks]
         chosen = nearest_to_prompts(tracks, self._objects, limit)
         regions: list[dict[str, Any]] = []
@@ -725,13 +786,14 @@ def _towards(frame_index: int, request: ObjectRequest) -> TrackingOptions:
 
 
 def _by_video(
-    results: Sequence[Result], config: LabelConfig, types: Sequence[str]
+    results: Sequence[Result], config: LabelConfig, types: Sequence[str], left_out: LeftOut
 ) -> Iterator[tuple[VideoTag, list[Result]]]:
     """(a <Video>, regions of these types on it and their labels), where there are any."""
     names: list[str] = []
     for region in results:
         if region.get("type") in types and region.get("to_name") not in names:
-            names.append(config.video(region.get("to_name")).name)  # raises for an unknown one
+            with left_out.leaving_out("regions"), named(f"region {region.get('id')!r}"):
+                names.append(config.video(region.get("to_name")).name)
     kept = (*types, "labels")
     for name in names:
         yield config.video(name), [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from flask import Flask
+from gunicorn import systemd
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
@@ -21,6 +22,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from backend.app import create_app
 from backend.errors import ServiceError
+from backend.processes import check_port
 from backend.settings import Settings
 
 _SPARE_THREADS = 12
@@ -32,7 +34,8 @@ _M_ARENA_MAX = -8
 _HEAPS = 2
 
 _LAST_ONE_SECONDS = 15.0
-"""How long a server that is being replaced may take to be gone."""
+_LAST_PORT_SECONDS = 5.0
+"""How long a server that is being replaced may take to be gone, and its port to be free."""
 
 
 class _Worker(ThreadWorker):
@@ -75,6 +78,7 @@ class Server(BaseApplication):
                 f"{settings.max_waiting_requests}, or /health could wait for /predict"
             )
         self._settings = settings
+        self._address = host, port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = {
             "bind": [address],
@@ -92,8 +96,11 @@ class Server(BaseApplication):
         super().__init__()
 
     def run(self) -> None:
-        """Serve until told to stop. Raises ValueError when another server has the jobs."""
+        """Serve until told to stop. Raises ValueError when another server has the jobs,
+        OSError when the port cannot be had."""
         with sole_use(self._settings.data_folder):
+            if not systemd.listen_fds(unset_environment=False):  # else it is given its sockets
+                check_port(*self._address, patience_seconds=_LAST_PORT_SECONDS)
             super().run()
 
     def load_config(self) -> None:

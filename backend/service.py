@@ -170,7 +170,8 @@ class TrackingService:
             logger.info("stopped: what is unfinished goes on with the next start")
 
     def _on_finished(self, job: Job) -> None:
-        self.outbox.wake()
+        if job.posts_prediction:
+            self.outbox.wake()
         for listener in self.finished_listeners:
             listener(job)
         if self.role is not Role.WEB:
@@ -575,7 +576,7 @@ class TrackWork:
         if (stored := service.store.result(key)) is not None:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
-            return Outcome(key, self.prediction())
+            return Outcome(key, self.prediction(), stored.left_out)
         with self._windows(key, handle) as windows:
             propagation.run(
                 self._serving.model,
@@ -592,7 +593,7 @@ class TrackWork:
                 return Outcome()
             handle.tell()  # a person need not wait until it is all written
             self._save(key)
-        return Outcome(key, self.prediction())
+        return Outcome(key, self.prediction(), propagation.left_out)
 
     @contextlib.contextmanager
     def _windows(self, key: str, handle: JobHandle) -> Iterator[WindowedTracking | None]:
@@ -628,6 +629,7 @@ class TrackWork:
                 media=propagation.references,
                 created_at=service.clock(),
                 videos=propagation.videos,
+                left_out=propagation.left_out,
             ),
             request_key=propagation.key,
             media_stamp=media_stamp(propagation.files),

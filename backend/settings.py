@@ -214,6 +214,7 @@ class Settings:
                 raise ValueError(
                     f"allow_private_media_hosts has {host!r}, must be 'host' or 'host:port'"
                 )
+            _check_port("allow_private_media_hosts", f"//{host}")
         object.__setattr__(self, "direction", _direction(self.direction))
         object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
         object.__setattr__(
@@ -486,10 +487,19 @@ def _direction(value: object) -> Direction:
         raise ValueError(f"direction={value!r} must be one of {names}") from None
 
 
+def _check_port(name: str, url: str) -> None:
+    """Raises ValueError for a port that there is not; other mistakes are told elsewhere."""
+    host = url.partition("//")[2].partition("/")[0].rpartition("@")[2]
+    written = re.fullmatch(r"(?:[^:\[\]]*|\[[^\]]*\]):(\d+)", host)
+    if written is not None and not 1 <= int(written.group(1)[:9]) <= 65535:
+        raise ValueError(f"{name} has port {written.group(1):.20}, must be from 1 to 65535")
+
+
 def _base_url(url: str | None) -> str | None:
     """Without a slash at the end."""
     if not url:
         return None
+    _check_port("label_studio_url", url)
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname) and parts.port != 0
@@ -509,6 +519,7 @@ def _base_url(url: str | None) -> str | None:
 def _origin(text: str) -> str:
     """As browsers write it: without a slash at the end."""
     origin = text.rstrip("/").lower()
+    _check_port("browser_origins", origin)
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(f"browser_origins has {text!r}, must be http(s)://host[:port]")
     return origin
@@ -524,6 +535,8 @@ def _check_queue(url: str | None) -> None:
         raise ValueError(
             "queue must be redis://host[:port][/database], rediss://... or unix://path"
         )
+    if url is not None:
+        _check_port("queue", url)
 
 
 def _check_storage(url: str | None) -> None:

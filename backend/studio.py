@@ -21,6 +21,7 @@ from typing import Iterator, Mapping, Sequence
 import av
 import numpy as np
 
+from backend.commands.options import port
 from backend.label_studio_process import Account, running_label_studio, sample_video
 from backend.processes import ProcessError, running_backend
 from backend.settings import environment_with
@@ -169,8 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--label-studio", type=Path, required=True, metavar="PROGRAM")
     parser.add_argument("--empty-data", type=Path, help="a data folder never started on")
     parser.add_argument("--folder", type=Path, default=Path("out/studio"))
-    parser.add_argument("--port", type=int, default=8080, help="Label Studio's")
-    parser.add_argument("--backend-port", type=int, default=9090)
+    parser.add_argument("--port", type=port, default=8080, help="Label Studio's")
+    parser.add_argument("--backend-port", type=port, default=9090)
     options = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a terminal that is closed sends the second
         signal.signal(number, lambda received, _: sys.exit(128 + received))

@@ -44,6 +44,7 @@ def report(results: dict) -> str:
         ("training", _report_training),
         ("converters", _report_converters),
         ("queue", _report_queue),
+        ("answer", _report_answer),
         ("panel", _report_panel),
     ):
         if name in results:
@@ -209,6 +210,31 @@ def _report_queue(figures: dict) -> list[str]:
             f"{item['alone_p95']:.2f} | {item['beside_p50']:.2f} / {item['beside_p95']:.2f} |"
         )
     return lines
+
+
+def _report_answer(figures: dict) -> list[str]:
+    after = figures["after"]
+    lines = [
+        "## A person's request with the queue empty, without the model's work",
+        "",
+        "`python -m benchmarks.answer` on two commits, one after the other: a rule in the place",
+        f"of the model, {after['frames']} frames of 320x240, medians of {after['requests']}",
+        "requests. Before: each of those who ask as a run ends built the final regions.",
+        "",
+        "| | seconds to the answer | CPU seconds in all | seconds building regions (all threads) "
+        "| builds | SQLite transactions | request named |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, found in figures.items():
+        if found is not None:
+            lines.append(
+                f"| {name} | {found['seconds']:.2f} | {found['cpu_seconds']:.2f} | "
+                f"{found['build_seconds']:.2f} | "
+                f"{found['builds']:.0f} | {found['transactions']:.0f} | {found['names']:.0f} times |"
+            )
+    return [*lines, "", "Load average: " + ", ".join(
+        f"{found['load']} ({name})" for name, found in figures.items() if found is not None
+    ) + "."]
 
 
 def _report_panel(figures: dict) -> list[str]:

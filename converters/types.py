@@ -130,6 +130,31 @@ class Prompt:
                 f"{where}: a mask stands alone, it cannot go with a box or points"
             )
 
+    def check_inside(self, width: int, height: int) -> None:
+        """Raises ValueError for a box without an area inside a picture of this size, and for
+        a point outside it. A box may cross the border."""
+        where = f"prompt for object {self.object_id!r} on frame {self.frame_index}"
+        box = self.box
+        if box is not None:
+            inside = (
+                min(box.x_max, width) - max(box.x_min, 0),
+                min(box.y_max, height) - max(box.y_min, 0),
+            )
+            if min(inside) <= 0:
+                corners = ", ".join(
+                    f"{value:g}" for value in (box.x_min, box.y_min, box.x_max, box.y_max)
+                )
+                raise ValueError(
+                    f"{where}: box ({corners}) must have an area inside the picture of "
+                    f"{width} x {height} pixels"
+                )
+        for x, y in self.points_xy.tolist():
+            if not (0 <= x <= width and 0 <= y <= height):
+                raise ValueError(
+                    f"{where}: point ({x:g}, {y:g}) must lie in the picture of "
+                    f"{width} x {height} pixels"
+                )
+
 
 class Direction(enum.StrEnum):
     """Which way to track from the prompted frames."""

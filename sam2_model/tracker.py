@@ -79,9 +79,9 @@ def track(
         the order of their first prompt in `prompts`.
 
     Raises:
-        ValueError: no prompts, a prompt or range outside the video, two boxes
-            or a mask and something else for one object and frame, a bookmark of
-            another run.
+        ValueError: no prompts, a prompt or range outside the video, a box or point
+            outside the picture (a box may cross its border), two boxes or a mask and
+            something else for one object and frame, a bookmark of another run.
         VideoDecodeError: the video cannot be decoded.
     """
     steps = track_steps(
@@ -118,6 +118,8 @@ def track_steps(
         else:
             state = stack.enter_context(predictor.init_state(source))
         frame_range = _check_range(frame_range, merged, state)
+        for prompt in merged:
+            prompt.check_inside(state.info.width, state.info.height)
         for prompt in merged:
             if is_cancelled():
                 return

@@ -121,7 +121,9 @@ def answering(settings: Settings, label_config: str) -> Iterator[Callable[..., A
             return NOTHING  # every prompt was answered before
         found = work.answer(is_limited=False)
         regions = tuple(r for r in found.regions if r.get("type") != "textarea")
-        return Answer(regions, found.is_complete, found.score)
+        return Answer(
+            regions, found.is_complete, found.score, found.model_version, found.left_out
+        )
 
     with contextlib.ExitStack() as stack:
         yield answer

@@ -65,6 +65,18 @@ def with_options(settings: Settings, options: argparse.Namespace) -> Settings:
     return dataclasses.replace(settings, **given)
 
 
+def port(text: str) -> int:
+    """For argparse: a TCP port."""
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1 to 65535")
+    return int(text)
+
+
+def port_or_any(text: str) -> int:
+    """The same; 0 is any that is free."""
+    return 0 if text == "0" else port(text)
+
+
 def at_least_one(text: str) -> int:
     """For argparse: a whole number above 0."""
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < 1:

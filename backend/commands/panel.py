@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Iterator
 from urllib.parse import quote
 
-from backend.commands.options import add_model_options, with_options
+from backend.commands.options import add_model_options, port, with_options
 from backend.settings import Settings
 
 _DAYS = 7.0
@@ -30,7 +31,7 @@ def add_open(commands: Any) -> None:
         "that runs until Ctrl-C. No Label Studio is needed; results are exported from the page.",
     )
     parser.add_argument("video", help="video file, or its URL")
-    parser.add_argument("--port", type=int, default=9090, help="the service's; default 9090")
+    parser.add_argument("--port", type=port, default=9090, help="the service's; default 9090")
     parser.add_argument("--new", action="store_true", help="do not go on with earlier work on it")
     parser.add_argument("--no-browser", action="store_true", help="print the address alone")
     add_model_options(parser)
@@ -72,7 +73,7 @@ def _service(
     Raises ValueError for a port that something else has, OSError for a service that
     does not start.
     """
-    from backend.processes import ProcessError, running_backend
+    from backend.processes import ProcessError, check_port, running_backend
 
     url = f"http://127.0.0.1:{options.port}"
     if _is_running(url):
@@ -81,6 +82,7 @@ def _service(
                 raise ValueError(f"--{name}: a service runs on port {options.port} already")
         yield url, False
         return
+    check_port("127.0.0.1", options.port)
     roots = [*settings.media_roots, *([folder] if folder else [])]
     variables = {"SAM2_MEDIA_ROOTS": os.pathsep.join(map(str, roots))} if roots else {}
     arguments = [
@@ -102,7 +104,7 @@ def _is_running(url: str) -> bool:
 
     try:
         health = get_json(f"{url}/health")
-    except (urllib.error.HTTPError, ValueError):
+    except (urllib.error.HTTPError, http.client.HTTPException, ValueError):
         health = None
     except OSError:
         return False

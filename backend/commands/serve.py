@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from backend.commands.options import add_model_options, with_options
+from backend.commands.options import add_model_options, port_or_any, with_options
 from backend.settings import Settings
 
 
 def add_serve(commands: Any) -> None:
     parser = commands.add_parser("serve", help="run the ML backend for Label Studio")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=9090, help="default 9090")
+    parser.add_argument("--port", type=port_or_any, default=9090, help="default 9090")
     parser.add_argument("--threads", type=int, help="request threads; default by the settings")
     parser.add_argument(
         "--local-files-root", type=Path, metavar="DIR", dest="label_studio_local_files_root",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence
 from backend.commands.options import add_model_options, with_options
 from backend.commands.preview import draw, output_kind
 from backend.settings import Settings
+from converters.report import Report
 from converters.types import Direction, FrameMasks, FrameRange, MaskRLE, ObjectId, Track
 
 if TYPE_CHECKING:
@@ -25,19 +27,24 @@ def add_track(commands: Any) -> None:
     add = parser.add_argument
     add("video", type=Path, help="video file or folder of images")
     add(
-        "--box", type=_spec("parse_box"), action="append", default=[], dest="prompts",
+        "--box", type=_spec("parse_box", "0:230,30,620,610:1:Rabbit"), action="append", default=[], dest="prompts",
         metavar="FRAME:X1,Y1,X2,Y2[:ID[:LABEL]]",
         help="0-based frame, maxima exclusive; without an ID a new object; repeat for more",
     )
     add(
-        "--point", type=_spec("parse_point"), action="append", dest="prompts",
+        "--point", type=_spec("parse_point", "0:470,400:1"), action="append", dest="prompts",
         metavar="FRAME:X,Y[:-][:ID]", help="with - it is not on the object",
     )
     add(
-        "--mask", type=_spec("parse_mask"), action="append", dest="prompts",
+        "--mask", type=_spec("parse_mask", "0:mask.png:1"), action="append", dest="prompts",
         metavar="FRAME:FILE[:ID]", help="an image of the video's size, the object not black",
     )
     add("--prompts", type=Path, dest="prompt_file", metavar="FILE", help="JSON list of prompts")
+    add(
+        "--strict", action="store_true",
+        help="stop at the first malformed prompt of the file; default: leave it out, count it and "
+        "say where",
+    )
     add("--percent", action="store_true", help="coordinates are percent of the picture")
     add("--label", default="object", help="of objects without one")
     add("--start", type=int, metavar="FRAME", help="first frame, 0-based")
@@ -52,14 +59,16 @@ def add_track(commands: Any) -> None:
     parser.set_defaults(run=_track)
 
 
-def _spec(name: str) -> Callable[[str], PromptSpec]:
+def _spec(name: str, example: str) -> Callable[[str], PromptSpec]:
     def parse(written: str) -> PromptSpec:
         from backend import prompt_specs
 
         try:
             return getattr(prompt_specs, name)(written)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{written!r}: {error}") from None
+            raise argparse.ArgumentTypeError(
+                f"{written!r}: {error}; write for example {example}"
+            ) from None
 
     return parse
 
@@ -75,15 +84,19 @@ def _track(options: argparse.Namespace, settings: Settings) -> int:
 
     settings = with_options(settings, options)
     _check_output(options)
-    specs = list(options.prompts)
+    specs, report = list(options.prompts), Report(strict=options.strict)
     if options.prompt_file is not None:
-        specs += read_prompt_file(options.prompt_file)
-    if not specs:
+        specs += read_prompt_file(options.prompt_file, report=report)
+    if not specs and not report.malformed:
         raise ValueError("nothing to follow: give --box, --point, --mask or --prompts")
     with open_frame_source(options.video) as source:
         requests = object_requests(
-            specs, source.info, is_percent=options.percent, default_label=options.label
+            specs, source.info, is_percent=options.percent, default_label=options.label,
+            report=report,
         )
+        _say_left_out(report)
+        if not requests:
+            raise ValueError(f"nothing to follow: no prompt of {options.prompt_file} can be used")
         prompts = [prompt for request in requests for prompt in request.prompts]
         frames = _frame_range(
             [prompt.frame_index for prompt in prompts], source.info.frame_count, options, settings
@@ -105,6 +118,12 @@ def _track(options: argparse.Namespace, settings: Settings) -> int:
     if options.preview is not None:
         draw(options.out, options.video, options.preview)
     return 0
+
+
+def _say_left_out(report: Report) -> None:
+    """Before the work: it may be that nobody wants it without them."""
+    for line in (*report.remarks(), *(f"left out: {malformed}" for malformed in report.malformed)):
+        print(line, file=sys.stderr)
 
 
 def _check_output(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import signal
 import threading
 from typing import Any
 
-from backend.commands.options import add_model_options, with_options
+from backend.commands.options import add_model_options, port_or_any, with_options
 from backend.engines import Role
 from backend.settings import Settings
 
@@ -22,7 +22,7 @@ def add_worker(commands: Any) -> None:
     )
     add_model_options(parser)
     parser.add_argument(
-        "--port", type=int, help="answer GET /health and /metrics there; default: nowhere"
+        "--port", type=port_or_any, help="answer GET /health and /metrics there; default: nowhere"
     )
     parser.add_argument("--host", default="127.0.0.1", help="for --port (default %(default)s)")
     parser.set_defaults(run=_work)
@@ -34,6 +34,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
             "SAM2_QUEUE must name the Redis whose jobs are to be run; without one, "
             "`sam2-label-studio serve` runs them itself"
         )
+    from backend.processes import check_port
     from backend.service import TrackingService
     from backend.worker_page import serving, worker_app
 
@@ -43,6 +44,7 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
         signal.signal(number, lambda *_: is_stopping.set())
     with contextlib.ExitStack() as stack:
         if options.port is not None:
+            check_port(options.host, options.port)
             stack.enter_context(serving(worker_app(service), options.host, options.port))
         service.start()
         service.model.wait()  # a worker without a model would take jobs in vain

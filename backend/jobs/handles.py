@@ -29,6 +29,8 @@ class Outcome:
     result_key: str | None = None
     prediction: Mapping[str, Any] | None = None
     """For Label Studio, if the job posts one."""
+    left_out: Mapping[str, Any] | None = None
+    """What of the request was malformed, for the job's record."""
 
 
 class Work(Protocol):
@@ -62,6 +64,8 @@ class JobHandle:
         self._store = store
         self._cancelled = threading.Event()
         self._changed = threading.Condition()
+        self.progress: tuple[int, int] | None = None
+        """Steps done and in all, as it was told last; the store learns it later."""
         self._last_report = 0.0
 
     # The next three are called under the queue's lock.
@@ -100,9 +104,10 @@ class JobHandle:
 
     def report(self, done: int, total: int) -> None:
         """Steps done and in all: to those who wait, and to the store now and then."""
+        self.progress = done, total
         self.tell()
         now = time.monotonic()
-        if now - self._last_report >= _PROGRESS_SECONDS or done == total:
+        if now - self._last_report >= _PROGRESS_SECONDS:
             self._last_report = now
             with contextlib.suppress(StorageFull):  # nothing depends on it
                 self._store.set_progress(self.job_id, done, total)

@@ -144,6 +144,8 @@ class Store(Protocol):
         error: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
+        left_out: Mapping[str, Any] | None = None,
     ) -> Job | None: ...
 
     def put_back(self, job_id: str | None = None) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 from backend.deadlines import Deadline
 from backend.errors import Stopping, StorageFull
@@ -161,7 +161,8 @@ class JobQueue(JobRunner):
                 self._give_place_back(handle)
         if not goes_on and not handle.is_cancelled():
             handle.wait(_END_SECONDS)  # it is in the store, and told in a moment
-        self._dispatch()
+        if goes_on:  # else its thread has begun the next one
+            self._dispatch()
         return goes_on
 
     def cancel(self, job_id: str) -> bool:
@@ -188,8 +189,11 @@ class JobQueue(JobRunner):
                 return
             try:
                 self._note_the_unnoted()
-                super()._dispatch()
-                self._look_again(self.store.seconds_to_retry())
+                while (taken := self.store.take(self._next)).job is not None:
+                    self._begin(taken.job)
+                    if not taken.has_more:
+                        break
+                self._look_again(taken.seconds_to_retry)
             except StorageFull as error:
                 logger.error("no job can begin: %s", error)
                 self._look_again(_FULL_SECONDS)
@@ -208,20 +212,10 @@ class JobQueue(JobRunner):
     def _handle_for(self, job: Job) -> JobHandle:
         return self._handles.get(job.id) or self._new_handle(job, is_wanted=True)
 
-    def _take(self) -> Job | None:
-        while (waiting := self._next()) is not None:
-            if (job := self.store.begin(waiting.id)) is not None:
-                return job
-        return None
-
-    def _next(self) -> Waiting | None:
+    def _next(self, waiting: Sequence[Waiting]) -> Waiting | None:
         """Of the most urgent jobs with a place free, that of the project served longest ago."""
-        waiting = [
-            job for job in self.store.first_waiting()
-            if self._has_place(lane_of(job.kind, job.priority))
-        ]
         return min(
-            waiting,
+            (job for job in waiting if self._has_place(lane_of(job.kind, job.priority))),
             key=lambda job: (
                 job.priority, self._turn_of(job.project_id), job.created_at
             ),

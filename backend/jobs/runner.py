@@ -85,10 +85,6 @@ class JobRunner:
 
     # --- for subclasses ------------------------------------------------------
 
-    def _take(self) -> Job | None:
-        """Begin the next job there is a place for; None without one. Under the lock."""
-        raise NotImplementedError
-
     def _handle_for(self, job: Job) -> JobHandle:
         """That of a job which begins. Under the lock."""
         raise NotImplementedError
@@ -102,9 +98,7 @@ class JobRunner:
 
     def _dispatch(self) -> None:
         """Begin what there is room for."""
-        with self._lock:
-            while self._is_running and (job := self._take()) is not None:
-                self._begin(job)
+        raise NotImplementedError
 
     def _give_place_back(self, handle: JobHandle) -> None:
         """People's places are for those who wait; nobody does any more. Under the lock.
@@ -206,11 +200,14 @@ class JobRunner:
 
     def _done(self, job: Job, handle: JobHandle, outcome: Outcome) -> Job | None:
         return self.store.finish(
-            job.id, JobState.DONE, result_key=outcome.result_key, prediction=outcome.prediction
+            job.id, JobState.DONE, result_key=outcome.result_key, prediction=outcome.prediction,
+            progress=handle.progress, left_out=outcome.left_out,
         )
 
     def _failed(self, job: Job, handle: JobHandle, detail: str) -> Job | None:
-        return self.store.finish(job.id, JobState.FAILED, error=detail)
+        return self.store.finish(
+            job.id, JobState.FAILED, error=detail, progress=handle.progress
+        )
 
     def _retry_after_seconds(
         self, job: Job, handle: JobHandle, error: Exception

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import time
@@ -31,7 +32,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     posts_prediction INTEGER NOT NULL, is_awaited INTEGER NOT NULL DEFAULT 0,
     done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0, error TEXT, result_key TEXT, request_id TEXT,
-    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL
+    created_at REAL NOT NULL, started_at REAL, finished_at REAL, request BLOB NOT NULL,
+    left_out TEXT -- of few jobs: nothing is read to find that it is NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_waiting
     ON jobs (state, kind, priority, project_id, created_at, id);
@@ -60,7 +62,7 @@ CREATE TABLE IF NOT EXISTS posts (
 );
 CREATE INDEX IF NOT EXISTS posts_due ON posts (state, next_attempt_at);
 """
-VERSION = 2
+VERSION = 3
 """Of the schema above."""
 _OLD_JOB_COLUMNS = (
     "id, kind, state, priority, key, project_id, task_id, posts_prediction, is_awaited, done, "
@@ -83,7 +85,9 @@ CREATE TABLE jobs (
 );
 INSERT INTO jobs ({_OLD_JOB_COLUMNS}) SELECT {_OLD_JOB_COLUMNS} FROM jobs_before;
 DROP TABLE jobs_before
-"""
+""",
+    # Jobs that are done say what of their request was malformed.
+    2: "ALTER TABLE jobs ADD COLUMN left_out TEXT",
 }
 """By version: what makes the next one of it. These stay as they are for ever."""
 _LONGEST_DELAY_SECONDS = 3600.0
@@ -94,7 +98,7 @@ _UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 _COLUMNS_WITHOUT_REQUEST = (
     "id, kind, state, priority, key, NULL AS request, project_id, task_id, posts_prediction, "
     "is_awaited, done, total, attempts, error, result_key, request_id, created_at, started_at, "
-    "finished_at"
+    "finished_at, left_out"
 )
 _POST_COLUMNS = (
     "id, job_id, task_id, state, attempts, next_attempt_at, error, prediction_id, "
@@ -110,6 +114,17 @@ class Waiting(NamedTuple):
     priority: Priority
     project_id: int | None
     created_at: float
+
+
+class Taken(NamedTuple):
+    """What `JobStore.take` gives."""
+
+    job: Job | None
+    """The one that has begun; None when none was chosen."""
+    has_more: bool
+    """Whether others are queued, so that it is worth asking again."""
+    seconds_to_retry: float | None
+    """Until the next job that waits for another attempt may begin; None without one."""
 
 
 class JobStore(SqliteFile):
@@ -199,17 +214,39 @@ class JobStore(SqliteFile):
             ).fetchall()
         return [_job_of(row) for row in rows]
 
-    def first_waiting(self) -> list[Waiting]:
-        """The oldest queued job of each kind, priority and project that may begin now."""
+    def take(self, choose: Callable[[Sequence[Waiting]], Waiting | None]) -> Taken:
+        """Begin one of the queued jobs.
+
+        Args:
+            choose: is given the oldest of each kind, priority and project that may begin
+                now, and says which of them does.
+        """
+        now = self._clock()
         with self.transaction() as db:
-            # Beside MIN, SQLite takes the other columns from the row that has it.
-            rows = db.execute(
-                "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
-                "WHERE state = ? AND id NOT IN "
-                "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
-                "GROUP BY kind, priority, project_id",
-                (JobState.QUEUED, self._clock()),
-            ).fetchall()
+            waiting = self._first_waiting(db, now)
+            chosen = choose(waiting)
+            job = None if chosen is None else self._begin(db, chosen.id)
+            # Of the one that has begun there may be more.
+            has_more = job is not None and bool(
+                len(waiting) > 1
+                or db.execute("SELECT 1 FROM jobs WHERE state = ?", (JobState.QUEUED,)).fetchone()
+            )
+            due_at = db.execute(
+                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
+            ).fetchone()[0]
+        return Taken(job, has_more, None if due_at is None else due_at - now)
+
+    @staticmethod
+    def _first_waiting(db: sqlite3.Connection, now: float) -> list[Waiting]:
+        """The oldest queued job of each kind, priority and project that may begin now."""
+        # Beside MIN, SQLite takes the other columns from the row that has it.
+        rows = db.execute(
+            "SELECT id, kind, priority, project_id, MIN(created_at) AS created_at FROM jobs "
+            "WHERE state = ? AND id NOT IN "
+            "(SELECT job_id FROM job_retries WHERE next_attempt_at > ?) "
+            "GROUP BY kind, priority, project_id",
+            (JobState.QUEUED, now),
+        ).fetchall()
         return [
             Waiting(
                 row["id"], JobKind(row["kind"]), Priority(row["priority"]),
@@ -250,12 +287,15 @@ class JobStore(SqliteFile):
     def begin(self, job_id: str) -> Job | None:
         """Take a queued job to run it; None when it is no longer queued."""
         with self.transaction() as db:
-            changed = db.execute(
-                "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
-                " WHERE id = ? AND state = ?",
-                (JobState.RUNNING, self._clock(), job_id, JobState.QUEUED),
-            ).rowcount
-            return self._job(db, job_id) if changed else None
+            return self._begin(db, job_id)
+
+    def _begin(self, db: sqlite3.Connection, job_id: str) -> Job | None:
+        changed = db.execute(
+            "UPDATE jobs SET state = ?, started_at = ?, attempts = attempts + 1, error = NULL"
+            " WHERE id = ? AND state = ?",
+            (JobState.RUNNING, self._clock(), job_id, JobState.QUEUED),
+        ).rowcount
+        return self._job(db, job_id) if changed else None
 
     def set_progress(self, job_id: str, done: int, total: int) -> None:
         with self.transaction() as db:
@@ -299,16 +339,27 @@ class JobStore(SqliteFile):
         error: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
+        left_out: Mapping[str, Any] | None = None,
     ) -> Job | None:
         """End a job; the prediction, if it posts one, is kept in the same transaction.
 
+        Args:
+            progress: steps done and in all; None: as they were noted last.
+            left_out: what of its request was malformed.
+
         Returns the job; None when it had ended before (it was cancelled).
         """
+        done, total = progress or (None, None)
         with self.transaction() as db:
             changed = db.execute(
-                f"UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ? "
+                "UPDATE jobs SET state = ?, error = ?, result_key = ?, finished_at = ?, "
+                "done = COALESCE(?, done), total = COALESCE(?, total), left_out = ? "
                 f"WHERE id = ? AND state IN {_UNFINISHED_SQL}",
-                (state, _text(error), result_key, self._clock(), job_id),
+                (
+                    state, _text(error), result_key, self._clock(), done, total,
+                    None if left_out is None else json.dumps(left_out), job_id,
+                ),
             ).rowcount
             job = self._job(db, job_id)
             if not changed or job is None:
@@ -406,15 +457,6 @@ class JobStore(SqliteFile):
                     "SET failures = failures + 1, next_attempt_at = excluded.next_attempt_at",
                     (job_id, self._clock() + after_seconds),
                 )
-
-    def seconds_to_retry(self) -> float | None:
-        """Until the next job that waits for another attempt may begin; None without one."""
-        now = self._clock()
-        with self.transaction() as db:
-            due_at = db.execute(
-                "SELECT MIN(next_attempt_at) FROM job_retries WHERE next_attempt_at > ?", (now,)
-            ).fetchone()[0]
-        return None if due_at is None else due_at - now
 
     def delete_old(self, age_seconds: float) -> int:
         """Forget jobs that ended so long ago, but none with a prediction still to post.
@@ -628,6 +670,7 @@ def _job_of(row: sqlite3.Row) -> Job:
         request={} if row["request"] is None else unpacked(row["request"]),
         posts_prediction=bool(row["posts_prediction"]),
         is_awaited=bool(row["is_awaited"]),
+        left_out=None if row["left_out"] is None else json.loads(row["left_out"]),
     )
     return Job(**values)
 

@@ -76,6 +76,8 @@ class Job:
     """Whether someone waits for its answer, so that nothing need be posted."""
     request_id: str | None = None
     """Of the request that ordered it first."""
+    left_out: Mapping[str, Any] | None = None
+    """Regions that were malformed, of a job that is done (`backend.left_out`)."""
 
 
 class PostState(enum.StrEnum):
@@ -132,6 +134,8 @@ class StoredResult:
     created_at: float
     videos: tuple[ResultVideo, ...] = ()
     """Of `media`, what it takes to find the frames of the regions' masks."""
+    left_out: Mapping[str, Any] | None = None
+    """Regions of the request that were malformed (`backend.left_out`)."""
 
     def as_json(self) -> dict[str, Any]:
         """What a store keeps beside `key` and `created_at`; `from_json` reads it back."""
@@ -142,6 +146,7 @@ class StoredResult:
             "model_version": self.model_version,
             "media": list(self.media),
             "videos": [asdict(video) for video in self.videos],
+            "left_out": self.left_out,
         }
 
     @classmethod
@@ -156,4 +161,5 @@ class StoredResult:
             created_at=created_at,
             # Results of before videos were kept have none.
             videos=tuple(ResultVideo(**video) for video in body.get("videos", ())),
+            left_out=body.get("left_out"),
         )

@@ -117,6 +117,7 @@ SCHEMAS: Json = {
             "progress": answer_obj(done=whole(), total=whole()),
             "attempts": whole(),
             "error": {"type": ["string", "null"]},
+            "left_out": nullable(ref("LeftOut")),
             "request_id": {"type": ["string", "null"]},
             "has_result": BOOLEAN,
             "posts_prediction": BOOLEAN,
@@ -128,9 +129,13 @@ SCHEMAS: Json = {
         },
         [
             "id", "kind", "state", "priority", "project", "task", "progress", "attempts",
-            "error", "has_result", "posts_prediction", "prediction", "created_at",
+            "error", "left_out", "has_result", "posts_prediction", "prediction", "created_at",
             "started_at", "finished_at", "request_id",
         ],
+    ),
+    "LeftOut": answer_obj(
+        counts=obj(others=True, description="What is left out and why -> how many."),
+        regions=array(TEXT),
     ),
     "JobPrediction": answer_obj(
         state=enum("waiting", "posted", "refused"),

@@ -111,7 +111,10 @@ SCHEMAS: Json = {
         others=True,
     ),
     "Prediction": obj(
-        {"result": array(obj(others=True)), "model_version": TEXT, "score": NUMBER},
+        {
+            "result": array(obj(others=True)), "model_version": TEXT, "score": NUMBER,
+            "left_out": ref("LeftOut"),
+        },
         ["result", "model_version"],
     ),
     "Predictions": answer_obj(

@@ -166,6 +166,9 @@ function fill(card, job) {
   const reason = card.querySelector(".reason");
   reason.hidden = !job.error;
   setText(reason, job.error ?? "");
+  const leftOut = card.querySelector(".left-out");
+  leftOut.hidden = !job.left_out;
+  setText(leftOut, job.left_out ? `Left out: ${job.left_out.regions.join("; ")}` : "");
   fillPrediction(card.querySelector(".prediction"), job);
   if (job.state === "done" && job.has_result && !card.dataset.found) {
     card.dataset.found = job.id;

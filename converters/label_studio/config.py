@@ -206,7 +206,9 @@ def parse_label_config(xml: str) -> LabelConfig:
         video_vectors=vectors,
         image_controls=controls,
         text_areas=tuple(_text_area(element) for element in _of(elements, "textarea")),
-        ignored=skipped_rectangles + skipped_vectors + skipped_controls,
+        ignored=(
+            *skipped_rectangles, *skipped_vectors, *skipped_controls, *_unread_shapes(elements)
+        ),
         label_colours=_label_colours(elements),
         categories=_categories(elements),
     )
@@ -486,6 +488,33 @@ def _image_controls(
     return tuple(controls), tuple(skipped)
 
 
+_UNREAD = {
+    "ellipselabels": "EllipseLabels", "ellipse": "Ellipse", "keypoint": "KeyPoint",
+    "rectangle": "Rectangle", "polygon": "Polygon", "brush": "Brush", "bitmask": "Bitmask",
+    "vector": "Vector",
+}
+"""Shapes on images that people draw in vain, by tag."""
+
+
+def _unread_shapes(elements: list[ElementTree.Element]) -> tuple[str, ...]:
+    """Why each control of `_UNREAD` is one, and what to use instead."""
+    reasons = []
+    for element in elements:
+        kind, name = _UNREAD.get(element.tag), element.get("name")
+        if kind is None or not name:
+            continue
+        if kind.startswith("Ellipse"):
+            reasons.append(
+                f"{kind} {name!r:.80} is not read, as an ellipse is neither a prompt nor a mask "
+                "here: mark objects with RectangleLabels or KeyPointLabels"
+            )
+        else:
+            reasons.append(
+                f"{kind} {name!r:.80} is not read, as it has no labels of its own: use {kind}Labels"
+            )
+    return tuple(reasons)
+
+
 def _check_servable(config: LabelConfig) -> None:
     if config.video_rectangles or config.video_vectors or any(
         control.kind is not ImageControlKind.KEY_POINT for control in config.image_controls
@@ -493,12 +522,22 @@ def _check_servable(config: LabelConfig) -> None:
         return
     reasons = list(config.ignored)
     if config.images:
+        reasons += [
+            f"{control.kind} {control.name!r:.80} marks objects, but can take no answer"
+            for control in config.image_controls
+        ]
         reasons.append(
             "its <Image> lacks a control for results: BrushLabels, BitmaskLabels, "
-            "PolygonLabels, VectorLabels or RectangleLabels"
+            "PolygonLabels, VectorLabels or RectangleLabels; add for example <BrushLabels "
+            f'name="brush" toName="{config.images[0].name:.80}"> with the same labels'
         )
     elif config.videos:
-        reasons.append("its <Video> lacks a <VideoRectangle>")
+        name = config.videos[0].name
+        reasons.append(
+            "its <Video> lacks a <VideoRectangle>; add "
+            f'<VideoRectangle name="box" toName="{name:.80}"/> and '
+            f'<Labels name="videoLabels" toName="{name:.80}"> with the labels'
+        )
     else:
         reasons.append(
             "it lacks a <Video> with <VideoRectangle> or an <Image> with BrushLabels "

@@ -32,13 +32,27 @@ def at(path: str) -> Iterator[None]:
         raise InputError(path, str(error)) from error
 
 
+class NamedError(MalformedValue):
+    """The same, of something that has a name: "region 'r1': value.x: ..."."""
+
+    def __init__(self, name: str, error: ValueError) -> None:
+        inner = error if isinstance(error, MalformedValue) else MalformedValue("", str(error))
+        super().__init__(f"{name}: {inner.place}" if inner.place else name, inner.rule)
+        self._reason = inner.reason
+
+    @property
+    def reason(self) -> str:
+        """Without the name."""
+        return self._reason
+
+
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """Says whose a ValueError raised within is: "region 'r1': value.x: ..."."""
+    """Says whose a ValueError raised within is: it becomes a NamedError."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise NamedError(name, error) from error
 
 
 def joined(path: str, rest: str) -> str:

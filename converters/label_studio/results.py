@@ -9,6 +9,7 @@ vector) is an object of its own.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from converters.label_studio.keyframes import (
     shown_keyframes,
 )
 from converters.label_studio.paths import InputError, at, named
+from converters.malformed import MalformedValue
+from converters.report import Report
 from converters.types import Box, ObjectId, Prompt, VideoInfo
 
 Result = Mapping[str, Any]
@@ -59,7 +62,12 @@ class ObjectRequest:
 
 
 def video_requests(
-    results: Sequence[Result], *, config: LabelConfig, info: VideoInfo, framerate: float
+    results: Sequence[Result],
+    *,
+    config: LabelConfig,
+    info: VideoInfo,
+    framerate: float,
+    report: Report | None = None,
 ) -> tuple[ObjectRequest, ...]:
     """One request a VideoRectangle region, in the results' order.
 
@@ -68,28 +76,34 @@ def video_requests(
     picture and is no prompt; of two that show the same picture the later
     counts. Boxes are axis-aligned, clipped to the frame.
 
-    Raises ValueError naming the region and the rule for a malformed result,
-    an unknown control or label, a box without area inside the frame, or two
-    regions of one id.
+    A malformed result, an unknown control or label, a box without area inside
+    the frame, or a second region of an id is left out and counted in `report`;
+    without one, or with a strict one, the first raises ValueError naming the
+    region and the rule.
     """
+    report = report or Report(strict=True)
     requests: dict[str, ObjectRequest] = {}
-    separate_labels = labels_beside_regions(results)
+    beside = label_results(results)
     for region in results:
         if type_of(region) != "videorectangle":
             continue
-        with named(f"region {region.get('id')!r}"):
+        with report.leaving_out("regions"), named(f"region {region.get('id')!r}"):
             region_id = region_id_of(region)
             if region_id in requests:
                 raise ValueError("there is more than one videorectangle of this id")
-            labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
+            labels = region_labels(region, beside)
             config.video_rectangle(region.get("from_name")).check_labels(labels)
             prompts = _keyframe_prompts(region, info, framerate)
-        requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
+            requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
     return tuple(requests.values())
 
 
 def frame_requests(
-    results: Sequence[Result], *, config: LabelConfig, info: VideoInfo
+    results: Sequence[Result],
+    *,
+    config: LabelConfig,
+    info: VideoInfo,
+    report: Report | None = None,
 ) -> tuple[ObjectRequest, ...]:
     """One request an object marked on frames shown as images.
 
@@ -99,30 +113,44 @@ def frame_requests(
     Two rectangles of one label on one frame are two objects; a key point
     there goes to the first whose rectangle holds it, else to the first.
 
-    Raises ValueError naming the region and the rule for a malformed result,
-    an unknown control or label, an `item_index` that is no integer in range,
-    or a mask of another size than the video.
+    A malformed result, an unknown control or label, an `item_index` that is no
+    integer in range, or a mask of another size than the video is left out and
+    counted in `report`; without one, or with a strict one, the first raises
+    ValueError naming the region and the rule. A key point that no rectangle holds,
+    where another one is left out, goes with that one, not to another object.
     """
-    marks = [
-        (kind, _read_mark(region, kind, config, info))
-        for region in results
-        if (kind := image_kind_of(region)) is not None and not is_answer(region, kind)
-    ]
+    report = report or Report(strict=True)
+    marks: list[tuple[ImageControlKind, _Mark]] = []
+    pending: dict[tuple[str, ...], _PendingLabel] = {}
+    for region in results:
+        kind = image_kind_of(region)
+        if kind is None or is_answer(region, kind):
+            continue
+        before = len(marks)
+        with report.leaving_out("regions"):
+            marks.append((kind, _read_mark(region, kind, config, info)))
+        if len(marks) == before and kind is ImageControlKind.RECTANGLE:
+            with contextlib.suppress(ValueError):  # nothing can belong to it
+                labels = labels_of(region, (kind.result_type, "labels"))
+                frame_index = item_index_of(region, info.frame_count)
+                pending.setdefault(labels, _PendingLabel()).lose_box(frame_index)
     # Rectangles come first: they say to which object a key point belongs.
     marks.sort(key=lambda item: item[0] is ImageControlKind.KEY_POINT)
     objects: dict[ObjectId, _Collected] = {}
-    pending: dict[tuple[str, ...], _PendingLabel] = {}
     for kind, mark in marks:
-        object_id = mark.track
-        if object_id is None and kind in _POINT_KINDS:
-            object_id = pending.setdefault(mark.labels, _PendingLabel()).object_of(mark)
-        elif object_id is None:
-            object_id = mark.region_id
-        objects.setdefault(object_id, _Collected(mark.labels)).add(mark)
-    return tuple(
-        ObjectRequest(object_id, collected.labels, collected.prompts(object_id))
-        for object_id, collected in objects.items()
-    )
+        with report.leaving_out("regions"), named(f"region {mark.region_id!r}"):
+            object_id = mark.track
+            if object_id is None and kind in _POINT_KINDS:
+                object_id = pending.setdefault(mark.labels, _PendingLabel()).object_of(mark)
+            elif object_id is None:
+                object_id = mark.region_id
+            objects.setdefault(object_id, _Collected(mark.labels)).add(mark)
+    requests = []
+    for object_id, collected in objects.items():
+        with report.leaving_out("regions"):
+            prompts = collected.prompts(object_id)
+            requests.append(ObjectRequest(object_id, collected.labels, prompts))
+    return tuple(requests)
 
 
 def is_answer(region: Result, kind: ImageControlKind) -> bool:
@@ -182,12 +210,26 @@ def last_ls_frame(region: Result, info: VideoInfo, framerate: float) -> int:
     return max(count, min(int(stored), count + math.ceil(framerate)))
 
 
-def labels_beside_regions(results: Iterable[Result]) -> dict[str, tuple[str, ...]]:
-    """Labels kept in a result of their own under the region's id, as the SDK may."""
+def label_results(results: Iterable[Result]) -> dict[str, Result]:
+    """Region id -> labels that are a result of their own under that id, as the SDK may
+    keep them."""
     return {
-        region["id"]: labels_of(region, ("labels",))
-        for region in results
-        if type_of(region) == "labels" and isinstance(region.get("id"), str)
+        result["id"]: result
+        for result in results
+        if type_of(result) == "labels" and isinstance(result.get("id"), str)
+    }
+
+
+def region_labels(region: Result, beside: Mapping[str, Result]) -> tuple[str, ...]:
+    """A video region's labels, its own or those of `label_results`. Raises InputError."""
+    return labels_of(region, ("labels",)) or labels_of(beside.get(region["id"], {}), ("labels",))
+
+
+def labels_beside_regions(results: Iterable[Result]) -> dict[str, tuple[str, ...]]:
+    """The labels of `label_results`, by region id. Raises InputError."""
+    return {
+        region_id: labels_of(result, ("labels",))
+        for region_id, result in label_results(results).items()
     }
 
 
@@ -214,16 +256,26 @@ class _PendingLabel:
     def __init__(self) -> None:
         self._object_ids: list[str] = []
         self._boxes: dict[int, list[Box]] = {}
+        self._lost: set[int] = set()
+        """Frames with a rectangle that is left out."""
+
+    def lose_box(self, frame_index: int) -> None:
+        self._lost.add(frame_index)
 
     def object_of(self, mark: _Mark) -> str:
+        """Raises ValueError for a key point that may be of a rectangle which is left out."""
         boxes = self._boxes.setdefault(mark.frame_index, [])
         if mark.box is not None:
             boxes.append(mark.box)
             number = len(boxes) - 1
         else:
-            number = next(
-                (i for i, box in enumerate(boxes) if _holds(box, mark.point_xy)), 0
-            )
+            holding = [i for i, box in enumerate(boxes) if _holds(box, mark.point_xy)]
+            if boxes and not holding and mark.frame_index in self._lost:
+                raise ValueError(
+                    "it may belong to a rectangle of its label that is left out, on item_index "
+                    f"{mark.frame_index}"
+                )
+            number = holding[0] if holding else 0
         if number == len(self._object_ids):
             self._object_ids.append(mark.region_id)
         return self._object_ids[number]
@@ -251,14 +303,16 @@ def _frame_prompt(object_id: ObjectId, frame_index: int, marks: list[_Mark]) -> 
     boxes = [mark for mark in marks if mark.box is not None]
     points = [mark for mark in marks if mark.point_xy is not None]
     if masks and (boxes or points):
-        raise ValueError(
-            f"region {masks[0].region_id!r}: a mask stands alone, but object "
-            f"{object_id!r} also has points or a rectangle on item_index {frame_index}"
+        raise MalformedValue(
+            f"region {masks[0].region_id!r}",
+            f"a mask stands alone, but object {object_id!r} also has points or a rectangle on "
+            f"item_index {frame_index}",
         )
     if len(boxes) > 1:
-        raise ValueError(
-            f"region {boxes[1].region_id!r}: object {object_id!r} can have one "
-            f"rectangle a frame, item_index {frame_index} has {len(boxes)}"
+        raise MalformedValue(
+            f"region {boxes[1].region_id!r}",
+            f"object {object_id!r} can have one rectangle a frame, item_index {frame_index} has "
+            f"{len(boxes)}",
         )
     if masks:
         # Strokes in several regions make one mask, as the editor shows them.

@@ -41,13 +41,14 @@ from converters.label_studio.regions import (
 )
 from converters.label_studio.results import (
     ObjectRequest,
-    labels_beside_regions,
-    labels_of,
+    label_results,
     last_ls_frame,
     region_id_of,
+    region_labels,
     type_of,
 )
 from converters.masks import encode_mask, mask_area
+from converters.report import Report
 from converters.types import MaskRLE, Prompt, Track, VideoInfo
 
 VIDEO_VECTOR_TYPES = ("videovector", "videovectorlabels")
@@ -140,24 +141,27 @@ def video_vector_requests(
     config: LabelConfig,
     info: VideoInfo,
     framerate: float,
+    report: Report | None = None,
 ) -> tuple[ObjectRequest, ...]:
     """One request a VideoVector(Labels) region, in the results' order.
 
     Its prompts are the outlines that a person drew or moved, filled. Other types of
-    results are passed over. Raises ValueError naming the region and the rule for a
-    malformed result, an unknown control or label, or two regions of one id.
+    results are passed over. A malformed result, an unknown control or label, or a second
+    region of an id is left out and counted in `report`; without one, or with a strict
+    one, the first raises ValueError naming the region and the rule.
     """
+    report = report or Report(strict=True)
     requests: dict[str, ObjectRequest] = {}
-    separate_labels = labels_beside_regions(results)
+    beside = label_results(results)
     size_hw = (info.height, info.width)
     for region in results:
         if type_of(region) not in VIDEO_VECTOR_TYPES:
             continue
-        with named(f"region {region.get('id')!r}"):
+        with report.leaving_out("regions"), named(f"region {region.get('id')!r}"):
             region_id = region_id_of(region)
             if region_id in requests:
                 raise ValueError("there is more than one vector of this id")
-            labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
+            labels = region_labels(region, beside)
             config.video_vector(region.get("from_name")).check_labels(labels)
             masks = {
                 index: outline_mask(outline, size_hw)
@@ -166,7 +170,9 @@ def video_vector_requests(
             prompts = tuple(
                 Prompt(region_id, index, mask=mask) for index, mask in masks.items() if mask.any()
             )
-        requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
+            if masks and not prompts:
+                raise ValueError("its outline must have an area inside the picture")
+            requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
     return tuple(requests.values())
 
 

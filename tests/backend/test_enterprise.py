@@ -331,3 +331,32 @@ def test_an_object_that_leaks_is_given_up_when_the_settings_say_so(make_client):
     started = track(client, frame=1, result=[CLICK])
     frames, told = all_progress(client, started["session_id"])
     assert len(frames) == told["produced"] == 1 < told["total"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [
+        ({**point(1000, 90), "id": "bad"}, "x 312.5 must be a number from 0 to 100"),
+        ({**box(70, 50, 0, 0), "id": "bad"}, "must have x_min < x_max"),
+        ({**box(10, 10, 20, 20, frame=99), "id": "bad"}, "frame 99"),
+        ({"type": "brushlabels", "value": {}, "id": "bad"}, "must be 'keypointlabels'"),
+        ({"type": "keypointlabels", "id": "bad"}, "must be a JSON object"),
+    ],
+)
+def test_a_bad_prompt_leaves_the_others_their_mask(client, caplog, bad, rule):
+    alone = value_of(ask(client, "predict", frame=1, result=[CLICK]), "bitmask")
+    value = value_of(ask(client, "predict", frame=1, result=[bad, CLICK]), "bitmask")
+    said = value.pop("left_out")
+    assert value == alone and rule in said["regions"][0]
+    assert said["regions"][0].startswith("region 'bad': ") and sum(said["counts"].values()) == 1
+    assert "region 'bad'" in caplog.text
+    started = track(client, result=[bad, CLICK])
+    assert started["left_out"] == said
+    assert rule in ask(client, "predict", status=400, frame=1, result=[bad])["detail"]
+
+
+def test_a_point_on_a_bad_box_prompts_no_other_object(client):
+    drawn = [box(70, 50, 81, 81), {**box(400, 20, 50, 50), "id": "bad"}, point(300, 200)]
+    value = value_of(ask(client, "predict", frame=1, result=drawn), "bitmask")
+    assert len(value.pop("left_out")["regions"]) == 2
+    assert value == value_of(ask(client, "predict", frame=1, result=drawn[:1]), "bitmask")

@@ -1,14 +1,23 @@
 """Programs that are started, waited for, and ended with all that they started."""
 
+import errno
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 
 import pytest
 
-from backend.processes import ProcessError, free_port, get_json, running, running_backend
+from backend.processes import (
+    ProcessError,
+    check_port,
+    free_port,
+    get_json,
+    running,
+    running_backend,
+)
 from tests.backend.calls import wait_until
 
 PARENT = """
@@ -120,3 +129,22 @@ def test_a_model_that_cannot_be_loaded_is_said(log, tmp_path):
 
 def test_a_free_port_is_one_to_listen_on():
     assert 1024 <= free_port() < 65536
+
+
+def test_a_port_that_cannot_be_had_says_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} of 127.0.0.1 .* another program .* --port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(OSError, match="is --host an address of this machine"):
+        check_port("192.0.2.1", 9090)
+
+
+def test_a_port_of_the_administrators_says_so(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(OSError, match="port 80 .* administrator's: give a --port from 1024 on"):
+        check_port("127.0.0.1", 80)

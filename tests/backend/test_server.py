@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend import server
+from backend.cli import main
 from backend.server import Server, sole_use
 from backend.settings import Settings
 from tests.backend.conftest import payload
@@ -77,3 +78,18 @@ def test_two_servers_do_not_share_a_folder_of_jobs(tmp_path, monkeypatch):
             pass
     with sole_use(tmp_path / "service"):
         pass
+
+
+def test_a_place_that_cannot_be_listened_on_is_said_at_once(tmp_path):
+    settings = Settings(data_folder=tmp_path / "service")
+    with pytest.raises(OSError, match="port 9090 of 192.0.2.1 .* is --host an address of this"):
+        Server(settings, host="192.0.2.1", port=9090).run()
+
+
+@pytest.mark.parametrize("command", [["serve"], ["open", "clip.mp4"], ["worker"]])
+@pytest.mark.parametrize("port", ["99999", "65536", "-1", "9090.5", "x", ""])
+def test_a_port_that_is_none_is_refused(capsys, command, port):
+    with pytest.raises(SystemExit) as ended:
+        main([*command, f"--port={port}"])
+    assert ended.value.code == 2
+    assert f"--port: {port!r} must be a whole number from 1 to 65535" in capsys.readouterr().err

@@ -159,8 +159,11 @@ def test_prompts_for_one_object_and_frame_are_taken_together():
         ([box(3), click(3), mask(3)], "a mask stands alone"),
         ([click(10)], "'a' is on frame 10: the video has frames \\[0, 10\\)"),
         ([click(0), click(99, "b")], "'b' is on frame 99"),
-        ([box(0, corners=(10, 10, 10, 50))], "\\(10, 10, 10, 50\\).*no area"),
-        ([click(0, xy=(97, 5))], "97.*inside the frame"),
+        ([box(0, corners=(10, 10, 10, 50))], "\\(10, 10, 10, 50\\) must have an area"),
+        ([box(0, corners=(96, 10, 120, 50))], "\\(96, 10, 120, 50\\) must .* picture of 96 x 64"),
+        ([box(0, corners=(-9, -20, 40, -1))], "'a' on frame 0: box .* area inside the picture"),
+        ([click(3), box(2, "b", corners=(900, 30, 1000, 610))], "'b' on frame 2: box \\(900, 30"),
+        ([click(0, xy=(97, 5))], "point \\(97, 5\\) must lie in the picture of 96 x 64 pixels"),
     ],
 )
 def test_prompts_that_cannot_be_followed_are_refused(prompts, message):

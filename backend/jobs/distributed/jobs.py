@@ -103,6 +103,7 @@ class RedisJobs:
             "result_key": None, "request_id": spec.request_id, "created_at": self._clock(),
             "started_at": None, "finished_at": None, "sequence": pipe.incr(keys.SEQUENCE),
             "unawaited": None, "failures": 0, "failure": None, "owner": None, "line": None,
+            "left_out": None,
         }
 
     def _preferred_worker(self, pipe: Pipeline, fields: Fields) -> str | None:
@@ -280,11 +281,15 @@ class RedisJobs:
         failure: str | None = None,
         result_key: str | None = None,
         prediction: Mapping[str, Any] | None = None,
+        progress: tuple[int, int] | None = None,
+        left_out: Mapping[str, Any] | None = None,
     ) -> Job | None:
         """End a job; the prediction, if it posts one, is kept in the same transaction.
 
         Args:
             failure: what kind of error it was (`failures`).
+            progress: steps done and in all; None: as they were noted last.
+            left_out: what of its request was malformed.
 
         Returns the job; None when it had ended before (it was cancelled).
         """
@@ -298,8 +303,10 @@ class RedisJobs:
             request = pipe.get(keys.request(job_id))
             fields = before | {
                 "state": state, "error": error, "failure": failure, "result_key": result_key,
-                "finished_at": self._clock(),
+                "finished_at": self._clock(), "left_out": left_out,
             }
+            if progress is not None:
+                fields["done"], fields["total"] = progress
             job = job_of(fields, request)
             pipe.multi()
             self._write(pipe, job_id, before, fields)

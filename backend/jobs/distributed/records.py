@@ -27,7 +27,8 @@ def decoded(stored: Mapping[bytes, bytes]) -> Fields:
 
 def job_of(fields: Fields, request: bytes | None) -> Job:
     """`request`: packed; None leaves it empty."""
-    values = {name: fields[name] for name in _JOB_FIELDS}
+    # Records of an earlier version have no `left_out`.
+    values = {name: fields[name] for name in _JOB_FIELDS if name in fields}
     values.update(
         kind=JobKind(fields["kind"]),
         state=JobState(fields["state"]),

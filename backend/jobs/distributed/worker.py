@@ -126,7 +126,7 @@ class DistributedWorker(JobRunner):
         self._threads = [
             threading.Thread(target=self._repeat, args=arguments, name=name, daemon=True)
             for name, *arguments in (
-                ("job-dispatcher", self._wake, _LOOK_SECONDS, super()._dispatch),
+                ("job-dispatcher", self._wake, _LOOK_SECONDS, self._begin_all),
                 ("job-pulse", self._changed, _PULSE_SECONDS, self._pulse),
                 ("job-answers", self._told, _PUBLISH_SECONDS, self._publish_all),
             )
@@ -231,7 +231,13 @@ class DistributedWorker(JobRunner):
     def _dispatch(self) -> None:
         self._wake.set()  # a thread of its own asks Redis
 
+    def _begin_all(self) -> None:
+        with self._lock:
+            while self._is_running and (job := self._take()) is not None:
+                self._begin(job)
+
     def _take(self) -> Job | None:
+        """Begin the next job there is a place for; None without one."""
         self._note_the_unnoted()
         lines = [line for line in self.store.tickets.lines() if self._may_take(line)]
         lines.sort(
@@ -343,5 +349,6 @@ class DistributedWorker(JobRunner):
 
     def _failed(self, job: Job, handle: JobHandle, detail: str) -> Job | None:
         return self.store.finish(
-            job.id, JobState.FAILED, error=detail, failure=failure_of(handle.error)
+            job.id, JobState.FAILED, error=detail, failure=failure_of(handle.error),
+            progress=handle.progress,
         )

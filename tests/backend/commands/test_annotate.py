@@ -251,3 +251,16 @@ def test_media_whose_path_leads_outside_stay_inside(run, studio, annotated, vide
     assert list(tmp_path.rglob("escaped.mp4")) in (
         [], [out / "media" / "data" / "upload" / "1" / "escaped.mp4"]
     )
+
+
+def test_a_bad_region_costs_that_region_and_is_said(run, studio, project, video):
+    number = project()
+    data = {"video": video, "fps": 25.0}
+    mixed = studio.add_task(number, data, annotations=[work(box(), box("b", "Dog", x=160))])
+    bad = studio.add_task(number, data, annotations=[work(box("b", "Dog", x=160))])
+    status, out, err = run("annotate", "--project", number)
+    (stored,) = predictions(studio, mixed)
+    assert [region["id"] for region in stored["result"]] == ["a"]
+    assert "1 region; 1 region is left out: region 'b': the box at frame 1" in out
+    assert status == 1 and f"task {bad}: failed (region 'b': the box" in err
+    assert not predictions(studio, bad)

@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from urllib.parse import parse_qs, urlsplit
 
@@ -100,3 +102,23 @@ def test_a_port_that_something_else_has_and_a_video_that_is_none_are_told(run, m
         assert status == 2 and "no service of ours" in err
     assert run("open", media_root / "nothing.mp4")[0] == 2
     assert run("open", media_root)[0] == 2
+
+
+def test_a_port_that_another_program_has_is_said(run, media_root):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        taken.settimeout(0.01)
+        threading.Thread(target=hang_up, args=(taken,), daemon=True).start()
+        port = taken.getsockname()[1]
+        status, _, said = run("open", media_root / "n25.mp4", "--port", port, "--no-browser")
+    assert status == 2 and f"port {port} of 127.0.0.1 cannot be listened on" in said
+
+
+def hang_up(listening):
+    """Answers nobody."""
+    while True:
+        try:
+            listening.accept()[0].close()
+        except TimeoutError:
+            continue
+        except OSError:
+            return

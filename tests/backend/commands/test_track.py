@@ -120,7 +120,12 @@ def test_the_tracks_convert_and_a_preview_is_drawn(run, video, out, tmp_path):
         ([], "nothing to follow"),
         (["--box", "0:1,1,9,9:a", "--box", "0:2,2,9,9:b", "--point", "0:1,1"], "says no object"),
         (["--box", "0:1,1,9,9:a:Car", "--box", "1:2,2,9,9:a:Dog"], "has the labels 'Car' and"),
-        (["--point", "0:500,1"], "must lie in the picture of 320 x 240"),
+        (["--point", "0:500,1"], "point (500, 1) must lie in the picture of 320 x 240"),
+        (["--point", "0:120,1", "--percent"], "point (384, 2.4)"),
+        (["--box", "0:900,30,1000,610"], "box (900, 30, 1000, 610) must have an area inside"),
+        (["--box", "0:320,30,400,60"], "inside the picture of 320 x 240 pixels"),
+        (["--box", "0:-90,30,-1,60"], "box (-90, 30, -1, 60) must have an area inside"),
+        (["--box", f"0:{BOX}:a", "--box", "0:1,1,9,9:a"], "has two boxes"),
         (["--mask", "0:/none.png"], "/none.png"),
         (["--prompts", "/none.json"], "/none.json"),
     ],
@@ -134,7 +139,9 @@ def test_a_mistake_is_said_in_a_line(run, video, out, arguments, message):
 @pytest.mark.parametrize(
     ("option", "text", "message"),
     [
-        ("--box", "1,2,3,4", "parts between colons"),
+        ("--box", "1,2,3,4", "the frame is missing, which comes first; write for example 0:230,30,"),
+        ("--box", "230,30,620,610:1:Rabbit", "write for example 0:230,30,620,610:1:Rabbit"),
+        ("--point", "470,400", "the frame is missing, which comes first; write for example 0:470"),
         ("--box", "0:1,2,3", "must be 4 numbers"),
         ("--box", "0:a,b,c,d", "must be 4 numbers"),
         ("--box", "0:nan,1,2,3", "must be 4 numbers"),
@@ -196,3 +203,84 @@ def test_a_mask_of_another_size_or_with_nothing_is_refused(
 def test_a_missing_video_is_said(run, tmp_path):
     status, _, said = run("track", tmp_path / "no.mp4", "--box", "0:1,1,2,2", "--out", "o.json")
     assert status == 2 and "no such video file" in said
+
+
+def prompt_file(path, entries, encoding="utf-8"):
+    path.write_bytes(json.dumps(entries).encode(encoding))
+    return path
+
+
+GOOD = {"frame": 0, "object": "good", "label": "Car", "box": [70, 50, 150, 130]}
+BAD = {
+    "outside": ({"box": [900, 30, 1000, 610]}, "box (900, 30, 1000, 610) must have an area"),
+    "a point outside": ({"points": [[900, 30]]}, "point (900, 30) must lie in the picture"),
+    "of no size": ({"box": [10, 10, 10, 20]}, "[1].box: box (10.0, 10.0, 10.0, 20.0) has no area"),
+    "three numbers": ({"box": [1, 2, 3]}, "[1].box: has 3 numbers, must have 4"),
+    "not a number": ({"box": [1, 2, "x", 4]}, "[1].box[2]: must be a finite number"),
+    "past the end": ({"frame": 99, "box": [1, 1, 9, 9]}, "the video has frames [0, 8)"),
+    "no frame": ({"frame": None, "box": [1, 1, 9, 9]}, "[1].frame: must be a whole number"),
+    "nothing marked": ({}, "[1]: must have a box, points or a mask"),
+    "another key": ({"bbox": [1, 1, 9, 9]}, "[1].bbox: is not known"),
+    "a mask that is not there": ({"mask": "none.png"}, "none.png"),
+    "another label": ({"object": "good", "label": "Dog", "points": [[110, 90]]}, "has the labels"),
+    "a second box": ({"object": "good", "box": [1, 1, 9, 9]}, "has two boxes"),
+    "no object": (7, "[1]: must be an object"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_prompt_of_a_file_is_left_out_and_said(run, video, out, tmp_path, kind):
+    entry, rule = BAD[kind]
+    if isinstance(entry, dict):
+        entry = {"frame": 0, "object": "bad"} | entry
+    path = prompt_file(tmp_path / "prompts.json", [GOOD, entry])
+    arguments = ["track", video, "--prompts", path, "--out", out, "--stop", 1]
+    status, _, said = run(*arguments)
+    assert status == 0 and list(tracks(out)) == ["good"]
+    counted, place = said.splitlines()
+    assert counted.startswith("dropped: 1 prompts (")
+    assert place.startswith(f"left out: {path}: [1]") and rule in place
+    out.unlink()
+    status, _, said = run(*arguments, "--strict")
+    assert status == 2 and rule in said and said.count("\n") == 1 and not out.exists()
+
+
+def test_counts_are_by_reason_and_the_first_twenty_places_are_said(run, video, out, tmp_path):
+    bad = [{"frame": 0, "object": n, "box": [900 + n, 1, 1000, 9]} for n in range(25)]
+    path = prompt_file(tmp_path / "prompts.json", [*bad, {"frame": 0}, GOOD])
+    status, _, said = run("track", video, "--prompts", path, "--out", out, "--stop", 1)
+    counted, *places = said.splitlines()
+    assert status == 0 and len(places) == 20
+    assert counted.startswith("dropped: 1 prompts (must have a box, points or a mask), 25 prompts (")
+
+
+def test_a_file_without_one_good_prompt_is_a_mistake(run, video, out, tmp_path):
+    path = prompt_file(tmp_path / "prompts.json", [{"frame": 0}])
+    status, _, said = run("track", video, "--prompts", path, "--out", out)
+    assert status == 2 and "left out: " in said and f"no prompt of {path} can be used" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_of_prompts_may_have_a_byte_order_mark(run, video, out, tmp_path, encoding):
+    path = prompt_file(tmp_path / "prompts.json", [GOOD], encoding)
+    assert run("track", video, "--prompts", path, "--out", out, "--stop", 1)[0] == 0
+    assert list(tracks(out)) == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"object": "caf\xe9"}]', "is no text in UTF-8: save it in UTF-8"),
+        (b"{}", "must be a JSON list of prompts: must be an array"),
+        (b"[" * 100_000, "must be a JSON list of prompts"),
+        (b"", "must be a JSON list of prompts"),
+    ],
+)
+def test_a_file_that_holds_no_prompts_is_refused(run, video, out, tmp_path, content, message):
+    (tmp_path / "prompts.json").write_bytes(content)
+    status, _, said = run("track", video, "--prompts", tmp_path / "prompts.json", "--out", out)
+    assert status == 2 and message in said and said.count("\n") == 1
+
+
+def test_a_box_across_the_border_is_tracked(run, video, out):
+    assert run("track", video, "--box", "0:-20,50,150,130", "--out", out, "--stop", 1)[0] == 0

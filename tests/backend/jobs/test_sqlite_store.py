@@ -19,6 +19,13 @@ def engine():
     return "sqlite"
 
 
+def may_begin(store):
+    """The ids of the jobs that `take` offers."""
+    offered = []
+    store.take(offered.extend)
+    return [waiting.id for waiting in offered]
+
+
 def test_the_oldest_of_each_kind_priority_and_project_may_be_next(store, clock):
     ids = {}
     for name, priority, project in (("a", 2, 1), ("b", 2, 1), ("c", 2, 2), ("d", 0, 1)):
@@ -26,9 +33,24 @@ def test_the_oldest_of_each_kind_priority_and_project_may_be_next(store, clock):
         ids[name] = store.add(spec(name, Priority(priority), project_id=project))[0].id
     clock.now += 1
     ids["e"] = store.add(spec("e", Priority.TRAINING, kind=JobKind.FINETUNE))[0].id
-    assert {job.id for job in store.first_waiting()} == {ids[n] for n in "acde"}
+    assert set(may_begin(store)) == {ids[n] for n in "acde"}
     store.begin(ids["a"])
-    assert {job.id for job in store.first_waiting()} == {ids[n] for n in "bcde"}
+    assert set(may_begin(store)) == {ids[n] for n in "bcde"}
+
+
+def test_a_job_that_is_taken_has_begun_and_it_is_told_whether_there_are_more(store, clock):
+    first = store.add(spec("a"))[0]
+    clock.now += 1
+    second = store.add(spec("b"))[0]
+    taken = store.take(lambda waiting: waiting[0])
+    assert (taken.job.id, taken.job.state, taken.job.attempts) == (first.id, JobState.RUNNING, 1)
+    assert taken.has_more and taken.seconds_to_retry is None
+    taken = store.take(lambda waiting: waiting[0])
+    assert (taken.job.id, taken.has_more) == (second.id, False)
+    store.retry(first.id, "away", 60.0)
+    assert store.take(lambda waiting: None) == (None, False, 60.0)
+    clock.now += 61
+    assert store.take(lambda waiting: waiting[0]).job.id == first.id
 
 
 def test_interrupted_jobs_are_queued_again_and_unheard_answers_posted(store):
@@ -100,7 +122,7 @@ def test_a_file_of_an_older_version_is_upgraded_and_a_copy_kept(tmp_path, caplog
             assert store.get("queued").request_id is None
             (post,) = store.due_posts()
             assert post.task_id == 7 and post.prediction == PREDICTION
-            assert [waiting.id for waiting in store.first_waiting()] == ["queued"]
+            assert may_begin(store) == ["queued"]
     kept = tmp_path / "jobs.sqlite3.version-1"
     with contextlib.closing(sqlite3.connect(kept)) as old:
         assert old.execute("SELECT COUNT(*) FROM jobs").fetchone() == (2,)

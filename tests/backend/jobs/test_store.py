@@ -192,3 +192,13 @@ def test_leaving_a_job_says_whether_it_was_still_to_end(store):
     assert store.get(job.id).posts_prediction and not store.get(job.id).is_awaited
     store.finish(job.id, JobState.DONE)
     assert not store.leave(job.id, **left)
+
+
+def test_a_job_ends_with_its_progress_and_what_was_left_out(store):
+    job, _ = store.add(spec())
+    store.begin(job.id)
+    store.set_progress(job.id, 3, 9)
+    left_out = {"counts": {"regions (label …)": 1}, "regions": ["region 'é': label 'x'"]}
+    ended = store.finish(job.id, JobState.DONE, progress=(9, 9), left_out=left_out)
+    for found in (ended, store.get(job.id), *store.list(with_requests=False)):
+        assert (found.done, found.total, found.left_out) == (9, 9, left_out)

@@ -149,7 +149,24 @@ def test_names_are_matched_without_regard_to_case():
         (
             '<View><Image name="i" value="$i"/><KeyPointLabels name="k" toName="i">'
             '<Label value="A"/></KeyPointLabels></View>',
-            "lacks a control for results: BrushLabels",
+            "KeyPointLabels 'k' marks objects, but can take no answer; .*lacks a control for "
+            "results: BrushLabels.*add for example <BrushLabels name=\"brush\" toName=\"i\">",
+        ),
+        # Ellipses are nothing of ours.
+        (
+            '<View><Image name="i" value="$i"/><EllipseLabels name="e" toName="i">'
+            '<Label value="A"/></EllipseLabels></View>',
+            "EllipseLabels 'e' is not read, as an ellipse is neither a prompt nor a mask here: "
+            "mark objects with RectangleLabels or KeyPointLabels; .*add for example <BrushLabels",
+        ),
+        (
+            '<View><Video name="v" value="$v"/><Ellipse name="e" toName="v"/></View>',
+            "Ellipse 'e' is not read.*add <VideoRectangle name=\"box\" toName=\"v\"/>",
+        ),
+        (
+            '<View><Image name="i" value="$i"/><KeyPoint name="k" toName="i"/>'
+            '<Labels name="l" toName="i"><Label value="A"/></Labels></View>',
+            "KeyPoint 'k' is not read, as it has no labels of its own: use KeyPointLabels",
         ),
         ('<View><Text name="t" value="$t"/></View>', "lacks a <Video> with <VideoRectangle>"),
         # A box on something that is no video.

@@ -5,6 +5,7 @@ from converters import bitmask_png, brush_rle
 from converters.label_studio import polygons
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.results import frame_requests, video_requests
+from converters.report import Report
 from converters.types import Box
 from tests.converters.cases import DATA, blob, constant_rate_info, payload
 
@@ -398,3 +399,22 @@ def test_a_mask_cannot_go_with_points_on_its_frame():
     meta = {"track": "t"}
     with pytest.raises(ValueError, match="a mask stands alone"):
         read_frames(brush(blob(240, 320), meta=meta), point(1, 1, id="p", meta=meta))
+
+
+def test_what_is_malformed_is_left_out_of_a_report_and_the_rest_is_read():
+    report = Report()
+    regions = [region([keyframe(1, x=x)], id=f"r{x}") for x in (10, 150, 20, 170)]
+    found = video_requests(regions, config=VIDEO_CONFIG, info=INFO, framerate=25, report=report)
+    assert [request.object_id for request in found] == ["r10", "r20"]
+    assert report.dropped == {
+        "regions (the box at frame … must have an area inside the picture)": 2
+    }
+    assert [line.split(":")[0] for line in report.malformed] == ["region 'r150'", "region 'r170'"]
+
+
+def test_one_mark_out_of_the_picture_leaves_its_object_the_others():
+    report = Report()
+    marks = [point(10, 10, id="a"), point(120, 10, id="b"), point(20, 20, id="c", item_index=1)]
+    (request,) = frame_requests(marks, config=FRAMES_CONFIG, info=FRAMES, report=report)
+    assert [prompt.frame_index for prompt in request.prompts] == [0, 1]
+    assert report.malformed == ["region 'b': value.x: 120 must be from 0 to 100"]
