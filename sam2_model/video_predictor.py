@@ -136,8 +136,8 @@ class SAM2VideoPredictor:
         Args:
             video_path: a video file, a folder of JPEG or PNG frames, a list of
                 images, or a frame source.
-            offload_video_to_cpu: accepted for scripts that pass it; frames are
-                read when needed and never kept on the device.
+            offload_video_to_cpu: frames are read when needed and never kept on
+                the device; it says where `state["images"]` gives them.
             offload_state_to_cpu: keep memories in main memory instead of the GPU's.
             async_loading_frames: accepted likewise; frames are always read
                 ahead in a thread.
@@ -148,13 +148,16 @@ class SAM2VideoPredictor:
             FileNotFoundError: there is no such file or folder.
         """
         source = open_frame_source(video_path)
-        return InferenceState(
+        state = InferenceState(
             source,
             self.model,
             limits=limits or self.limits,
             storage_device=torch.device("cpu") if offload_state_to_cpu else None,
             owns_source=source is not video_path,
         )
+        state.offload_video_to_cpu = offload_video_to_cpu
+        state.offload_state_to_cpu = offload_state_to_cpu
+        return state
 
     def reset_state(self, inference_state: InferenceState) -> None:
         """Remove all objects and prompts; the video stays open."""
