@@ -224,6 +224,7 @@ class InferenceState(MetaState):
         """Whose features and memories are kept here."""
         self.limits = limits
         self.device = network.device
+        self.dtype = network.dtype
         self.storage_device = storage_device or network.device
         self.offload_video_to_cpu = self.offload_state_to_cpu = False
         """What `init_state` was asked for."""

@@ -25,6 +25,7 @@ from sam2_model.masks import (
     without_ghosts,
     without_overlaps,
 )
+from sam2_model.meta_predictor import MetaPredictor
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import NO_OBJECT_LOGIT, MemoryTokens
 from sam2_model.prompts import (
@@ -91,7 +92,7 @@ class PredictorOptions:
                 raise ValueError(f"{name}={value} must be >= {least}")
 
 
-class SAM2VideoPredictor:
+class SAM2VideoPredictor(MetaPredictor):
     """Follows objects through a video from points, boxes and masks."""
 
     def __init__(
@@ -401,6 +402,7 @@ class SAM2VideoPredictor:
         Raises:
             RuntimeError, ValueError: as `propagate_in_video`.
         """
+        self._check_autocast()
         self.finish_prompts(inference_state)
         count = inference_state.num_frames
         if start_frame_idx is None:
@@ -452,7 +454,9 @@ class SAM2VideoPredictor:
 
         Raises:
             RuntimeError: there is no object, or one has no prompt.
+            ValueError: not a state of this predictor, or made before it was moved.
         """
+        self._check_state(inference_state)
         if not inference_state.objects:
             raise RuntimeError(
                 "no object has a prompt: add points, a box or a mask before propagating"
@@ -752,9 +756,31 @@ class SAM2VideoPredictor:
             masks = without_overlaps(masks)
         return frame_idx, inference_state.obj_ids, masks
 
-    def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
+    def _check_state(self, inference_state: InferenceState) -> None:
+        if not isinstance(inference_state, InferenceState):
+            raise ValueError(
+                f"inference_state is a {type(inference_state).__name__}, must be what init_state "
+                "returns; it takes a file, a folder, a list of images or a frame source"
+            )
         if inference_state.network is not self.model:
             raise ValueError("inference_state was made by another predictor: use its own")
+        made_with = inference_state.device, inference_state.dtype
+        if made_with != (self.device, self.model.dtype):
+            raise ValueError(
+                f"inference_state was made on {made_with[0]} in {made_with[1]}, and the predictor "
+                f"is on {self.device} in {self.model.dtype} since: make a new one"
+            )
+
+    def _check_autocast(self) -> None:
+        kind = self.device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            raise ValueError(
+                "torch.autocast to float16 does not take the memories, which are bfloat16: use "
+                "autocast to bfloat16, or predictor.half() without autocast"
+            )
+
+    def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
+        self._check_state(inference_state)
         count = inference_state.num_frames
         try:
             index = operator.index(frame_idx)
