@@ -26,6 +26,13 @@ from sam2_model.prompts import (
     points_and_labels,
 )
 
+_INSTEAD = {
+    "_predict": "predict_torch",
+    "_prep_prompts": "predict, which takes pixels, or predict_torch",
+    "_transforms": "set_image and predict, which bring pictures and masks to size",
+}
+"""Names of Meta's class that are not answered, and what does the same."""
+
 
 class SAM2ImagePredictor:
     """Holds one image's (or several images') features and answers prompts on them."""
@@ -67,6 +74,12 @@ class SAM2ImagePredictor:
         names = ("mask_threshold", "max_hole_area", "max_sprinkle_area")
         own = {name: kwargs.pop(name) for name in names if name in kwargs}
         return cls(build_sam2_hf(model_id, **kwargs), **own)
+
+    def __getattr__(self, name: str):
+        why = f": use {_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{why}", name=name, obj=self
+        )
 
     @property
     def device(self) -> torch.device:

@@ -43,6 +43,13 @@ _INSTEAD = {
 }
 """Names of Meta's class and of predictors made from it that are not answered."""
 
+_NOT_CALLED = {
+    *(name for name in _INSTEAD if name.startswith("_")), "track_step", "forward_image",
+    "_get_image_feature", "_apply_non_overlapping_constraints", "_get_orig_video_res_output",
+}  # fmt: skip
+"""Methods that Meta's predictor works by, and this one does not: another one in their place
+would never run."""
+
 
 class OptionAttribute:
     """A field of `predictor.options`, read and set as an attribute of the predictor."""
@@ -80,6 +87,14 @@ class MetaPredictor:
     binarize_mask_from_pts_for_mem_enc = OptionAttribute()
     memory_temporal_stride_for_eval = OptionAttribute()
 
+    def __init_subclass__(cls, **kwargs) -> None:
+        super().__init_subclass__(**kwargs)
+        if never := sorted(_NOT_CALLED & vars(cls).keys()):
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(never)}, which nothing here calls: the "
+                "network is made of SAM2Network's methods, tracking of SAM2VideoPredictor's"
+            )
+
     # States keep the features and memories of the device and dtype they were made with.
     to = _on_the_network("to")
     cpu = _on_the_network("cpu")
@@ -103,12 +118,11 @@ class MetaPredictor:
     def __getattr__(self, name: str) -> Any:
         """The network's parts and what any module has; settings by Meta's names."""
         network = self.__dict__.get("model")
-        if network is not None and not name.startswith("__"):
+        if network is not None and not name.startswith("__") and name not in _INSTEAD:
+            if _is_part(network, name) or hasattr(nn.Module, name) or name == "training":
+                return getattr(network, name)
             if name in SETTINGS:
                 return setting(network.config, name)
-            if _is_part(network, name) or hasattr(nn.Module, name) or name == "training":
-                if name not in _INSTEAD:
-                    return getattr(network, name)
         why = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
         raise AttributeError(
             f"{type(self).__name__!r} object has no attribute {name!r}{why}", name=name, obj=self
@@ -116,6 +130,10 @@ class MetaPredictor:
 
     def __setattr__(self, name: str, value: object) -> None:
         network = self.__dict__.get("model")
+        if name in _NOT_CALLED:
+            raise AttributeError(
+                f"{name} cannot be replaced: nothing here calls it", name=name, obj=self
+            )
         if network is not None and _is_part(network, name):
             setattr(network, name, value)
         elif network is not None and name in SETTINGS:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sam2_model import SAM2ImagePredictor, build_sam2_video_predictor
+from sam2_model import SAM2ImagePredictor, SAM2VideoPredictor, build_sam2_video_predictor
 from sam2_model.session import StateLimits
 from sam2_model.video_predictor import PredictorOptions
 from tests.sam2_model.small_model import (
@@ -413,6 +413,27 @@ def test_a_name_that_is_not_answered_says_what_is(predictor, name, instead):
         getattr(predictor, name)
 
 
+def test_a_method_that_would_never_be_called_is_not_put_in_anothers_place(predictor):
+    with pytest.raises(TypeError, match="Samurai overrides _forward_sam_heads, track_step"):
+
+        class Samurai(SAM2VideoPredictor):
+            def _forward_sam_heads(self, *args):
+                return None
+
+            def track_step(self, *args):
+                return None
+
+    with pytest.raises(AttributeError, match="_get_image_feature.*nothing here calls it"):
+        predictor._get_image_feature = None
+
+    class Own(SAM2VideoPredictor):
+        def track(self, path):
+            return self.init_state(path)
+
+    with Own(predictor.model).track(moving_square(2)) as state:
+        assert state["num_frames"] == 2
+
+
 def test_image_features_have_metas_layout(predictor, state):
     image, out, features, positions, sizes = predictor._get_image_feature(state, 1, 2)
     assert image.shape == (2, 3, 128, 128) and torch.equal(image[1], state["images"][1])
@@ -486,3 +507,15 @@ def test_what_an_image_predictor_keeps_is_read_by_metas_names(predictor):
 def test_an_image_predictor_of_something_else_is_refused(wrong):
     with pytest.raises(ValueError, match="build_sam2"):
         SAM2ImagePredictor(wrong)
+
+
+@pytest.mark.parametrize(
+    "name, instead",
+    [("_predict", "predict_torch"), ("_transforms", "set_image"), ("_prep_prompts", "predict"),
+     ("set_torch_image", "")],
+)  # fmt: skip
+def test_a_name_that_an_image_predictor_does_not_answer_says_what_is(predictor, name, instead):
+    images = SAM2ImagePredictor(predictor)
+    assert not hasattr(images, name)
+    with pytest.raises(AttributeError, match=f"{name}.*{instead}"):
+        getattr(images, name)
