@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sam2_model.masks import resize_logits, without_overlaps
-from sam2_model.meta_settings import SETTINGS, setting
+from sam2_model.meta_settings import CONFIG_FIELDS, SETTABLE, SETTINGS, setting
 from sam2_model.network import ImageFeatures, SAM2Network
 from sam2_model.network.positions import sine_position_grid
 
@@ -40,6 +40,7 @@ _INSTEAD = {
     "forward": "a video is tracked by propagate_in_video, and fine-tuned by "
     "`sam2-label-studio finetune`",
     "_reset_tracking_results": "use reset_state",
+    "clear_all_points_in_video": "use reset_state",
 }
 """Names of Meta's class and of predictors made from it that are not answered."""
 
@@ -136,6 +137,9 @@ class MetaPredictor:
             )
         if network is not None and _is_part(network, name):
             setattr(network, name, value)
+        elif network is not None and name in SETTABLE:
+            changed = {CONFIG_FIELDS[name]: value}
+            network.config = dataclasses.replace(network.config, **changed)
         elif network is not None and name in SETTINGS:
             raise AttributeError(
                 f"{name} is the network's, and set when it is built: "

@@ -18,6 +18,9 @@ CONFIG_FIELDS = {
 }
 """Settings that a network may have otherwise -> fields of `ModelConfig`."""
 
+SETTABLE = ("max_cond_frames_in_attn", "max_obj_ptrs_in_encoder")
+"""Those that a network may get later: how far it looks back, which no weight depends on."""
+
 _OF_THE_WEIGHTS = {
     "hidden_dim": "hidden_dim",
     "mem_dim": "memory_dim",
@@ -47,6 +50,7 @@ _OF_ALL = {
     "fixed_no_obj_ptr": True,
     "soft_no_obj_ptr": False,
     "use_mlp_for_obj_ptr_proj": True,
+    "num_feature_levels": 3,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_delta": 0.05,
     "sam_mask_decoder_extra_args.dynamic_multimask_stability_thresh": 0.98,
 }

@@ -70,7 +70,7 @@ class FrameOutput:
     memory: torch.Tensor | None = None
     """(1, H * W, memory_dim); None until the prompts on this frame are final."""
     looked_at: Hashable | None = None
-    """Which outputs, by serial and role, a tracked frame was conditioned on."""
+    """Which outputs, by serial and role, a tracked frame was conditioned on, and how."""
     serial: int = field(default_factory=lambda: next(_serials))
     """Names this output in other outputs' `looked_at`; never given twice."""
 
@@ -224,7 +224,7 @@ class InferenceState(MetaState):
         """Whose features and memories are kept here."""
         self.limits = limits
         self.device = network.device
-        self.dtype = network.dtype
+        self.network_condition = network.condition
         self.storage_device = storage_device or network.device
         self.offload_video_to_cpu = self.offload_state_to_cpu = False
         """What `init_state` was asked for."""

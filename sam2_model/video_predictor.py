@@ -583,7 +583,7 @@ class SAM2VideoPredictor(MetaPredictor):
                     )
         ordered = [outputs[index] for index in range(len(states))]
         for output, recall in zip(ordered, recalled):
-            output.looked_at = recall.fingerprint
+            output.looked_at = self._looked_at(recall)
         if self.options.non_overlap_masks_for_mem_enc:
             size = (self.image_size, self.image_size)
             logits = torch.cat([output.mask_logits for output in ordered]).to(self.device)
@@ -596,9 +596,9 @@ class SAM2VideoPredictor(MetaPredictor):
     ) -> dict[int, FrameOutput]:
         """Outputs of an earlier pass that would come out the same again, by place in `states`.
 
-        An object's frame is a function of the frame and the outputs it looks
-        at. After a correction, or with another object added, all that looks
-        at nothing new is answered without the network.
+        An object's frame is a function of the frame, the outputs it looks at
+        and the options. After a correction, or with another object added, all
+        that looks at nothing new is answered without the network.
         """
         if self.options.non_overlap_masks_for_mem_enc:
             # What is remembered then depends on the other objects too.
@@ -606,9 +606,12 @@ class SAM2VideoPredictor(MetaPredictor):
         kept = {}
         for index, (state, recall) in enumerate(zip(states, recalled)):
             output = state.history.get(frame_idx)
-            if output is not None and output.looked_at == recall.fingerprint:
+            if output is not None and output.looked_at == self._looked_at(recall):
                 kept[index] = output
         return kept
+
+    def _looked_at(self, recall: _Recall) -> tuple:
+        return recall.fingerprint, self.options
 
     def _objects_that_pay(self) -> int:
         """How many objects to take through the network at once on this device."""
@@ -764,11 +767,10 @@ class SAM2VideoPredictor(MetaPredictor):
             )
         if inference_state.network is not self.model:
             raise ValueError("inference_state was made by another predictor: use its own")
-        made_with = inference_state.device, inference_state.dtype
-        if made_with != (self.device, self.model.dtype):
+        if inference_state.network_condition != self.model.condition:
             raise ValueError(
-                f"inference_state was made on {made_with[0]} in {made_with[1]}, and the predictor "
-                f"is on {self.device} in {self.model.dtype} since: make a new one"
+                "the predictor was moved, cast or given other weights after inference_state was "
+                "made: make a new one with init_state"
             )
 
     def _check_autocast(self) -> None:

@@ -384,11 +384,37 @@ def test_options_are_attributes_of_the_predictor(predictor, state):
         predictor.fill_hole_area = -1
 
 
+def test_how_far_it_looks_back_may_be_set_as_scripts_for_long_videos_do(own_predictor):
+    own_predictor.max_cond_frames_in_attn = 2
+    own_predictor.max_obj_ptrs_in_encoder = 4
+    config = own_predictor.model.config
+    assert (config.max_cond_frames_in_attn, config.max_object_pointers) == (2, 4)
+    with pytest.raises(ValueError, match="max_cond_frames_in_attn=1"):
+        own_predictor.max_cond_frames_in_attn = 1
+
+
+def test_an_option_set_between_two_passes_counts_in_the_second(predictor, state):
+    predictor.add_new_points_or_box(state, 0, 1, **CLICK)
+    list(predictor.propagate_in_video(state))
+    predictor.fill_hole_area = 400
+    after = answers_of(predictor.propagate_in_video(state))
+    with predictor.init_state(moving_square(6)) as fresh:
+        predictor.fill_hole_area = 0
+        predictor.add_new_points_or_box(fresh, 0, 1, **CLICK)
+        before = answers_of(predictor.propagate_in_video(fresh))
+        predictor.fill_hole_area = 400
+        # Nothing of the first pass but the prompted frame is taken over.
+        fresh.objects[1].history.clear()
+        expected = answers_of(predictor.propagate_in_video(fresh))
+    assert all(torch.equal(after[at], expected[at]) for at in expected)
+    assert any(not torch.equal(before[at], after[at]) for at in after)
+
+
 def test_settings_of_the_network_are_read_by_metas_names_and_not_set(predictor):
     names = ("image_size", "num_maskmem", "hidden_dim", "mem_dim", "max_obj_ptrs_in_encoder",
              "max_cond_frames_in_attn", "backbone_stride", "multimask_max_pt_num")  # fmt: skip
     assert [getattr(predictor, name) for name in names] == [128, 7, 32, 8, 16, -1, 16, 1]
-    for name in names[1:]:
+    for name in ("num_maskmem", "hidden_dim", "mem_dim", "backbone_stride", "image_size"):
         with pytest.raises(AttributeError, match=f"{name}.*hydra_overrides_extra"):
             setattr(predictor, name, 3)
     predictor.my_own = 3
@@ -453,10 +479,14 @@ def test_what_is_no_state_of_this_predictor_now_is_refused(own_predictor):
     with own_predictor.init_state(moving_square(2)) as state:
         own_predictor.add_new_points_or_box(state, 0, 1, **CLICK)
         own_predictor.bfloat16()
-        with pytest.raises(ValueError, match="float32.*bfloat16.*new one"):
+        with pytest.raises(ValueError, match="cast.*init_state"):
             own_predictor.add_new_points_or_box(state, 0, 1, **CLICK)
-        with pytest.raises(ValueError, match="new one"):
+        with pytest.raises(ValueError, match="init_state"):
             list(own_predictor.propagate_in_video(state))
+    with own_predictor.init_state(moving_square(2)) as state:
+        own_predictor.load_state_dict(small_state_dict())
+        with pytest.raises(ValueError, match="other weights.*init_state"):
+            own_predictor.add_new_points_or_box(state, 0, 1, **CLICK)
 
 
 # ---------------------------------------------------------------- the image predictor
