@@ -6,13 +6,14 @@ import dataclasses
 import logging
 import os
 from pathlib import Path
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import torch
 
 from sam2_model.checkpoints import fetch_from_hub, load_into, resolve_checkpoint
 from sam2_model.checkpoints.finetuned import finetuned_names, finetuned_path, network_of
 from sam2_model.configs import ALIASES, CONFIGS, ModelConfig, model_config, resolve_model_name
+from sam2_model.meta_overrides import Overrides, read_overrides
 from sam2_model.network import SAM2Network
 from sam2_model.session import StateLimits
 from sam2_model.video_predictor import PredictorOptions, SAM2VideoPredictor
@@ -25,6 +26,8 @@ VIDEO_POSTPROCESSING = {
     "fill_hole_area": 8,
 }
 """What Meta's builder switches on for the video predictor."""
+_STABILITY_FALLBACK = "dynamic_multimask_via_stability"
+"""The one option of image prediction too."""
 
 FINETUNED_FILE_NAME = "model.safetensors"
 """What fine-tuning calls the weights in the folder it writes."""
@@ -95,6 +98,7 @@ def build_network(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     mode: str = "eval",
+    config_changes: Mapping[str, object] = {},
 ) -> SAM2Network:
     """A network with its weights, on its device.
 
@@ -105,9 +109,11 @@ def build_network(
         device: default `default_device()`.
         dtype: default `default_dtype(device)`, float32 for training.
         mode: "eval" or "train".
+        config_changes: fields of `ModelConfig` that shall be other than the model's.
 
     Raises:
-        ValueError: unknown name, device or mode, or a checkpoint of another model.
+        ValueError: unknown name, device or mode, a checkpoint of another model, or a
+            config that cannot be.
         CheckpointError: the weights cannot be had; see `checkpoints`.
     """
     if mode not in ("eval", "train"):
@@ -120,7 +126,7 @@ def build_network(
         dtype = torch.float32 if mode == "train" else default_dtype(device)
     if checkpoint == DOWNLOAD:
         checkpoint = named.weights or resolve_checkpoint(config.name)
-    network = SAM2Network(config)
+    network = SAM2Network(dataclasses.replace(config, **config_changes))
     if checkpoint is not None:
         load_into(network, Path(checkpoint), model_name=config.name)
     network = network.to(device=device, dtype=dtype)
@@ -144,6 +150,7 @@ def build_sam2(
     ckpt_path: str | Path | None = None,
     device: str | torch.device | None = None,
     mode: str = "eval",
+    hydra_overrides_extra: Sequence[str] = (),
     apply_postprocessing: bool = True,
     *,
     dtype: torch.dtype | None = None,
@@ -157,15 +164,24 @@ def build_sam2(
             does, except for `demo`, whose weights are in the package, and
             for fine-tuned models.
         device: default the GPU if there is one.
+        hydra_overrides_extra: see `meta_overrides`.
         apply_postprocessing: fall back to the best of three masks where the
             single one is unstable.
         dtype: default bfloat16 where it is fast, else float32.
+
+    Raises:
+        ValueError: as `build_network`, or an override that is refused.
     """
+    asked = _overrides(hydra_overrides_extra, config_file)
+    if of_video := sorted(set(asked.options) - {_STABILITY_FALLBACK}):
+        raise ValueError(
+            f"hydra_overrides_extra: {of_video} are options of build_sam2_video_predictor"
+        )
     network = build_network(
         config_file, _default_checkpoint(config_file, ckpt_path),
-        device=device, dtype=dtype, mode=mode,
+        device=device, dtype=dtype, mode=mode, config_changes=asked.config_changes,
     )
-    network.stability_fallback = apply_postprocessing
+    network.stability_fallback = asked.options.get(_STABILITY_FALLBACK, apply_postprocessing)
     return network
 
 
@@ -174,10 +190,10 @@ def build_sam2_video_predictor(
     ckpt_path: str | Path | None = None,
     device: str | torch.device | None = None,
     mode: str = "eval",
-    apply_postprocessing: bool = True,
-    *,
     hydra_overrides_extra: Sequence[str] = (),
+    apply_postprocessing: bool = True,
     vos_optimized: bool = False,
+    *,
     dtype: torch.dtype | None = None,
     limits: StateLimits = StateLimits(),
     **options,
@@ -186,37 +202,52 @@ def build_sam2_video_predictor(
 
     Args:
         config_file, ckpt_path, device, dtype: as `build_sam2`.
+        hydra_overrides_extra: `["++model.non_overlap_masks=true"]` and the like; what
+            names something we have is taken as that option (`meta_overrides`).
         apply_postprocessing: Meta's defaults: fill holes of up to 8 pixels,
             remember prompted frames as people saw them, fall back to the best
             of three masks where the single one is unstable.
-        hydra_overrides_extra, vos_optimized: Meta's; there is no hydra and
-            nothing to compile here, so anything but the default is refused.
+        vos_optimized: Meta's compiled predictor, for speed alone; nothing is compiled
+            here, the masks are the same, and the log says so.
         limits: what an inference state may hold.
-        options: fields of `PredictorOptions`, which win over the defaults.
+        options: fields of `PredictorOptions`, which win over overrides, and those
+            over the defaults.
 
     Raises:
-        ValueError: as `build_network`, or an option that does not exist.
+        ValueError: as `build_network`, an option that does not exist, or an override
+            that is refused.
     """
-    if hydra_overrides_extra:
-        raise ValueError(
-            f"hydra_overrides_extra={list(hydra_overrides_extra)!r}: there is no hydra here; "
-            "pass predictor options by name, or a ModelConfig"
-        )
-    if vos_optimized:
-        raise ValueError(
-            "vos_optimized=True asks for Meta's compiled predictor, which is not offered"
-        )
     known = {field.name for field in dataclasses.fields(PredictorOptions)}
     if unknown := sorted(set(options) - known):
         raise ValueError(f"options {unknown} are not known: use {sorted(known)}")
+    asked = _overrides(hydra_overrides_extra, config_file, is_compiled=vos_optimized)
+    defaults = VIDEO_POSTPROCESSING if apply_postprocessing else {}
+    for name in defaults.keys() & asked.options.keys():
+        if asked.options[name] != defaults[name]:
+            # Meta's builder lets its own defaults win, and does not say so.
+            logger.warning(
+                "hydra_overrides_extra asks for %s=%s, apply_postprocessing for %s: the override "
+                "is taken", name, asked.options[name], defaults[name],
+            )
     network = build_network(
         config_file, _default_checkpoint(config_file, ckpt_path),
-        device=device, dtype=dtype, mode=mode,
+        device=device, dtype=dtype, mode=mode, config_changes=asked.config_changes,
     )
-    defaults = VIDEO_POSTPROCESSING if apply_postprocessing else {}
     return SAM2VideoPredictor(
-        network, PredictorOptions(**{**defaults, **options}), limits=limits
+        network, PredictorOptions(**{**defaults, **asked.options, **options}), limits=limits
     )
+
+
+def _overrides(
+    overrides: Sequence[str], model: str | ModelConfig, *, is_compiled: bool = False
+) -> Overrides:
+    asked = read_overrides(overrides, find_model(model).config)
+    if is_compiled or asked.is_compiled:
+        logger.warning(
+            "vos_optimized or compile_image_encoder: nothing is compiled here; the masks are "
+            "the same, and speed is as ever"
+        )
+    return asked
 
 
 def build_sam2_hf(model_id: str, **kwargs) -> SAM2Network:

@@ -129,6 +129,8 @@ class ModelConfig:
              f"trunk_num_heads={self.trunk_num_heads} must divide "
              f"trunk_embed_dim={self.trunk_embed_dim}"),
             (self.num_maskmem >= 1, f"num_maskmem={self.num_maskmem} must be >= 1"),
+            (self.max_object_pointers >= 1,
+             f"max_object_pointers={self.max_object_pointers} must be >= 1"),
             (self.max_cond_frames_in_attn == -1 or self.max_cond_frames_in_attn >= 2,
              f"max_cond_frames_in_attn={self.max_cond_frames_in_attn} must be -1 or >= 2"),
         )

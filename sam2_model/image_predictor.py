@@ -15,6 +15,7 @@ from PIL import Image
 
 from sam2_model.frames import normalise
 from sam2_model.masks import fill_holes, remove_specks, resize_logits
+from sam2_model.meta_predictor import MetaPredictor
 from sam2_model.network import ImageFeatures, SAM2Network
 from sam2_model.network.mask_decoder import stable_single_mask
 from sam2_model.prompts import (
@@ -25,25 +26,41 @@ from sam2_model.prompts import (
     points_and_labels,
 )
 
+_INSTEAD = {
+    "_predict": "predict_torch",
+    "_prep_prompts": "predict, which takes pixels, or predict_torch",
+    "_transforms": "set_image and predict, which bring pictures and masks to size",
+}
+"""Names of Meta's class that are not answered, and what does the same."""
+
 
 class SAM2ImagePredictor:
     """Holds one image's (or several images') features and answers prompts on them."""
 
     def __init__(
         self,
-        sam_model: SAM2Network,
+        sam_model: SAM2Network | MetaPredictor,
         mask_threshold: float = 0.0,
         max_hole_area: float = 0.0,
         max_sprinkle_area: float = 0.0,
     ) -> None:
         """
         Args:
-            sam_model: from `build_sam2`.
+            sam_model: from `build_sam2`, or a video predictor, whose network is shared.
             mask_threshold: logits above it are inside.
             max_hole_area: fill holes of up to so many low-resolution pixels.
             max_sprinkle_area: remove specks of up to so many.
+
+        Raises:
+            ValueError: `sam_model` is neither.
         """
-        self.model = sam_model
+        if not isinstance(sam_model, (SAM2Network, MetaPredictor)):
+            raise ValueError(
+                f"sam_model is a {type(sam_model).__name__}, must be what build_sam2 or "
+                "build_sam2_video_predictor returns"
+            )
+        self._made_of = sam_model
+        self.model = sam_model.model if isinstance(sam_model, MetaPredictor) else sam_model
         self.mask_threshold = mask_threshold
         self.max_hole_area = int(max_hole_area)
         self.max_sprinkle_area = int(max_sprinkle_area)
@@ -51,10 +68,18 @@ class SAM2ImagePredictor:
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs) -> SAM2ImagePredictor:
-        """The predictor of a model on the Hugging Face hub."""
+        """The predictor of a model on the Hugging Face hub; arguments of both."""
         from sam2_model.build import build_sam2_hf
 
-        return cls(build_sam2_hf(model_id, **kwargs))
+        names = ("mask_threshold", "max_hole_area", "max_sprinkle_area")
+        own = {name: kwargs.pop(name) for name in names if name in kwargs}
+        return cls(build_sam2_hf(model_id, **kwargs), **own)
+
+    def __getattr__(self, name: str):
+        why = f": use {_INSTEAD[name]}" if name in _INSTEAD else ""
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}{why}", name=name, obj=self
+        )
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +87,7 @@ class SAM2ImagePredictor:
 
     def reset_predictor(self) -> None:
         """Forget the image."""
-        self._features: ImageFeatures | None = None
+        self._image_features: ImageFeatures | None = None
         self._orig_hw: list[tuple[int, int]] = []
         self._is_batch = False
 
@@ -86,8 +111,22 @@ class SAM2ImagePredictor:
         batch = torch.cat([_resize_image(picture, size, self.device) for picture in pictures])
         features = self.model.encode_image(batch)
         top = self.model.without_memory(features.top)
-        self._features = ImageFeatures(top, features.high_res)
+        self._image_features = ImageFeatures(top, features.high_res)
         self._orig_hw = [picture.shape[:2] for picture in pictures]
+
+    @property
+    def _is_image_set(self) -> bool:
+        return self._image_features is not None
+
+    @property
+    def _features(self) -> dict | None:
+        """The encoded images under the names that scripts for Meta's predictor read."""
+        if self._image_features is None:
+            return None
+        return {
+            "image_embed": self._image_features.top,  # (N, C, S / 16, S / 16)
+            "high_res_feats": list(self._image_features.high_res),
+        }
 
     def get_image_embedding(self) -> torch.Tensor:
         """The encoded images, (N, C, H, W)."""
@@ -235,7 +274,7 @@ class SAM2ImagePredictor:
         )
         if multimask_output:
             logits, ious = logits[:, 1:], ious[:, 1:]
-        elif self.model.stability_fallback:
+        elif self._made_of.stability_fallback:
             logits, ious = stable_single_mask(logits, ious)
         else:
             logits, ious = logits[:, :1], ious[:, :1]
@@ -254,9 +293,9 @@ class SAM2ImagePredictor:
         )
 
     def _encoded(self) -> ImageFeatures:
-        if self._features is None:
+        if self._image_features is None:
             raise RuntimeError("no image is set: call set_image or set_image_batch first")
-        return self._features
+        return self._image_features
 
 
 def _as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Hashable, Iterable, Iterator
 import torch
 
 from sam2_model.frames import FrameReader, normalise
+from sam2_model.meta_state import MetaState, View
 from sam2_model.network import ImageFeatures, SAM2Network
 from sam2_model.video import FrameSource, VideoInfo
 
@@ -69,7 +70,7 @@ class FrameOutput:
     memory: torch.Tensor | None = None
     """(1, H * W, memory_dim); None until the prompts on this frame are final."""
     looked_at: Hashable | None = None
-    """Which outputs, by serial and role, a tracked frame was conditioned on."""
+    """Which outputs, by serial and role, a tracked frame was conditioned on, and how."""
     serial: int = field(default_factory=lambda: next(_serials))
     """Names this output in other outputs' `looked_at`; never given twice."""
 
@@ -158,6 +159,9 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._entries)
+
     def get(self, frame_index: int) -> ImageFeatures | None:
         features = self._entries.get(frame_index)
         if features is not None:
@@ -185,16 +189,21 @@ class FeatureCache:
             farthest = max(others, key=lambda index: _distance(index, prompted))
             self.byte_count -= self._entries.pop(farthest).byte_count
 
+    def drop(self, frame_index: int) -> None:
+        """Free a frame's features, if they are there."""
+        features = self._entries.pop(frame_index, None)
+        self.byte_count -= 0 if features is None else features.byte_count
+
     def clear(self) -> None:
         self._entries.clear()
         self.byte_count = 0
 
 
-class InferenceState:
+class InferenceState(MetaState):
     """One video being annotated. Made by `SAM2VideoPredictor.init_state`.
 
-    Answers `state["num_frames"]`, `["video_height"]`, `["video_width"]`,
-    `["obj_ids"]` and `["device"]` as Meta's dict does.
+    Answers `state["num_frames"]`, `state["obj_id_to_idx"]` and so on as Meta's dict
+    does: see `meta_state`.
     """
 
     def __init__(
@@ -209,12 +218,16 @@ class InferenceState:
     ) -> None:
         """`features` may be shared with other states of the same video, as long as
         only one of them is used at a time."""
+        super().__init__()
         self.source = source
         self.network = network
         """Whose features and memories are kept here."""
         self.limits = limits
         self.device = network.device
+        self.network_condition = network.condition
         self.storage_device = storage_device or network.device
+        self.offload_video_to_cpu = self.offload_state_to_cpu = False
+        """What `init_state` was asked for."""
         self.objects: OrderedDict[ObjectId, ObjectState] = OrderedDict()
         self._reader = FrameReader(source, network.image_size)
         self._owns_features = features is None
@@ -240,20 +253,18 @@ class InferenceState:
     def obj_ids(self) -> list[ObjectId]:
         return list(self.objects)
 
-    def __getitem__(self, name: str):
-        answers = {
-            "num_frames": self.num_frames,
-            "video_height": self.info.height,
-            "video_width": self.info.width,
-            "obj_ids": self.obj_ids,
-            "device": self.device,
-            "storage_device": self.storage_device,
-        }
-        if name not in answers:
-            raise KeyError(
-                f"{name!r} is not kept in the inference state; it answers {sorted(answers)}"
-            )
-        return answers[name]
+    @property
+    def cached_features(self) -> View:
+        """Encoder features (`ImageFeatures`) by frame; those deleted are made again when needed."""
+        cache = self._features
+        return View(
+            lambda: cache, cache.get, delete=cache.drop,
+            instead="features are made by the predictor", missing="no features are kept of it",
+        )
+
+    def image(self, frame_index: int, device: torch.device | None = None) -> torch.Tensor:
+        """A frame as the network reads it, (3, S, S) float32, normalised; read from the video."""
+        return normalise(self._reader.read(frame_index), device or self.device)
 
     def object_state(self, object_id: ObjectId) -> ObjectState:
         """The object of that id; a new one, not yet among `objects`, if there is none.

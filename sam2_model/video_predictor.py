@@ -25,6 +25,7 @@ from sam2_model.masks import (
     without_ghosts,
     without_overlaps,
 )
+from sam2_model.meta_predictor import MetaPredictor
 from sam2_model.network import MaskPrediction, SAM2Network
 from sam2_model.network.sam2 import NO_OBJECT_LOGIT, MemoryTokens
 from sam2_model.prompts import (
@@ -91,7 +92,7 @@ class PredictorOptions:
                 raise ValueError(f"{name}={value} must be >= {least}")
 
 
-class SAM2VideoPredictor:
+class SAM2VideoPredictor(MetaPredictor):
     """Follows objects through a video from points, boxes and masks."""
 
     def __init__(
@@ -136,8 +137,8 @@ class SAM2VideoPredictor:
         Args:
             video_path: a video file, a folder of JPEG or PNG frames, a list of
                 images, or a frame source.
-            offload_video_to_cpu: accepted for scripts that pass it; frames are
-                read when needed and never kept on the device.
+            offload_video_to_cpu: frames are read when needed and never kept on
+                the device; it says where `state["images"]` gives them.
             offload_state_to_cpu: keep memories in main memory instead of the GPU's.
             async_loading_frames: accepted likewise; frames are always read
                 ahead in a thread.
@@ -148,13 +149,16 @@ class SAM2VideoPredictor:
             FileNotFoundError: there is no such file or folder.
         """
         source = open_frame_source(video_path)
-        return InferenceState(
+        state = InferenceState(
             source,
             self.model,
             limits=limits or self.limits,
             storage_device=torch.device("cpu") if offload_state_to_cpu else None,
             owns_source=source is not video_path,
         )
+        state.offload_video_to_cpu = offload_video_to_cpu
+        state.offload_state_to_cpu = offload_state_to_cpu
+        return state
 
     def reset_state(self, inference_state: InferenceState) -> None:
         """Remove all objects and prompts; the video stays open."""
@@ -398,6 +402,7 @@ class SAM2VideoPredictor:
         Raises:
             RuntimeError, ValueError: as `propagate_in_video`.
         """
+        self._check_autocast()
         self.finish_prompts(inference_state)
         count = inference_state.num_frames
         if start_frame_idx is None:
@@ -449,7 +454,9 @@ class SAM2VideoPredictor:
 
         Raises:
             RuntimeError: there is no object, or one has no prompt.
+            ValueError: not a state of this predictor, or made before it was moved.
         """
+        self._check_state(inference_state)
         if not inference_state.objects:
             raise RuntimeError(
                 "no object has a prompt: add points, a box or a mask before propagating"
@@ -576,7 +583,7 @@ class SAM2VideoPredictor:
                     )
         ordered = [outputs[index] for index in range(len(states))]
         for output, recall in zip(ordered, recalled):
-            output.looked_at = recall.fingerprint
+            output.looked_at = self._looked_at(recall)
         if self.options.non_overlap_masks_for_mem_enc:
             size = (self.image_size, self.image_size)
             logits = torch.cat([output.mask_logits for output in ordered]).to(self.device)
@@ -589,9 +596,9 @@ class SAM2VideoPredictor:
     ) -> dict[int, FrameOutput]:
         """Outputs of an earlier pass that would come out the same again, by place in `states`.
 
-        An object's frame is a function of the frame and the outputs it looks
-        at. After a correction, or with another object added, all that looks
-        at nothing new is answered without the network.
+        An object's frame is a function of the frame, the outputs it looks at
+        and the options. After a correction, or with another object added, all
+        that looks at nothing new is answered without the network.
         """
         if self.options.non_overlap_masks_for_mem_enc:
             # What is remembered then depends on the other objects too.
@@ -599,9 +606,12 @@ class SAM2VideoPredictor:
         kept = {}
         for index, (state, recall) in enumerate(zip(states, recalled)):
             output = state.history.get(frame_idx)
-            if output is not None and output.looked_at == recall.fingerprint:
+            if output is not None and output.looked_at == self._looked_at(recall):
                 kept[index] = output
         return kept
+
+    def _looked_at(self, recall: _Recall) -> tuple:
+        return recall.fingerprint, self.options
 
     def _objects_that_pay(self) -> int:
         """How many objects to take through the network at once on this device."""
@@ -749,9 +759,30 @@ class SAM2VideoPredictor:
             masks = without_overlaps(masks)
         return frame_idx, inference_state.obj_ids, masks
 
-    def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
+    def _check_state(self, inference_state: InferenceState) -> None:
+        if not isinstance(inference_state, InferenceState):
+            raise ValueError(
+                f"inference_state is a {type(inference_state).__name__}, must be what init_state "
+                "returns; it takes a file, a folder, a list of images or a frame source"
+            )
         if inference_state.network is not self.model:
             raise ValueError("inference_state was made by another predictor: use its own")
+        if inference_state.network_condition != self.model.condition:
+            raise ValueError(
+                "the predictor was moved, cast or given other weights after inference_state was "
+                "made: make a new one with init_state"
+            )
+
+    def _check_autocast(self) -> None:
+        kind = self.device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            raise ValueError(
+                "torch.autocast to float16 does not take the memories, which are bfloat16: use "
+                "autocast to bfloat16, or predictor.half() without autocast"
+            )
+
+    def _checked_frame(self, inference_state: InferenceState, frame_idx: int) -> int:
+        self._check_state(inference_state)
         count = inference_state.num_frames
         try:
             index = operator.index(frame_idx)

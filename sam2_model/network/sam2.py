@@ -114,6 +114,17 @@ class SAM2Network(nn.Module):
         self.stability_fallback = False
         """Image prediction: take the best of three masks where the single one is unstable."""
         self._grids: dict[tuple, torch.Tensor] = {}
+        self._times_loaded = 0
+
+    def load_state_dict(self, *args, **kwargs):
+        self._times_loaded += 1
+        return super().load_state_dict(*args, **kwargs)
+
+    @property
+    def condition(self) -> tuple[torch.device, torch.dtype, int]:
+        """Where it is, in what dtype, and which weights it was given: what was made by the
+        network in another condition is no longer its own."""
+        return self.device, self.dtype, self._times_loaded
 
     @property
     def device(self) -> torch.device:

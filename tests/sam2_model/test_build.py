@@ -193,16 +193,6 @@ def test_an_option_that_does_not_exist_is_refused():
         build_sam2_video_predictor(SMALL, device="cpu", fill_holes=8)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [{"hydra_overrides_extra": ["++model.fill_hole_area=8"]}, {"vos_optimized": True}],
-    ids=lambda arguments: next(iter(arguments)),
-)
-def test_arguments_of_metas_builder_that_mean_nothing_here_are_refused(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        build_sam2_video_predictor(SMALL, device="cpu", **arguments)
-
-
 def test_a_state_of_another_predictor_is_refused():
     first, second = (
         build_sam2_video_predictor(SMALL, device="cpu", dtype=torch.float32) for _ in range(2)

@@ -78,6 +78,8 @@ def test_the_other_ways_to_the_same_hub_model(small_model_on_the_hub):
     image_predictor.set_image(moving_square(1)[0])
     masks, _, _ = image_predictor.predict(np.array([[40, 30]]), np.array([1]))
     assert masks.shape == (3, 64, 96)
+    own = package.SAM2ImagePredictor.from_pretrained(HUB_ID, device="cpu", max_hole_area=4.0)
+    assert own.max_hole_area == 4
 
 
 @pytest.mark.parametrize("hub_id", ["facebook/sam2.1-hiera-huge", "someone/model"])

@@ -79,11 +79,6 @@ def test_the_state_answers_as_metas_dict_does(predictor, state):
     assert state["device"] == torch.device("cpu") == state["storage_device"]
 
 
-def test_an_unknown_key_of_the_state_names_the_known_ones(state):
-    with pytest.raises(KeyError, match="images.*num_frames"):
-        state["images"]
-
-
 def test_a_prompt_answers_frame_ids_and_logits_at_video_size(predictor, state):
     frame_index, object_ids, logits = predictor.add_new_points_or_box(
         inference_state=state, frame_idx=3, obj_id=7,
