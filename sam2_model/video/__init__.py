@@ -1,7 +1,8 @@
 """Frames of a video, a folder of images or a list of images, by index.
 
 The rule every source keeps: **frame index i is the i-th frame in display order
-that decodes**, `VideoInfo.frame_times_seconds[i]` is when it is shown, and the
+that decodes**, `VideoInfo.frame_times_seconds[i]` is when it is shown on the
+container's own clock (as a browser counts: the first may be late), and the
 same index always gives the same frame, whether frames are read forward,
 backward or at random.
 

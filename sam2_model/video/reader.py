@@ -112,13 +112,13 @@ class Reader:
         try:
             for packet in self._demuxed():
                 if packet.is_corrupt:
-                    self._note("a packet is incomplete or marked corrupt")
+                    self.note("a packet is incomplete or marked corrupt")
                 # Packets without content show nothing, and to the decoder they
                 # would mean the end of the stream.
                 if packet.size > 0:
                     yield packet
         except av.FFmpegError as error:
-            self._note(f"reading stops early: {error.strerror}")
+            self.note(f"reading stops early: {error.strerror}")
 
     def _demuxed(self) -> Iterator[av.Packet]:
         while True:
@@ -128,7 +128,7 @@ class Reader:
             except IndexError:
                 # PyAV's word for a packet of a stream that was not there when the
                 # file was opened: damage to MPEG-TS makes such. The next are read on.
-                self._note("a stream begins in the middle of the file")
+                self.note("a stream begins in the middle of the file")
 
     def frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
         """The frames that decode from `packets`, in the decoder's display order."""
@@ -191,10 +191,11 @@ class Reader:
             return []
         except av.FFmpegError as error:
             self.require_one_thread()
-            self._note(f"a packet does not decode: {error.strerror}")
+            self.note(f"a packet does not decode: {error.strerror}")
             return []
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
+        """Add to `problems`, once."""
         if problem not in self.problems:
             self.problems.append(problem)
 

@@ -118,7 +118,7 @@ def test_forward_backward_and_random_reading_give_the_same_frames(
 
 
 @pytest.mark.parametrize("name, arguments, clean", FILES, ids=[f[0] for f in FILES])
-def test_times_start_at_zero_and_follow_the_frame_rate(
+def test_times_of_a_video_alone_start_at_zero_and_follow_the_frame_rate(
     tmp_path, name, arguments, clean
 ):
     source = VideoFileSource(write_video(tmp_path / name, **arguments))
@@ -145,11 +145,115 @@ def test_variable_rate_keeps_each_frames_own_time(tmp_path, b_frames):
         assert shown_index(source.frame(6)) == 6
 
 
-def test_first_frame_is_at_zero_when_the_container_starts_later(tmp_path):
-    path = write_video(tmp_path / "late.mkv", shift_ticks=TICKS_PER_SECOND * 3)
-    source = VideoFileSource(path)
+HALF = TICKS_PER_SECOND // 2
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
+# One key frame: with B-frames and no edit list Chromium seeks by decoding times, and
+# shows a later key frame one or two frames before its time (played, it does not).
+ONE_KEY = {"b_frames": 3, "key_interval": 30}
+LATE = [
+    # name, arguments of write_video, the first picture's time, seen in Chromium as
+    # when the next one comes: tests/e2e/test_time_zero.py asks it about the same files
+    ("audio_first.mp4", {"with_audio": True, "shift_ticks": HALF}, 0.5),
+    ("audio_first_b.mov", {"with_audio": True, "shift_ticks": HALF, "b_frames": 3}, 0.5),
+    (
+        "audio_first_fragments.mp4",
+        {
+            "with_audio": True, "shift_ticks": HALF, "b_frames": 3,
+            "container_options": {"movflags": FRAGMENTED["movflags"] + "+delay_moov"},
+        },
+        0.5,
+    ),
+    ("empty_edit.mp4", {"shift_ticks": HALF}, 0.5),
+    ("edit_list.mp4", {"b_frames": 3}, 0.0),
+    ("no_edit_list.mp4", {**ONE_KEY, "container_options": {"use_editlist": "0"}}, 0.08),
+    ("fragments.mp4", {**ONE_KEY, "container_options": FRAGMENTED}, 0.08),
+    (
+        "negative_offsets.mp4",
+        {"b_frames": 3, "container_options": {"movflags": "negative_cts_offsets"}},
+        0.0,
+    ),
+    ("audio_first.mkv", {"with_audio": True, "shift_ticks": HALF, "b_frames": 3}, 0.5),
+    ("late.mkv", {"shift_ticks": TICKS_PER_SECOND * 3}, 3.0),
+    ("late.webm", {"codec": "libvpx-vp9", "shift_ticks": HALF}, 0.5),
+    ("late_av1.webm", {"codec": "libsvtav1", "shift_ticks": HALF}, 0.5),
+]
+
+
+@pytest.mark.parametrize("name, arguments, start", LATE, ids=[f[0] for f in LATE])
+def test_times_are_counted_from_the_containers_zero_as_browsers_do(
+    tmp_path, name, arguments, start
+):
+    source = VideoFileSource(write_video(tmp_path / name, **arguments))
+    expected = [start + i / 25 for i in range(24)]
+    assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+    assert source.info.start_seconds == source.info.frame_times_seconds[0]
+    assert source.info.fps == pytest.approx(25)
+    assert source.info.duration_seconds == pytest.approx(start + 24 / 25, abs=1e-3)
+    assert shown(source.frames()) == same(range(24))
+
+
+def test_frames_before_the_containers_zero_keep_their_index_and_time(tmp_path):
+    path = write_video(
+        tmp_path / "negative.mp4",
+        b_frames=3,
+        shift_ticks=-5 * TICKS_PER_FRAME,
+        container_options={
+            "movflags": "frag_keyframe+empty_moov+delay_moov", "avoid_negative_ts": "disabled",
+        },
+    )
+    with VideoFileSource(path) as source:
+        expected = [(i - 5) / 25 for i in range(24)]
+        assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+        assert source.info.fps == pytest.approx(25)
+        assert shown(source.frames()) == same(range(24))
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv"])
+def test_clocks_that_begin_anywhere_count_from_the_first_stream(tmp_path, suffix):
+    both = write_video(tmp_path / f"both.{suffix}", with_audio=True, shift_ticks=HALF)
+    alone = write_video(tmp_path / f"alone.{suffix}", shift_ticks=HALF)
+    assert VideoFileSource(both).info.start_seconds == pytest.approx(0.5, abs=1e-3)
+    assert VideoFileSource(alone).info.start_seconds == 0.0
+
+
+def test_a_recorders_time_of_day_is_no_time_to_wait(tmp_path):
+    since_1970 = 1_700_000_000 * TICKS_PER_SECOND
+    source = VideoFileSource(write_video(tmp_path / "day.mkv", shift_ticks=since_1970))
     assert source.info.frame_times_seconds[:2] == (0.0, pytest.approx(0.04, abs=1e-3))
     assert source.info.duration_seconds == pytest.approx(24 / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mid.mp4", "mid.mkv", "mid_fragments.mp4", "mid.ts"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_recording_that_begins_before_its_first_key_frame_keeps_its_times(
+    tmp_path, name, threads
+):
+    whole = write_video(tmp_path / "whole.mp4", 36, key_interval=12)
+    options = FRAGMENTED if "fragments" in name else {}
+    path = without_first_packets(whole, tmp_path / name, 5, options)
+    with pytest.warns(VideoDecodeWarning, match="before its first key frame: 7 frames"):
+        source = VideoFileSource(path, decoder_threads=threads)
+    with source:
+        expected = [(i + 7) / 25 for i in range(24)]
+        assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+        assert source.info.duration_seconds == pytest.approx(31 / 25, abs=1e-3)
+        assert shown(source.frames()) == [(i, i + 12) for i in range(24)]
+        assert shown_index(source.frame(20)) == 32
+
+
+def without_first_packets(source, path, count, options):
+    """As a recorder writes a camera's stream that it joins."""
+    with av.open(str(source)) as reading, av.open(str(path), "w", options=options) as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        packets = [packet for packet in reading.demux(stream) if packet.size][count:]
+        base = packets[0].pts
+        for packet in packets:
+            packet.pts -= base
+            packet.dts -= base
+            packet.stream = copy
+            writing.mux(packet)
+    return path
 
 
 @pytest.mark.parametrize("b_frames", [0, 3])
