@@ -304,6 +304,69 @@ def test_rotation_metadata_is_applied(tmp_path, matrix, undo):
             assert shown_index(undo(image)) == index
 
 
+MESSAGES = {
+    # A supplemental enhancement message of display orientation, a quarter turn
+    # anticlockwise (ITU-T H.264 and H.265, D.2.x), with its length before it.
+    "libx264": bytes.fromhex("00000007 062f03080014 80"),
+    "libx265": bytes.fromhex("00000008 4e012f03080018 80"),
+}
+
+
+@pytest.mark.parametrize("codec", MESSAGES)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+@pytest.mark.parametrize("degrees, mirrored", [(None, False), (90, False), (-90, False), (90, True)])
+def test_only_the_container_turns_the_picture_not_a_message_inside_the_stream(
+    tmp_path, codec, suffix, degrees, mirrored
+):
+    path = tmp_path / f"turned.{suffix}"
+    plain = write_video(tmp_path / "plain.mp4", 12, codec=codec)
+    with av.open(str(plain)) as reading, av.open(str(path), "w") as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        if degrees is not None:
+            copy.set_display_rotation(degrees, hflip=mirrored)
+        for packet in reading.demux(stream):
+            if packet.size:
+                told = av.Packet(MESSAGES[codec] + bytes(packet))
+                told.pts, told.dts, told.duration = packet.pts, packet.dts, packet.duration
+                told.time_base, told.is_keyframe = packet.time_base, packet.is_keyframe
+                told.stream = copy
+                writing.mux(told)
+    if degrees is None:
+        with av.open(str(path)) as container:
+            assert next(container.decode(video=0)).rotation == 90  # the decoder believes it
+    with VideoFileSource(path) as source:
+        size = (source.info.width, source.info.height)
+        assert size == ((96, 64) if degrees is None else (64, 96))
+        for index, image in [*source.frames(), (7, source.frame(7))]:
+            stored = image[:, ::-1] if mirrored else image
+            assert shown_index(np.rot90(stored, -(degrees or 0) // 90)) == index
+
+
+@pytest.mark.parametrize("degrees, turned", [(5, False), (45, False), (89, False), (90, True)])
+def test_pictures_are_turned_by_right_angles_only_as_in_chromium(tmp_path, degrees, turned):
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = (cosine, sine, -sine, cosine)
+    path = set_display_matrix(write_video(tmp_path / "turned.mp4", 1), matrix)
+    with VideoFileSource(path) as source:
+        assert (source.info.width, source.info.height) == ((64, 96) if turned else (96, 64))
+
+
+def test_a_webm_is_turned_by_its_projection(tmp_path):
+    plain = write_video(tmp_path / "plain.webm", 2, codec="libvpx-vp9")
+    path = tmp_path / "turned.webm"
+    with av.open(str(plain)) as reading, av.open(str(path), "w") as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        copy.set_display_rotation(90)
+        for packet in reading.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                writing.mux(packet)
+    with VideoFileSource(path) as source:
+        assert shown_index(np.rot90(source.frame(1), -1)) == 1
+
+
 def test_rotation_agrees_with_ffmpegs_own_angle(tmp_path):
     path = set_display_matrix(write_video(tmp_path / "r.mp4", 1), (0, 1, -1, 0))
     with av.open(str(path)) as container:
