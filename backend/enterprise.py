@@ -395,7 +395,8 @@ class _TrackingRequest:
         limits = [] if self.max_frames is None else [self.max_frames]
         if self.max_duration_ms is not None:
             seconds = self.max_duration_ms / 1000
-            per_second = info.frame_count / info.duration_seconds if info.duration_seconds else 1.0
+            shown_seconds = info.duration_seconds - info.start_seconds
+            per_second = info.frame_count / shown_seconds if shown_seconds else 1.0
             limits.append(max(1, math.floor(seconds * per_second + _TIME_TOLERANCE_SECONDS)))
         return min(limits, default=None)
 
@@ -425,7 +426,8 @@ def _frame_index(place: Mapping[str, Any], info: VideoInfo) -> int:
     if time_ms is not None:
         longest = max(info.duration_seconds, info.frame_times_seconds[-1])
         seconds = check_number(time_ms, "time_ms", maximum=longest * 1000 + 1) / 1000
-        shown_until = info.frame_times_seconds[0] + seconds + _TIME_TOLERANCE_SECONDS
+        # The first picture is shown before its time as well.
+        shown_until = seconds + _TIME_TOLERANCE_SECONDS
         return max(0, bisect_right(info.frame_times_seconds, shown_until) - 1)
     if frame is None:
         return 0

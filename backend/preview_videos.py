@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # one more whenever the same track is drawn otherwise
+_FORMAT = 2  # one more whenever the same track is drawn otherwise
 _PATIENCE_SECONDS = 10.0
 """So long a viewer waits for the masks before there is something else to see."""
 _PLACES = 6

@@ -199,6 +199,7 @@ class Session:
                     "height": info.height,
                     "frame_count": info.frame_count,
                     "fps": info.fps,
+                    "start_seconds": info.start_seconds,
                     "duration_seconds": info.duration_seconds,
                 },
                 "objects": [

@@ -85,18 +85,20 @@ def ls_frame_to_index(
 
     `framerate` is the label config's, not the video's. The editor seeks to
     (ls_frame - 1) / framerate in steps of 2 ms, one step further, and the
-    browser shows the last picture not after that time (PROTOCOL section 8).
+    browser shows the last picture not after that time:
+
+        time = floor((ls_frame - 1) / framerate / 0.002 + 0.5) * 0.002 + 0.002
+        index = max(i with frame_times_seconds[i] <= time), or 0 if there is none
+
+    Times are the container's (`VideoInfo.frame_times_seconds`), not counted from
+    the first picture: a browser shows that one from zero until its time comes.
     """
     _check_framerate(framerate)
     if isinstance(ls_frame, bool) or not isinstance(ls_frame, int) or ls_frame < 1:
         raise ValueError(f"ls_frame={ls_frame!r} must be an integer >= 1")
     if len(frame_times_seconds) == 0:
         raise ValueError("frame_times_seconds is empty, must hold a time a frame")
-    first = frame_times_seconds[0]
-    shown_until = _seek_time_seconds(ls_frame, framerate)
-    after = bisect.bisect_right(
-        frame_times_seconds, shown_until, key=lambda time: time - first
-    )
+    after = bisect.bisect_right(frame_times_seconds, _seek_time_seconds(ls_frame, framerate))
     return max(0, after - 1)
 
 
@@ -110,14 +112,16 @@ def index_to_ls_frame(
     """The first Label Studio frame on which the editor shows this frame index.
 
     None when there is none: at a framerate below the video's some frames are
-    never shown, and `frames_count`, where given, is the editor's last frame.
+    never shown, nor are frames before time zero, and `frames_count`, where given,
+    is the editor's last frame.
     """
     _check_framerate(framerate)
     if not 0 <= frame_index < len(frame_times_seconds):
         raise ValueError(
             f"frame_index={frame_index} must be in [0, {len(frame_times_seconds)})"
         )
-    time = frame_times_seconds[frame_index] - frame_times_seconds[0]
+    # The first picture is also shown before its time.
+    time = frame_times_seconds[frame_index] if frame_index else 0.0
     # Start below the answer: a seek lands at most 3 ms after its nominal time.
     ls_frame = max(1, math.floor((time - 2 * _SEEK_STEP_SECONDS) * framerate))
     while _seek_time_seconds(ls_frame, framerate) < time:
@@ -142,8 +146,8 @@ def indices_of_ls_frames(
         raise ValueError("frame_times_seconds is empty, must hold a time a frame")
     steps = np.floor((ls_frames - 1) / framerate / _SEEK_STEP_SECONDS + 0.5)
     times = (steps + 1) / _STEPS_PER_SECOND + _TIME_TOLERANCE_SECONDS
-    relative = np.asarray(frame_times_seconds) - frame_times_seconds[0]
-    return np.maximum(np.searchsorted(relative, times, side="right") - 1, 0)
+    after = np.searchsorted(np.asarray(frame_times_seconds), times, side="right")
+    return np.maximum(after - 1, 0)
 
 
 def ls_frames_count(duration_seconds: float, framerate: float) -> int:

@@ -67,7 +67,8 @@ def save_sav_json(
     ]
     document = {
         "video_id": video_id,
-        "video_duration": float(info.duration_seconds),
+        # Of its frames: SA-V counts them, and has no time at which they begin.
+        "video_duration": float(info.duration_seconds - info.start_seconds),
         "video_frame_count": float(info.frame_count),
         "video_height": float(info.height),
         "video_width": float(info.width),

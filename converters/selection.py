@@ -198,7 +198,8 @@ def _info_of(info: VideoInfo, frames: Sequence[int]) -> VideoInfo:
     first = info.frame_times_seconds[frames[0]]
     times = tuple(info.frame_times_seconds[frame] - first for frame in frames)
     apart = (frames[-1] - frames[0]) / (len(frames) - 1) if len(frames) > 1 else 1
-    duration = times[-1] + apart * info.duration_seconds / info.frame_count
+    seconds_a_frame = (info.duration_seconds - info.start_seconds) / info.frame_count
+    duration = times[-1] + apart * seconds_a_frame
     fps = info.fps / apart if info.fps else 0.0
     return VideoInfo(info.width, info.height, len(frames), fps, times, duration)
 

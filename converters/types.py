@@ -30,9 +30,14 @@ class VideoInfo:
     fps: float
     """Average frames per second; 0.0 when unknown (a folder of images)."""
     frame_times_seconds: tuple[float, ...]
-    """Presentation time of each frame, ascending, the first one 0.0."""
+    """Presentation time of each frame, ascending, on the clock that a browser shows.
+
+    Its zero is the container's, after edit lists, so the first frame may come
+    later (sound began before it) and is shown until then as well; frames before
+    zero, which some fragmented files have, are never shown.
+    """
     duration_seconds: float
-    """Presentation time of the last frame plus its duration."""
+    """Presentation time of the last frame plus its duration, on the same clock."""
 
     def __post_init__(self) -> None:
         if len(self.frame_times_seconds) != self.frame_count:
@@ -40,6 +45,11 @@ class VideoInfo:
                 f"frame_times_seconds has {len(self.frame_times_seconds)} entries "
                 f"for frame_count={self.frame_count}: there must be one a frame"
             )
+
+    @property
+    def start_seconds(self) -> float:
+        """Presentation time of the first frame; 0.0 for a video without frames."""
+        return self.frame_times_seconds[0] if self.frame_times_seconds else 0.0
 
 
 @dataclass(frozen=True)

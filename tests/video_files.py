@@ -137,7 +137,7 @@ def decoded_pts(path: Path) -> list[int]:
         return [frame.pts for frame in container.decode(video=0)]
 
 
-def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+def set_display_matrix(path: Path, matrix: tuple[float, float, float, float]) -> Path:
     """Write (a, b, c, d) of the matrix in an mp4's track header, and return `path`."""
     data = bytearray(path.read_bytes())
     header = data.index(b"tkhd")
@@ -145,7 +145,7 @@ def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     at = header + 44
     values = (*matrix[:2], 0, *matrix[2:], 0, 0, 0)
     for position, value in enumerate(values):
-        data[at + 4 * position : at + 4 * position + 4] = (value << 16).to_bytes(
+        data[at + 4 * position : at + 4 * position + 4] = round(value * 2**16).to_bytes(
             4, "big", signed=True
         )
     path.write_bytes(data)

@@ -273,7 +273,7 @@ SCHEMAS: Json = {
         others_on_task=whole(),
         video=answer_obj(
             width=whole(1), height=whole(1), frame_count=whole(1), fps=NUMBER,
-            duration_seconds=NUMBER,
+            start_seconds=NUMBER, duration_seconds=NUMBER,
         ),
         objects=array(
             answer_obj(

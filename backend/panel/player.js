@@ -5,14 +5,20 @@ export class Player {
    * `isReady(index)`: whether the frame can be shown. `onChange()`: another frame, or playing
    * has begun or ended.
    */
-  constructor({ frame_count: count, fps }, { isReady, onChange }) {
+  constructor({ frame_count: count, fps, start_seconds: start }, { isReady, onChange }) {
     this.count = count;
     this.fps = fps > 0 ? fps : 25;
+    this._start = start;
     this.frame = 0;
     this.speed = 1;
     this.isPlaying = false;
     this._isReady = isReady;
     this._onChange = onChange;
+  }
+
+  /** When the shown frame comes, on the video's own clock. */
+  get seconds() {
+    return this._start + this.frame / this.fps;
   }
 
   seek(index) {

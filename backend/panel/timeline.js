@@ -10,9 +10,8 @@ const LEAP = 10;
 
 export class Timeline {
   /** `onSeek(frame)`; `count`: of frames. */
-  constructor({ count, fps }, onSeek) {
+  constructor({ count }, onSeek) {
     this._count = count;
-    this._fps = fps;
     this._onSeek = onSeek;
     this._root = part("timeline");
     this._root.setAttribute("aria-valuemax", count);
@@ -38,11 +37,10 @@ export class Timeline {
     this._ending.abort();
   }
 
-  /** The shown frame. */
-  move(frame) {
+  /** The shown frame, and when it comes. */
+  move(frame, seconds) {
     const share = (frame + 0.5) / this._count;
     part("playhead").style.left = `${100 * share}%`;
-    const seconds = frame / this._fps;
     this._frame = frame;
     this._root.setAttribute("aria-valuenow", frame + 1);
     this._root.setAttribute(

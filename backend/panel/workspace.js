@@ -311,12 +311,12 @@ export class Workspace {
   }
 
   _onFrame() {
-    const { frame, isPlaying } = this._player;
+    const { frame, seconds, isPlaying } = this._player;
     this._frames.want(frame, { isPlaying });
-    this._timeline.move(frame);
+    this._timeline.move(frame, seconds);
     this._list.movePlayhead((frame + 0.5) / this._player.count);
     if (document.activeElement !== part("frame")) part("frame").value = frame + 1;
-    setText(part("clock"), clockText(frame / this._player.fps));
+    setText(part("clock"), clockText(seconds));
     const [icon, label] = isPlaying ? ["pause", "Pause (Space)"] : ["play", "Play (Space)"];
     setIcon(part("play"), icon, label);
     this._repaint();

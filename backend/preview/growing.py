@@ -34,7 +34,8 @@ from converters.types import Track, VideoInfo
 if TYPE_CHECKING:
     from sam2_model.video import FrameSource
 
-_FRAGMENTED = "+frag_keyframe+empty_moov+default_base_moof"
+# Its header waits for the first pictures: only then is it known when they begin.
+_FRAGMENTED = "+frag_keyframe+empty_moov+delay_moov+default_base_moof"
 _THREADS = 2  # of the encoder: others want the machine too
 _STILL_SECONDS, _MOST_STILLS = 1.0, 120
 _SPREAD = 8
@@ -121,17 +122,24 @@ def look(
 def _write_stills(
     path: Path, info: VideoInfo, begin_index: int, stills: Sequence[Still], message: str
 ) -> int:
-    """From a frame's time on to the end; returns its tick. Its own times begin at 0."""
+    """From a frame's time on (the first: from zero) to the end; returns its tick.
+
+    Its own times begin at 0.
+    """
     codec = best_codec()
-    begin_tick = ticks_of(info.frame_times_seconds, codec.ticks_per_second)[begin_index]
-    begin = info.frame_times_seconds[begin_index]
+    begin, begin_tick, late_seconds = 0.0, 0, 0.0
+    if begin_index:
+        late_seconds = max(0.0, info.start_seconds)  # see write_mp4
+        begin = info.frame_times_seconds[begin_index]
+        begin_tick = ticks_of(info.frame_times_seconds, codec.ticks_per_second)[begin_index]
     rest_seconds = max(info.duration_seconds - begin, 1 / codec.ticks_per_second)
     step = max(_STILL_SECONDS, rest_seconds / _MOST_STILLS)
     times = [i * step for i in range(math.ceil(rest_seconds / step))]
     write_mp4(
         path, _shown(stills, message, [begin + time for time in times]),
         (info.width, info.height), info.fps, codec,
-        ticks_of(times, codec.ticks_per_second), rest_seconds - times[-1], threads=_THREADS,
+        ticks_of(times, codec.ticks_per_second), rest_seconds - times[-1] + late_seconds,
+        threads=_THREADS,
     )
     return begin_tick
 

@@ -43,7 +43,7 @@ class _Codec:
 
 
 # In the order in which they are looked for; browsers play all but the last.
-# No B-frames: with them an mp4 starts after zero, and players that leave the
+# No B-frames: with them every mp4 starts after zero, and players that leave the
 # edit list aside would be off by a frame or two. 90,000 ticks hold frame times
 # to 6 microseconds; MPEG-4 part 2 has no room for that many.
 _CODECS = (
@@ -70,7 +70,8 @@ def save_video(
 ) -> str:
     """Writes an mp4 and returns the name of its codec (libx264 where there is one).
 
-    Every frame keeps its own time, counted from the first one written. An odd
+    Every frame keeps its own time, so that the two videos are in step; those of
+    a part are counted from its first frame. An odd
     size is filled up to an even one by repeating the last row or column. The
     file appears whole or not at all, also when `progress` raises to stop it.
 
@@ -92,7 +93,8 @@ def save_video(
     )
     codec = best_codec()
     times = info.frame_times_seconds[frames.start : frames.stop]
-    ticks = ticks_of(times, codec.ticks_per_second)
+    zero = times[0] if frames.start else 0.0
+    ticks = ticks_of(times, codec.ticks_per_second, zero_seconds=zero)
     pictures = painted_frames(source, painter, frames, progress)
     with encoding(path), whole_file(path) as partial, closing(pictures):
         write_mp4(
@@ -140,7 +142,8 @@ def save_gif(
     pictures = painted_frames(source, painter, frames, progress, kept=set(kept))
     with encoding(path), whole_file(path) as partial, closing(pictures):
         _write_gif(
-            partial, pictures, painter.size_wh, palette, ticks_of(times, _GIF_TICKS), last_seconds
+            partial, pictures, painter.size_wh, palette,
+            ticks_of(times, _GIF_TICKS, zero_seconds=times[0]), last_seconds,
         )
     return len(kept)
 
@@ -186,12 +189,17 @@ def _height(info: VideoInfo, width: int) -> int:
     return max(1, round(info.height * width / info.width))
 
 
-def ticks_of(times_seconds: Sequence[float], per_second: int) -> list[int]:
-    """Whole ticks from the first time on, strictly ascending."""
+def ticks_of(
+    times_seconds: Sequence[float], per_second: int, *, zero_seconds: float = 0.0
+) -> list[int]:
+    """Whole ticks from zero on, strictly ascending.
+
+    Frames before zero, which no player shows, get the first ticks after it.
+    """
     ticks: list[int] = []
     for time in times_seconds:
-        tick = round((time - times_seconds[0]) * per_second)
-        ticks.append(max(tick, ticks[-1] + 1) if ticks else tick)
+        tick = round((time - zero_seconds) * per_second)
+        ticks.append(max(tick, ticks[-1] + 1 if ticks else 0))
     return ticks
 
 
@@ -240,7 +248,8 @@ def write_mp4(
 
     Args:
         fps: about how many; seeks land within two seconds.
-        ticks: when each picture is shown.
+        ticks: when each picture is shown. The first one may be late, as its
+            source's is; the last one then lasts so much longer.
         threads: the encoder's; 0: as many as it likes.
     """
     time_base = Fraction(1, codec.ticks_per_second)
@@ -256,7 +265,9 @@ def write_mp4(
         context.gop_size = max(1, min(250, round(2 * float(rate))))  # seeks land within 2 s
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED_RANGE
-        last = max(1, round(last_seconds * codec.ticks_per_second))
+        # FFmpeg, and so Chromium, takes the time before the first picture off the
+        # duration, and no seek goes beyond that.
+        last = max(1, round(last_seconds * codec.ticks_per_second)) + ticks[0]
         durations = iter([*(b - a for a, b in zip(ticks, ticks[1:])), last])
 
         def write(frame: av.VideoFrame | None) -> None:

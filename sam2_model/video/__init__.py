@@ -1,7 +1,8 @@
 """Frames of a video, a folder of images or a list of images, by index.
 
 The rule every source keeps: **frame index i is the i-th frame in display order
-that decodes**, `VideoInfo.frame_times_seconds[i]` is when it is shown, and the
+that decodes**, `VideoInfo.frame_times_seconds[i]` is when it is shown on the
+container's own clock (as a browser counts: the first may be late), and the
 same index always gives the same frame, whether frames are read forward,
 backward or at random.
 
@@ -12,8 +13,9 @@ is enough to build the index of a clean mp4, mov, mkv or webm; any other file,
 and any file with something odd about it, is decoded once from end to end
 instead (`frame_index.index_by_decoding`), which is slow and always right.
 
-Pictures are RGB as stored, with the display matrix (rotation, mirroring)
-applied. The sample aspect ratio is not applied (pixels stay the file's
+Pictures are RGB as stored, with the container's display matrix applied where it
+is one of right angles (rotation, mirroring). As in browsers, orientation messages
+inside a stream turn nothing. The sample aspect ratio is not applied (pixels stay the file's
 pixels) and interlaced pictures are not deinterlaced. Where the picture size
 changes in the middle of a file, later pictures are scaled to the first size.
 

@@ -6,6 +6,7 @@ import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -24,12 +25,21 @@ _FALLBACK_FPS = 25.0
 _TRUSTED_CONTAINERS = {"mov", "matroska"}
 _TRUSTED_CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d", "mjpeg"}
 
+# Browsers play these on the clock of their timestamps, as it is: Chromium 156 was
+# asked which picture it shows when, see tests/e2e/test_time_zero.py.
+_CONTAINERS_WITH_ZERO = {"mov", "matroska"}
+
+_LONGEST_WAIT_SECONDS = 24 * 3600.0
+"""For the first picture. More is a recorder's time of day, and no editor has a
+timeline of fifty years."""
+
 
 @dataclass
 class _PacketTable:
     """What the packets say of the frames, without decoding them."""
 
     pts: list[int | None] = field(default_factory=list)
+    """Of the packets that are to be shown."""
     keys: dict[int, KeyPacket] = field(default_factory=dict)
     """By pts."""
     decode_times: list[int] = field(default_factory=list)
@@ -46,10 +56,12 @@ class _PacketTable:
             yield packet
 
     def add(self, packet: av.Packet) -> None:
-        if not self.pts:
+        if not self.pts and not self.discarded:
             self.starts_with_key = packet.is_keyframe
-        self.pts.append(packet.pts)
-        self.discarded += packet.is_discard
+        if packet.is_discard:
+            self.discarded += 1
+        else:
+            self.pts.append(packet.pts)
         if packet.dts is not None:
             self.decode_times.append(packet.dts)
         if packet.pts is not None:
@@ -65,6 +77,10 @@ class _PacketTable:
             and None not in self.pts
             and len(set(self.pts)) == len(self.pts)
         )
+
+    def count_before(self, pts: int | None) -> int:
+        """How many packets were to be shown before a time."""
+        return 0 if pts is None else sum(p is not None and p < pts for p in self.pts)
 
 
 @dataclass(frozen=True)
@@ -109,12 +125,13 @@ def _make_index(
     if None not in frame_pts and all(a < b for a, b in itertools.pairwise(frame_pts)):
         pts = tuple(frame_pts)
         keys = dict(sorted(table.keys.items()))
-        times = _times_from_pts(pts, stream.time_base)
+        times = _times_from_pts(pts, _zero_pts(pts[0], table, stream), stream.time_base)
         last = table.durations.get(pts[-1], 0) * stream.time_base
     else:
         pts, keys = None, {}
         rate = _rate_of_packets(table, stream)
-        times = tuple(i / rate for i in range(len(frame_pts)))
+        start = _start_of_packets(table, stream)
+        times = tuple(start + i / rate for i in range(len(frame_pts)))
         last = 1 / rate
     fps = _average_fps(times, stream)
     if last <= 0:
@@ -137,12 +154,43 @@ def _rate_of_packets(table: _PacketTable, stream: av.VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
 
 
-def _times_from_pts(frame_pts: Sequence[int], time_base: Any) -> tuple[float, ...]:
+def _start_of_packets(table: _PacketTable, stream: av.VideoStream) -> float:
+    """Seconds from the clock's zero to the first of frames without presentation times."""
+    if not table.decode_times:
+        return 0.0
+    first = min(table.decode_times)
+    # Decoding may begin before zero where pictures are reordered; showing does not.
+    return max(0.0, float((first - _zero_pts(first, table, stream)) * stream.time_base))
+
+
+def _zero_pts(first_pts: int, table: _PacketTable, stream: av.VideoStream) -> int:
+    """The timestamp that a player takes for time zero, in the stream's time base.
+
+    Elsewhere than in mp4 and Matroska, clocks begin anywhere, and players (and
+    FFmpeg, when it makes an mp4 of it) count from where the first of all streams
+    does: `start_time`. Unknown, in a raw stream, it is the first picture.
+    """
+    container = stream.container
+    kind = container.format.name.split(",")[0]
+    zero = 0
+    if kind not in _CONTAINERS_WITH_ZERO:
+        if container.start_time is None:
+            return first_pts
+        zero = round(Fraction(container.start_time, av.time_base) / stream.time_base)
+    if kind == "avi" and table.decode_times:
+        # Its only times are those of decoding; where pictures are reordered, the
+        # decoder's are later by as many. The first is shown when it is decoded.
+        zero += first_pts - min(table.decode_times)
+    too_late = abs(first_pts - zero) * stream.time_base > _LONGEST_WAIT_SECONDS
+    return first_pts if too_late else zero
+
+
+def _times_from_pts(
+    frame_pts: Sequence[int], zero_pts: int, time_base: Any
+) -> tuple[float, ...]:
     # One division of whole numbers a frame: no error adds up over the video.
     numerator, denominator = time_base.numerator, time_base.denominator
-    return tuple(
-        (pts - frame_pts[0]) * numerator / denominator for pts in frame_pts
-    )
+    return tuple((pts - zero_pts) * numerator / denominator for pts in frame_pts)
 
 
 def _average_fps(times: Sequence[float], stream: av.VideoStream) -> float:
@@ -154,8 +202,9 @@ def _average_fps(times: Sequence[float], stream: av.VideoStream) -> float:
     stated = float(stream.average_rate or 0)
     if len(times) < 2:
         return stated
-    measured = (len(times) - 1) / times[-1]
-    return stated if abs(stated - measured) * times[-1] < 0.5 else measured
+    seconds = times[-1] - times[0]
+    measured = (len(times) - 1) / seconds
+    return stated if abs(stated - measured) * seconds < 0.5 else measured
 
 
 def index_by_packets(
@@ -201,10 +250,13 @@ def index_by_decoding(
         frame_pts.append(frame.pts)
         reader.check_count(len(frame_pts), max_frames)
         first = frame if first is None else first
-    if len(frame_pts) < len(table.pts) - table.discarded:
+    if len(frame_pts) < len(table.pts):
         reader.require_one_thread()
     if first is None:
         return None
+    early = table.count_before(first.pts)
+    if early:
+        reader.note(f"it begins before its first key frame: {early} frames cannot be decoded")
     return _make_index(frame_pts, table, reader.stream), first
 
 

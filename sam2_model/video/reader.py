@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,16 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,"
     "ivf,obu,mjpeg,flv,ogg,asf,nut,yuv4mpegpipe,mxf,gif,apng,dv,vc1,wtv,rm,h263"
 )
+
+
+# Of those, the ones in which FFmpeg finds a display matrix.
+_CONTAINERS_WITH_MATRIX = {"mov", "matroska"}
+
+Matrix = tuple[int, int, int, int]
+"""a, b, c, d of x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2), in any unit."""
+_UPRIGHT = (1, 0, 0, 1)
+_RIGHT_ANGLE_TOLERANCE = 0.01
+"""Half a degree, as in Chromium, which does not turn by 89."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,7 @@ class Reader:
         self._max_pixels = max_pixels
         self.problems: list[str] = []
         self._reformatter = VideoReformatter()
+        self._matrix: Matrix | None = None
         self._open()
 
     def _open(self) -> None:
@@ -112,13 +124,13 @@ class Reader:
         try:
             for packet in self._demuxed():
                 if packet.is_corrupt:
-                    self._note("a packet is incomplete or marked corrupt")
+                    self.note("a packet is incomplete or marked corrupt")
                 # Packets without content show nothing, and to the decoder they
                 # would mean the end of the stream.
                 if packet.size > 0:
                     yield packet
         except av.FFmpegError as error:
-            self._note(f"reading stops early: {error.strerror}")
+            self.note(f"reading stops early: {error.strerror}")
 
     def _demuxed(self) -> Iterator[av.Packet]:
         while True:
@@ -128,7 +140,7 @@ class Reader:
             except IndexError:
                 # PyAV's word for a packet of a stream that was not there when the
                 # file was opened: damage to MPEG-TS makes such. The next are read on.
-                self._note("a stream begins in the middle of the file")
+                self.note("a stream begins in the middle of the file")
 
     def frames(self, packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
         """The frames that decode from `packets`, in the decoder's display order."""
@@ -173,7 +185,7 @@ class Reader:
 
     def rgb(self, frame: av.VideoFrame, size_hw: tuple[int, int] | None) -> np.ndarray:
         """(H, W, 3) uint8 RGB as displayed, scaled to `size_hw` if that differs."""
-        matrix = _display_matrix(frame)
+        matrix = self._display_matrix(frame)
         height, width = frame.height, frame.width
         if size_hw is not None:
             height, width = size_hw[::-1] if _swaps_axes(matrix) else size_hw
@@ -184,6 +196,19 @@ class Reader:
             _oriented(converted.to_ndarray(), matrix), requirements=["C", "W"]
         )
 
+    def _display_matrix(self, frame: av.VideoFrame) -> Matrix:
+        """The container's, which every frame carries; or a message's inside the stream,
+        which browsers leave aside."""
+        data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        if data is None:
+            return _UPRIGHT
+        if self._matrix is None:
+            matrix = _container_matrix(self.stream)
+            # No message of such a codec can be meant.
+            matrix = _matrix_of(bytes(data), "little") if matrix is None else matrix
+            self._matrix = matrix if _is_right_angle(matrix) else _UPRIGHT
+        return self._matrix
+
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
             return self.stream.codec_context.decode(packet)
@@ -191,10 +216,11 @@ class Reader:
             return []
         except av.FFmpegError as error:
             self.require_one_thread()
-            self._note(f"a packet does not decode: {error.strerror}")
+            self.note(f"a packet does not decode: {error.strerror}")
             return []
 
-    def _note(self, problem: str) -> None:
+    def note(self, problem: str) -> None:
+        """Add to `problems`, once."""
         if problem not in self.problems:
             self.problems.append(problem)
 
@@ -224,22 +250,50 @@ def _open_container(path: Path) -> tuple[Any, av.VideoStream]:
     raise VideoDecodeError(f"{path}: {cause}")
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """a, b, c, d of x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12, 8.3.2)."""
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
-    if data is None:
-        return (1, 0, 0, 1)
-    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
+def _container_matrix(stream: av.VideoStream) -> Matrix | None:
+    """The container's display matrix, without what the stream itself says; None where
+    FFmpeg cannot put the codec into an mp4.
+
+    PyAV has no word for it, so it is read from the header of an mp4 that FFmpeg would
+    make of the stream. Decoders that turn pictures by messages of their own (H.264's and
+    HEVC's display orientation, the EXIF of Motion JPEG) are of codecs that mp4 holds.
+    """
+    if stream.container.format.name.split(",")[0] not in _CONTAINERS_WITH_MATRIX:
+        return _UPRIGHT
+    header = io.BytesIO()
+    options = {"movflags": "empty_moov+frag_keyframe"}
+    try:
+        with av.open(header, "w", format="mp4", options=options) as container:
+            container.add_stream_from_template(stream)
+            container.start_encoding()
+            data = header.getvalue()
+    except (av.FFmpegError, ValueError):
+        return None
+    # ISO/IEC 14496-12, 8.3.2, version 0: 40 bytes stand before the matrix a b u c d v x y w.
+    at = data.index(b"tkhd") + 4 + 40
+    return _matrix_of(data[at : at + 36], "big")
+
+
+def _matrix_of(data: bytes, byte_order: str) -> Matrix:
+    order = {"big": ">", "little": "<"}[byte_order]
+    a, b, _, c, d = np.frombuffer(data, dtype=f"{order}i4")[:5].tolist()
     return a, b, c, d
 
 
-def _swaps_axes(matrix: tuple[int, int, int, int]) -> bool:
+def _swaps_axes(matrix: Matrix) -> bool:
     a, b, c, d = matrix
     return abs(b) + abs(c) > abs(a) + abs(d)
 
 
-def _oriented(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:
-    """The picture rotated and mirrored to the nearest right angle; a view."""
+def _is_right_angle(matrix: Matrix) -> bool:
+    """Whether it turns or mirrors by right angles alone; browsers show others as stored."""
+    a, b, c, d = map(abs, matrix)
+    (one, two), (rest, other) = ((b, c), (a, d)) if _swaps_axes(matrix) else ((a, d), (b, c))
+    return one == two and max(rest, other) < _RIGHT_ANGLE_TOLERANCE * one
+
+
+def _oriented(image: np.ndarray, matrix: Matrix) -> np.ndarray:
+    """The picture rotated and mirrored by a matrix of right angles; a view."""
     a, b, c, d = matrix
     if _swaps_axes(matrix):
         image, flip_x, flip_y = image.transpose(1, 0, 2), c < 0, b < 0

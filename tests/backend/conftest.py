@@ -19,7 +19,7 @@ from tests.backend.http_server import Reply, serving_site
 from tests.backend.label_studio_site import KEY, serving_label_studio
 from tests.backend.quick_model import QuickModel
 from tests.redis_server import serving_redis
-from tests.video_files import write_video
+from tests.video_files import TICKS_PER_FRAME, write_video
 
 # `make fuzz`: other requests each time, and many.
 hypothesis_settings.register_profile("fuzz", max_examples=300)
@@ -65,10 +65,15 @@ def tracker(checkpoint):
 
 @pytest.fixture(scope="session")
 def media_root(tmp_path_factory) -> Path:
-    """`n25.mp4` and `sub/f0.jpg` to `sub/f5.jpg`, all of the same moving disc."""
+    """`n25.mp4`, `late.mp4` (0.2 s of sound first) and `sub/f0.jpg` to `sub/f5.jpg`, all of
+    the same moving disc."""
     root = tmp_path_factory.mktemp("media")
     pictures = [picture(index) for index in range(FRAME_COUNT)]
     write_video(root / "n25.mp4", FRAME_COUNT, size=SIZE, pictures=pictures)
+    write_video(
+        root / "late.mp4", FRAME_COUNT, size=SIZE, pictures=pictures,
+        with_audio=True, shift_ticks=5 * TICKS_PER_FRAME,
+    )
     (root / "sub").mkdir()
     for index in range(6):
         Image.fromarray(pictures[index]).save(root / "sub" / f"f{index}.jpg", quality=95)

@@ -106,6 +106,16 @@ def test_a_click_gives_the_mask_of_its_frame(client, place):
     assert iou(value["imageDataURL"], disc(2)) > 0.8
 
 
+LATE = {"video": "/data/local-files/?d=late.mp4"}
+
+
+@pytest.mark.parametrize(("time_ms", "shown"), [(0, 0), (199, 0), (239, 0), (240, 1), (281, 2)])
+def test_times_are_the_videos_own_also_where_its_sound_begins_first(client, time_ms, shown):
+    clicked = [point(110 + 8 * shown, 90 + 4 * shown)]
+    value = value_of(ask(client, "predict", data=LATE, result=clicked, time_ms=time_ms), "bitmask")
+    assert iou(value["imageDataURL"], disc(shown)) > 0.8
+
+
 def test_an_event_without_a_name_is_predict(client):
     value = value_of(ask(client, None, frame=1, result=[CLICK]), "bitmask")
     assert iou(value["imageDataURL"], disc(0)) > 0.8
@@ -181,6 +191,15 @@ def test_tracking_gives_every_frame_once(client):
         assert iou(frame["imageDataURL"], disc(frame["frame"])) > 0.8
     again = progress(client, started["session_id"])
     assert again["frames"] == [] and again["done"]
+
+
+def test_tracking_tells_when_a_late_videos_frames_are_shown(client):
+    started = track(
+        client, data=LATE, time_ms=0, result=[CLICK], direction="forward", max_duration_ms=80
+    )
+    assert (started["total_frames"], started["duration_ms"]) == (3, 520)
+    frames, _ = all_progress(client, started["session_id"])
+    assert [frame["time_ms"] for frame in frames] == [200.0, 240.0, 280.0]
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,35 @@
 """Videos that can be looked at while they are written."""
 
+import av
 import numpy as np
 import pytest
 
 from backend.preview.growing import Still, finish, look, spread_stills, write_growing
 from sam2_model.video import open_frame_source
-from tests.video_files import write_video
+from tests.video_files import TICKS_PER_SECOND, write_video
 
 COUNT = 120
 TICKS = [600 * i + 200 * (i % 3) for i in range(COUNT)]
 
 
-@pytest.fixture
-def source(tmp_path):
-    with open_frame_source(write_video(tmp_path / "in.mp4", COUNT, frame_ticks=TICKS)) as source:
+LATE_TICKS = 6400
+
+
+@pytest.fixture(params=[0, LATE_TICKS], ids=["", "sound_first"])
+def source(tmp_path, request):
+    path = write_video(
+        tmp_path / "in.mp4", COUNT, frame_ticks=TICKS,
+        with_audio=request.param > 0, shift_ticks=request.param,
+    )
+    with open_frame_source(path) as source:
+        assert source.info.start_seconds == request.param / TICKS_PER_SECOND
         yield source
+
+
+def playing_seconds(path):
+    """As Chromium counts them."""
+    with av.open(str(path)) as container:
+        return container.duration / 1e6
 
 
 @pytest.fixture
@@ -40,7 +55,7 @@ def test_wherever_it_has_come_to_a_look_is_a_whole_video(source, grown, tmp_path
     count = look(tmp_path / "out.mp4", grown, source.info, spread_stills(source), "being drawn")
     assert count == (COUNT if share == 1 else count)
     with open_frame_source(tmp_path / "out.mp4") as out:
-        assert out.info.duration_seconds == pytest.approx(source.info.duration_seconds, abs=1e-3)
+        assert playing_seconds(out.path) == pytest.approx(source.info.duration_seconds, abs=1e-3)
         np.testing.assert_allclose(
             out.info.frame_times_seconds[:count], source.info.frame_times_seconds[:count],
             atol=1e-5,

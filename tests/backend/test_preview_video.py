@@ -90,6 +90,29 @@ def test_the_last_frame_is_shown_as_long_as_the_one_before(tmp_path):
         assert drawn.info.duration_seconds == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("frames", [None, range(0, 12)])
+@pytest.mark.parametrize("shift", [0.5, -0.2])
+def test_it_is_in_step_with_a_video_that_does_not_start_at_zero(tmp_path, shift, frames):
+    clip = write_video(
+        tmp_path / "in.mp4", 24, b_frames=2, with_audio=True,
+        shift_ticks=round(shift * TICKS_PER_SECOND),
+        container_options={
+            "movflags": "frag_keyframe+empty_moov+delay_moov", "avoid_negative_ts": "disabled",
+        },
+    )
+    with open_frame_source(clip) as source:
+        assert source.info.start_seconds == pytest.approx(shift, abs=1e-3)
+        save_video(tmp_path / "out.mp4", source, [], frames=frames)
+        times = source.info.frame_times_seconds[: len(frames or source)]
+    with open_frame_source(tmp_path / "out.mp4") as drawn:
+        np.testing.assert_allclose(
+            drawn.info.frame_times_seconds, np.maximum(times, 0), atol=1e-4
+        )
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        # What Chromium says it is, and no seek goes further.
+        assert container.duration / 1e6 == pytest.approx(times[-1] + 0.04, abs=1e-3)
+
+
 def test_a_part_of_the_video_starts_at_zero(tmp_path):
     with ImageListSource(grey(10), fps=10) as source:
         save_video(tmp_path / "out.mp4", source, [track([4])], frames=range(3, 6))

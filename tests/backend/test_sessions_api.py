@@ -82,6 +82,7 @@ def test_a_new_session_tells_the_video(client, session):
     state = client.get(session).json
     assert state["video"] == {
         "width": 320, "height": 240, "frame_count": FRAME_COUNT, "fps": 25.0,
+        "start_seconds": 0.0,
         "duration_seconds": 0.32,
     }
     assert (state["objects"], state["propagation"], state["others_on_task"]) == ([], None, 0)

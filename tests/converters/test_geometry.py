@@ -47,8 +47,10 @@ def test_frames_are_those_that_the_real_editor_showed(series):
         (10, times(30, 300)),
         (24, times(30, 300)),
         (60, times(30, 300)),
-        # A video whose first time is not 0.
+        # A video whose first time is not 0, and one with frames before 0.
         (25, tuple(0.5 + t for t in times(25, 300))),
+        (24, tuple(0.51 + t for t in times(25, 300))),
+        (25, tuple(t - 0.2 for t in times(25, 300))),
         # Variable rate.
         (25, variable_rate_times(300)),
         # Faster than the editor's 2 ms steps.
@@ -56,13 +58,29 @@ def test_frames_are_those_that_the_real_editor_showed(series):
     ],
 )
 def test_the_ls_frame_of_an_index_shows_that_index(framerate, frame_times):
-    ls_frames = range(1, 2 + math.ceil((frame_times[-1] - frame_times[0] + 0.3) * framerate))
+    ls_frames = range(1, 2 + math.ceil((frame_times[-1] + 0.3) * framerate))
     shown = [ls_frame_to_index(n, framerate, frame_times) for n in ls_frames]
 
     assert shown == indices_of_ls_frames(ls_frames, framerate, frame_times).tolist()
     for index in range(len(frame_times)):
         expected = ls_frames[shown.index(index)] if index in shown else None
         assert index_to_ls_frame(index, framerate, frame_times) == expected
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"),
+    [
+        (0.5, [0] * 14 + list(range(1, 11))),  # sound first, an mp4
+        (0.1, [0] * 4 + list(range(1, 21))),  # sound first, a WebM
+        (0.08, [0] * 3 + list(range(1, 22))),  # B-frames, no edit list
+        (-0.2, list(range(5, 29))),  # a fragmented mp4 that hides five frames
+    ],
+)
+def test_the_first_picture_is_shown_until_its_time_as_chromium_does(start, shown):
+    frame_times = tuple(start + t for t in times(25, 30))
+    assert [ls_frame_to_index(n, 25, frame_times) for n in range(1, 25)] == shown
+    assert index_to_ls_frame(0, 25, frame_times) == (1 if start > 0 else None)
+    assert index_to_ls_frame(7, 25, frame_times) == 1 + shown.index(7)
 
 
 def test_a_frame_after_the_editors_last_one_cannot_be_shown():

@@ -17,6 +17,18 @@ def selected(video, **options):
     return result.video, result.source_frames, report
 
 
+def late(video):
+    """The same, with half a second of sound before the first picture."""
+    info = video.info
+    times = tuple(0.5 + time for time in info.frame_times_seconds)
+    return dataclasses.replace(
+        video,
+        info=dataclasses.replace(
+            info, frame_times_seconds=times, duration_seconds=0.5 + info.duration_seconds
+        ),
+    )
+
+
 def labels_of(video):
     return [(track.object_id, track.labels) for track in video.tracks]
 
@@ -38,6 +50,9 @@ def test_every_nth_frame_is_numbered_anew_and_keeps_its_image_and_time():
     assert [sorted(track.masks) for track in video.tracks] == [[0, 2], [1]]
     before = annotated_video().tracks[0]
     assert video.tracks[0].masks[2] == before.masks[8]
+    after = selected(late(annotated_video()), every=4)[0].info
+    assert after.frame_times_seconds == pytest.approx(video.info.frame_times_seconds)
+    assert after.duration_seconds == pytest.approx(video.info.duration_seconds)
     assert video.tracks[0].scores == {0: before.scores[0], 2: before.scores[8]}
     assert report.dropped == {"frames (not selected)": 7, "masks (on frames not selected)": 5}
 

@@ -118,7 +118,7 @@ def test_forward_backward_and_random_reading_give_the_same_frames(
 
 
 @pytest.mark.parametrize("name, arguments, clean", FILES, ids=[f[0] for f in FILES])
-def test_times_start_at_zero_and_follow_the_frame_rate(
+def test_times_of_a_video_alone_start_at_zero_and_follow_the_frame_rate(
     tmp_path, name, arguments, clean
 ):
     source = VideoFileSource(write_video(tmp_path / name, **arguments))
@@ -145,11 +145,115 @@ def test_variable_rate_keeps_each_frames_own_time(tmp_path, b_frames):
         assert shown_index(source.frame(6)) == 6
 
 
-def test_first_frame_is_at_zero_when_the_container_starts_later(tmp_path):
-    path = write_video(tmp_path / "late.mkv", shift_ticks=TICKS_PER_SECOND * 3)
-    source = VideoFileSource(path)
+HALF = TICKS_PER_SECOND // 2
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
+# One key frame: with B-frames and no edit list Chromium seeks by decoding times, and
+# shows a later key frame one or two frames before its time (played, it does not).
+ONE_KEY = {"b_frames": 3, "key_interval": 30}
+LATE = [
+    # name, arguments of write_video, the first picture's time, seen in Chromium as
+    # when the next one comes: tests/e2e/test_time_zero.py asks it about the same files
+    ("audio_first.mp4", {"with_audio": True, "shift_ticks": HALF}, 0.5),
+    ("audio_first_b.mov", {"with_audio": True, "shift_ticks": HALF, "b_frames": 3}, 0.5),
+    (
+        "audio_first_fragments.mp4",
+        {
+            "with_audio": True, "shift_ticks": HALF, "b_frames": 3,
+            "container_options": {"movflags": FRAGMENTED["movflags"] + "+delay_moov"},
+        },
+        0.5,
+    ),
+    ("empty_edit.mp4", {"shift_ticks": HALF}, 0.5),
+    ("edit_list.mp4", {"b_frames": 3}, 0.0),
+    ("no_edit_list.mp4", {**ONE_KEY, "container_options": {"use_editlist": "0"}}, 0.08),
+    ("fragments.mp4", {**ONE_KEY, "container_options": FRAGMENTED}, 0.08),
+    (
+        "negative_offsets.mp4",
+        {"b_frames": 3, "container_options": {"movflags": "negative_cts_offsets"}},
+        0.0,
+    ),
+    ("audio_first.mkv", {"with_audio": True, "shift_ticks": HALF, "b_frames": 3}, 0.5),
+    ("late.mkv", {"shift_ticks": TICKS_PER_SECOND * 3}, 3.0),
+    ("late.webm", {"codec": "libvpx-vp9", "shift_ticks": HALF}, 0.5),
+    ("late_av1.webm", {"codec": "libsvtav1", "shift_ticks": HALF}, 0.5),
+]
+
+
+@pytest.mark.parametrize("name, arguments, start", LATE, ids=[f[0] for f in LATE])
+def test_times_are_counted_from_the_containers_zero_as_browsers_do(
+    tmp_path, name, arguments, start
+):
+    source = VideoFileSource(write_video(tmp_path / name, **arguments))
+    expected = [start + i / 25 for i in range(24)]
+    assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+    assert source.info.start_seconds == source.info.frame_times_seconds[0]
+    assert source.info.fps == pytest.approx(25)
+    assert source.info.duration_seconds == pytest.approx(start + 24 / 25, abs=1e-3)
+    assert shown(source.frames()) == same(range(24))
+
+
+def test_frames_before_the_containers_zero_keep_their_index_and_time(tmp_path):
+    path = write_video(
+        tmp_path / "negative.mp4",
+        b_frames=3,
+        shift_ticks=-5 * TICKS_PER_FRAME,
+        container_options={
+            "movflags": "frag_keyframe+empty_moov+delay_moov", "avoid_negative_ts": "disabled",
+        },
+    )
+    with VideoFileSource(path) as source:
+        expected = [(i - 5) / 25 for i in range(24)]
+        assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+        assert source.info.fps == pytest.approx(25)
+        assert shown(source.frames()) == same(range(24))
+
+
+@pytest.mark.parametrize("suffix", ["ts", "flv"])
+def test_clocks_that_begin_anywhere_count_from_the_first_stream(tmp_path, suffix):
+    both = write_video(tmp_path / f"both.{suffix}", with_audio=True, shift_ticks=HALF)
+    alone = write_video(tmp_path / f"alone.{suffix}", shift_ticks=HALF)
+    assert VideoFileSource(both).info.start_seconds == pytest.approx(0.5, abs=1e-3)
+    assert VideoFileSource(alone).info.start_seconds == 0.0
+
+
+def test_a_recorders_time_of_day_is_no_time_to_wait(tmp_path):
+    since_1970 = 1_700_000_000 * TICKS_PER_SECOND
+    source = VideoFileSource(write_video(tmp_path / "day.mkv", shift_ticks=since_1970))
     assert source.info.frame_times_seconds[:2] == (0.0, pytest.approx(0.04, abs=1e-3))
     assert source.info.duration_seconds == pytest.approx(24 / 25, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mid.mp4", "mid.mkv", "mid_fragments.mp4", "mid.ts"])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_recording_that_begins_before_its_first_key_frame_keeps_its_times(
+    tmp_path, name, threads
+):
+    whole = write_video(tmp_path / "whole.mp4", 36, key_interval=12)
+    options = FRAGMENTED if "fragments" in name else {}
+    path = without_first_packets(whole, tmp_path / name, 5, options)
+    with pytest.warns(VideoDecodeWarning, match="before its first key frame: 7 frames"):
+        source = VideoFileSource(path, decoder_threads=threads)
+    with source:
+        expected = [(i + 7) / 25 for i in range(24)]
+        assert source.info.frame_times_seconds == pytest.approx(expected, abs=1e-3)
+        assert source.info.duration_seconds == pytest.approx(31 / 25, abs=1e-3)
+        assert shown(source.frames()) == [(i, i + 12) for i in range(24)]
+        assert shown_index(source.frame(20)) == 32
+
+
+def without_first_packets(source, path, count, options):
+    """As a recorder writes a camera's stream that it joins."""
+    with av.open(str(source)) as reading, av.open(str(path), "w", options=options) as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        packets = [packet for packet in reading.demux(stream) if packet.size][count:]
+        base = packets[0].pts
+        for packet in packets:
+            packet.pts -= base
+            packet.dts -= base
+            packet.stream = copy
+            writing.mux(packet)
+    return path
 
 
 @pytest.mark.parametrize("b_frames", [0, 3])
@@ -198,6 +302,69 @@ def test_rotation_metadata_is_applied(tmp_path, matrix, undo):
         for index, image in [*source.frames(), (7, source.frame(7))]:
             assert image.shape == (size[1], size[0], 3) and image.flags.c_contiguous
             assert shown_index(undo(image)) == index
+
+
+MESSAGES = {
+    # A supplemental enhancement message of display orientation, a quarter turn
+    # anticlockwise (ITU-T H.264 and H.265, D.2.x), with its length before it.
+    "libx264": bytes.fromhex("00000007 062f03080014 80"),
+    "libx265": bytes.fromhex("00000008 4e012f03080018 80"),
+}
+
+
+@pytest.mark.parametrize("codec", MESSAGES)
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+@pytest.mark.parametrize("degrees, mirrored", [(None, False), (90, False), (-90, False), (90, True)])
+def test_only_the_container_turns_the_picture_not_a_message_inside_the_stream(
+    tmp_path, codec, suffix, degrees, mirrored
+):
+    path = tmp_path / f"turned.{suffix}"
+    plain = write_video(tmp_path / "plain.mp4", 12, codec=codec)
+    with av.open(str(plain)) as reading, av.open(str(path), "w") as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        if degrees is not None:
+            copy.set_display_rotation(degrees, hflip=mirrored)
+        for packet in reading.demux(stream):
+            if packet.size:
+                told = av.Packet(MESSAGES[codec] + bytes(packet))
+                told.pts, told.dts, told.duration = packet.pts, packet.dts, packet.duration
+                told.time_base, told.is_keyframe = packet.time_base, packet.is_keyframe
+                told.stream = copy
+                writing.mux(told)
+    if degrees is None:
+        with av.open(str(path)) as container:
+            assert next(container.decode(video=0)).rotation == 90  # the decoder believes it
+    with VideoFileSource(path) as source:
+        size = (source.info.width, source.info.height)
+        assert size == ((96, 64) if degrees is None else (64, 96))
+        for index, image in [*source.frames(), (7, source.frame(7))]:
+            stored = image[:, ::-1] if mirrored else image
+            assert shown_index(np.rot90(stored, -(degrees or 0) // 90)) == index
+
+
+@pytest.mark.parametrize("degrees, turned", [(5, False), (45, False), (89, False), (90, True)])
+def test_pictures_are_turned_by_right_angles_only_as_in_chromium(tmp_path, degrees, turned):
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    matrix = (cosine, sine, -sine, cosine)
+    path = set_display_matrix(write_video(tmp_path / "turned.mp4", 1), matrix)
+    with VideoFileSource(path) as source:
+        assert (source.info.width, source.info.height) == ((64, 96) if turned else (96, 64))
+
+
+def test_a_webm_is_turned_by_its_projection(tmp_path):
+    plain = write_video(tmp_path / "plain.webm", 2, codec="libvpx-vp9")
+    path = tmp_path / "turned.webm"
+    with av.open(str(plain)) as reading, av.open(str(path), "w") as writing:
+        stream = reading.streams.video[0]
+        copy = writing.add_stream_from_template(stream)
+        copy.set_display_rotation(90)
+        for packet in reading.demux(stream):
+            if packet.size:
+                packet.stream = copy
+                writing.mux(packet)
+    with VideoFileSource(path) as source:
+        assert shown_index(np.rot90(source.frame(1), -1)) == 1
 
 
 def test_rotation_agrees_with_ffmpegs_own_angle(tmp_path):

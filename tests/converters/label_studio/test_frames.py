@@ -19,7 +19,7 @@ def frame_times(gaps, offset):
 @given(steps, framerates, offsets)
 def test_an_index_maps_to_the_first_ls_frame_that_shows_it_or_to_none(gaps, framerate, offset):
     times = frame_times(gaps, offset)
-    last = int((times[-1] - times[0]) * framerate) + 3
+    last = int(times[-1] * framerate) + 3
     shown = indices_of_ls_frames(range(1, last + 1), framerate, times).tolist()
 
     assert shown == sorted(shown)
@@ -42,9 +42,9 @@ def test_a_frame_is_the_last_picture_not_after_the_editors_seek(gaps, framerate,
 
     sought = int((ls_frame - 1) / framerate / 0.002 + 0.5) * 0.002 + 0.002
     tolerance = 1e-6
-    assert index == 0 or times[index] - times[0] <= sought + tolerance
+    assert index == 0 or times[index] <= sought + tolerance
     if index + 1 < len(times):
-        assert times[index + 1] - times[0] > sought - tolerance
+        assert times[index + 1] > sought - tolerance
 
 
 @settings(max_examples=100, deadline=None)
