@@ -28,6 +28,7 @@ class MalformedValue(ValueError):
         Begins with the field: "segmentation: must be an array, is …".
         """
         rule = _VALUES.sub("…", self.rule)
-        is_file = "/" in self.place or "\\" in self.place
-        field = "" if is_file else re.sub(r"\[[^\]]*\]", "", self.place).rpartition(".")[2]
+        # Files of a folder may stand in brackets, as items do.
+        place = re.sub(r"\[[^\]]*\]", "", self.place)
+        field = "" if "/" in place or "\\" in place else place.rpartition(".")[2]
         return f"{field}: {rule}" if field else rule

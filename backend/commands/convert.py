@@ -210,6 +210,8 @@ def run_conversion(
         print(report.summary())
     for malformed in report.malformed:
         print(f"left out: {malformed}", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 

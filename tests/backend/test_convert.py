@@ -425,7 +425,7 @@ def test_a_video_given_as_the_source_is_refused_for_what_it_is(tmp_path, capsys,
     assert run(tmp_path / "clip.mp4", to, tmp_path / "x") == 2
     message = capsys.readouterr().err
     assert "clip.mp4: is a video (mp4); a data set is a JSON file (COCO, " in message
-    assert "or a folder (DAVIS, SA-V)" in message and not (tmp_path / "x").exists()
+    assert "or a folder (DAVIS, SA-V, a Label" in message and not (tmp_path / "x").exists()
 
 
 def test_every_option_of_every_command_has_a_help_text():
