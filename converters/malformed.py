@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # Values within a rule's text: quoted texts (but the names of fields), lists and numbers.
-_VALUES = re.compile(r"(?<!has no )'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*")
+_VALUES = re.compile(r"(?<!has no )(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*")
 
 
 class MalformedValue(ValueError):
