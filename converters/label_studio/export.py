@@ -54,6 +54,7 @@ from converters.label_studio.paths import InputError, at, joined
 from converters.label_studio.task_files import (
     Task,
     as_task,
+    is_annotation_with_task,
     is_min,
     located_tasks,
     read_tasks,
@@ -190,6 +191,9 @@ def _export_task(
     if is_min(task):
         return _export_min(task, options, where, position, report)
     data = task.get("data")
+    if data is None and is_annotation_with_task(set(task)):
+        rule = f"{str(task['task'])[:60]} must be the task itself, with its data"
+        raise InputError(joined(where, "task"), rule)
     if not isinstance(data, Mapping):
         raise InputError(joined(where, "data"), f"{str(data)[:60]!r} must be an object")
     found = _chosen(task, options, where, report)
