@@ -9,7 +9,7 @@ from converters.label_studio.config import parse_label_config
 from converters.label_studio.export import ExportOptions, export_task, load_export, read_export
 from converters.label_studio.task_files import read_tasks, storage_files
 from converters.report import Report
-from tests.converters.cases import DATA, annotated_video
+from tests.converters.cases import DATA, annotated_video, constant_rate_info, moving_track
 from tests.converters.label_studio.test_malformed_exports import (
     FRAMES_CONFIG,
     FRAMES_XML,
@@ -180,12 +180,22 @@ def test_files_come_by_number_and_special_files_are_not_opened(tmp_path):
     assert names == ["9", "10", "a.json", "b/1"]
 
 
-def test_the_files_of_a_real_server(tmp_path):
-    """Captured from Label Studio 1.23.2: a storage of local files, synchronised twice."""
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("target_storage_annotations", [(1, "annotations 2", ("Car",)), (2, "annotations 4", ("Dog",))]),
+        # With FUTURE_SAVE_TASK_TO_STORAGE.
+        ("target_storage_tasks", [(3, "annotations 6", ("Car",)), (4, "annotations 8", ("Dog",))]),
+    ],
+)
+def test_the_files_of_a_real_server(folder, found):
+    """Captured from Label Studio 1.23.2: the newest annotation of the first task is empty."""
+    assert recognise(DATA / folder) == Format.LABEL_STUDIO
     xml = (DATA / "configs/config_video_rectangle.xml").read_text()
-    for folder in ("target_storage_annotations", "target_storage_tasks"):
-        assert recognise(DATA / folder) == Format.LABEL_STUDIO
-        options = ExportOptions(label_config=parse_label_config(xml))
-        (one, two) = read_export(DATA / folder, options)
-        assert (one.task_id, one.source, two.task_id) == (1, "annotations 2", 2)
-        assert [track.labels for track in one.video.tracks] == [("Car",)]
+    report = Report()
+    options = ExportOptions(label_config=parse_label_config(xml))
+    items = list(read_export(DATA / folder, options, report=report))
+    assert [(i.task_id, i.source, i.video.tracks[0].labels) for i in items] == found
+    masks = moving_track(constant_rate_info(10), range(3)).masks
+    assert all(item.video.tracks[0].masks == masks for item in items)
+    assert report.changed == {"tasks whose newest annotation is empty, an older one was read": 1}
