@@ -51,7 +51,7 @@ class Report:
         if count:
             self.changed[what] = self.changed.get(what, 0) + int(count)
 
-    def note(self, sentence: str) -> None:
+    def say(self, sentence: str) -> None:
         if len(self.notes) < PLACES_KEPT:
             self.notes.append(sentence)
 

@@ -242,7 +242,7 @@ class _Names:
             f"task {item.task_id} comes more than once, each time with media of one name: this "
             f"video is named {new!r}. All are kept; for other names give the tasks other ids"
         )
-        self._report.note(sentence)
+        self._report.say(sentence)
         logger.warning("%s", sentence)
         files = tuple(f"{new}/{file.removeprefix(f'{name}/')}" for file in video.file_names)
         video = dataclasses.replace(video, name=new, file_names=files)
@@ -315,7 +315,7 @@ def _say_older_was_taken(
 ) -> None:
     what = kind.removesuffix("s")
     report.change(f"tasks whose newest {what} is empty, an older one was read")
-    report.note(
+    report.say(
         f"task {_task_id(task)}: {what} {_id_text(newest[1], newest[0])}, its newest, is empty: "
         f"{what} {_id_text(taken[1], taken[0])} was read"
     )
