@@ -174,15 +174,22 @@ def _check_is_text(path: Path) -> None:
 def _recognise_json(path: Path) -> Format:
     _check_is_text(path)
     top: set[str] = set()
-    is_array_of_others = False
+    keys: set[str] = set()
+    met: set[str] = set()
+    items = 0
     for prefix, event, value in prefixed_events(path):
         if prefix == "" and event == "map_key":
             top.add(value)
-        if prefix in ("item", "annotations.item") and event == "start_map":
-            return _by_first_item(path, prefix)
-        if prefix == "item":
-            is_array_of_others = True
-        if prefix == "" and event == "end_array" and is_array_of_others:
+        elif prefix in ("item", "annotations.item") and event == "map_key":
+            keys.add(value)
+        elif prefix in ("item", "annotations.item") and event == "end_map":
+            found = _by_task(path, keys) if prefix == "item" else _by_annotation(keys)
+            if found is not None:
+                return found
+            met, keys = keys, set()
+        if prefix == "item" and event not in ("map_key", "start_map", "start_array"):
+            items += 1
+        if items and (prefix == "" or items == _ITEMS_LOOKED_AT):
             break
         found = _by_top(prefix, event, value)
         if found is not None:
@@ -191,7 +198,8 @@ def _recognise_json(path: Path) -> Format:
         return Format.YOUTUBE_VIS
     if ("data" in top and top & _TASK_KEYS) or {"result", "task"} <= top:
         return Format.LABEL_STUDIO
-    raise ValueError(f"{path}: is none of {', '.join(Format)}: it has the keys {sorted(top)}")
+    what = f"its items have {sorted(met)}" if items else f"it has the keys {sorted(top)}"
+    raise ValueError(f"{path}: is none of {', '.join(Format)}: {what}")
 
 
 def _by_top(prefix: str, event: str, value: Any) -> Format | None:
@@ -208,33 +216,19 @@ def _by_top(prefix: str, event: str, value: Any) -> Format | None:
     return None
 
 
-def _by_first_item(path: Path, where: str) -> Format:
-    """By the keys of the first item of `annotations`, or the first of the top array that tells."""
-    keys: set[str] = set()
-    count = 0
-    for prefix, event, value in prefixed_events(path):
-        if prefix == where and event == "start_map":
-            keys = set()
-        elif prefix == where and event == "map_key":
-            keys.add(value)
-        elif prefix == where and event == "end_map":
-            count += 1
-            found = _by_item_of_annotations(keys) if where != "item" else _by_item(path, keys)
-            if found is not None:
-                return found
-            if count == _ITEMS_LOOKED_AT:
-                break
-    raise ValueError(f"{path}: is none of {', '.join(Format)}: its items have {sorted(keys)}")
-
-
-def _by_item_of_annotations(keys: set[str]) -> Format:
-    if "segmentations" in keys:
+def _by_annotation(keys: set[str]) -> Format | None:
+    """By the keys of an item of `annotations`; None where they do not tell."""
+    if keys & {"segmentations", "bboxes"}:
         return Format.YOUTUBE_VIS
-    return Format.COCO if keys & {"segmentation", "image_id"} else Format.LABEL_STUDIO
+    if "image_id" in keys or "segmentation" in keys:
+        return Format.COCO
+    if "video_id" in keys:
+        return Format.YOUTUBE_VIS
+    return Format.LABEL_STUDIO if "result" in keys else None
 
 
-def _by_item(path: Path, keys: set[str]) -> Format | None:
-    """By the keys of an item of the top array: an export is the only such format."""
+def _by_task(path: Path, keys: set[str]) -> Format | None:
+    """By the keys of an item of the top array; None where they do not tell."""
     if {"segmentations", "video_id"} <= keys:
         raise ValueError(
             f"{path}: holds YouTube-VIS results, which name no videos: give the ground truth"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-# Values within a rule's text: quoted texts (but the names of fields), lists and numbers.
-_VALUES = re.compile(r"(?<!has no )(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*")
+# Values within a rule's text: quoted texts, lists and numbers; the names of fields are kept.
+_VALUES = re.compile(
+    r"(has no '[^']*')|(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*"
+)
 
 
 class MalformedValue(ValueError):
@@ -27,7 +29,7 @@ class MalformedValue(ValueError):
 
         Begins with the field: "segmentation: must be an array, is …".
         """
-        rule = _VALUES.sub("…", self.rule)
+        rule = _VALUES.sub(lambda found: found.group(1) or "…", self.rule)
         # Files of a folder may stand in brackets, as items do.
         place = re.sub(r"\[[^\]]*\]", "", self.place)
         field = "" if "/" in place or "\\" in place else place.rpartition(".")[2]

@@ -275,7 +275,7 @@ def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, siz
         (["empty.json", "--to", "coco", "--out", "x.json"], "empty.json gives no video"),
         (["empty.json", "--to", "davis", "--out", "x"], "empty.json gives no video"),
         (["empty.json", "--to", "sav", "--out", "x"], "empty.json gives no video"),
-        (["bad.json", "--to", "coco", "--out", "x.json"], "videos[0].info.width: must be >= 1, is 0"),
+        (["bad.json", "--to", "coco", "--out", "x.json", "--strict"], "videos[0].info.width: must be >= 1, is 0"),
     ],
 )
 def test_a_mistake_is_said_in_a_line_and_leaves_nothing(
@@ -685,7 +685,7 @@ def test_what_an_export_loses_and_keeps_is_said(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.startswith("4 videos, 4 frames, 3 objects, 3 masks; dropped: 1 regions (")
     assert "1 tasks whose newest annotation is empty, an older one was read" in said.out
-    assert "left out: tasks[1].annotations[0].result[0].image_rotation: 90 must be 0" in said.err
+    assert "malformed: tasks[1].annotations[0].result[0].image_rotation: 90 must be 0" in said.err
     assert "note: task 3: annotation 4, its newest, is empty: annotation 3 was read" in said.err
     assert "note: task 1 comes more than once" in said.err and "'1-a-2'" in said.err
     assert run(source, "coco", tmp_path / "coco.json", "--strict") == 2
