@@ -157,25 +157,31 @@ def _sorted_out(
 ) -> tuple[list[tuple[str, Mapping[str, Any]]], list[DroppedRegion]]:
     """The regions that are read, each with an id, and those that are not, though well-formed."""
     objects = []
-    for path, result in results:
+    for number, (path, result) in enumerate(results):
         with report.leaving_out("regions"), source.at(path):
             if not isinstance(result, Mapping):
                 raise ValueError(f"{str(result)[:60]!r} must be an object")
-            objects.append((path, result, _why_dropped(result, options)))
-    known_ids = {result.get("id") for _, result, reason in objects if reason is None and isinstance(result.get("id"), str)}
+            objects.append((number, path, result, _why_dropped(result, options)))
+    ids = {_text_id(result) for _, _, result, reason in objects if reason is None}
     usable, dropped = [], []
-    for number, (path, result, reason) in enumerate(objects):
-        region_id = result.get("id")
+    for number, path, result, reason in objects:
         if reason is None:
             with report.leaving_out("regions"), source.at(path):
-                result = _with_id(result, number, known_ids, report)
+                result = _with_id(result, number, ids, report)
                 _check_control(result, options, report)
                 usable.append((path, result))
-        elif reason and not (isinstance(region_id, str) and region_id in known_ids):
+        elif reason and (_text_id(result) is None or _text_id(result) not in ids):
             # Answers to questions about a region repeat its id and place.
-            known_id = region_id if isinstance(region_id, str) else None
-            dropped.append(DroppedRegion(known_id, reason))
+            dropped.append(DroppedRegion(_text_id(result), reason))
     return usable, dropped
+
+
+def _text_id(result: Mapping[str, Any]) -> str | None:
+    """A number as text; None where there is no id."""
+    region_id = result.get("id")
+    if isinstance(region_id, int) and not isinstance(region_id, bool):
+        return str(region_id)
+    return region_id if isinstance(region_id, str) and region_id else None
 
 
 def _why_dropped(result: Mapping[str, Any], options: ExportOptions) -> str | None:
@@ -199,20 +205,22 @@ def _why_dropped(result: Mapping[str, Any], options: ExportOptions) -> str | Non
 
 
 def _with_id(
-    result: Mapping[str, Any], number: int, known_ids: set[object], report: Report
+    result: Mapping[str, Any], number: int, ids: set[str | None], report: Report
 ) -> Mapping[str, Any]:
     """The region, with an id of its place among the results where it has none.
 
     Raises InputError for a region without a value, and with a strict report
-    for one without an id.
+    for one whose id is no text.
     """
     region_id = result.get("id")
     is_number = isinstance(region_id, int) and not isinstance(region_id, bool)
     if not report.strict and (region_id in (None, "") or is_number):
-        new = str(region_id) if is_number else f"region-{number}"
-        while new in known_ids:
-            new += "'"
-        known_ids.add(new)
+        new = _text_id(result)
+        if new is None:
+            new = f"region-{number}"
+            while new in ids:
+                new += "'"
+        ids.add(new)
         report.change("regions without an id of text, which were given one")
         result = {**result, "id": new}
     region_id_of(result)
@@ -313,7 +321,7 @@ class _GroupReader:
     def read(
         self, group: Results, name: str, dropped: tuple[DroppedRegion, ...]
     ) -> ExportedVideo | SkippedTask:
-        infos = self.options.video_infos
+        config, infos = self.options.label_config, self.options.video_infos
         known = infos(self.media.references[0]) if infos is not None else None
         if known is None:
             group = self._believable(group)
@@ -329,7 +337,7 @@ class _GroupReader:
                 info=info,
                 tracks=tuple(item.track for item in objects),
                 file_names=self.media.file_names(name),
-                categories=self.options.label_config.categories if self.options.label_config else (),
+                categories=() if config is None else config.categories,
             ),
             task_id=self.source.task_id,
             source=self.source.description,

@@ -75,7 +75,7 @@ def _controls(
 
 
 def _is_region(value: object) -> bool:
-    """Whether a value of a control that no config knows can be one, of a type that is read or not."""
+    """Whether a value of an unknown control can be one, of a type that is read or not."""
     if not isinstance(value, Mapping) or _ANSWERS & set(value):
         return False
     if {"sequence", "rle", "imageDataURL"} & set(value):

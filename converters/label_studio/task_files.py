@@ -135,7 +135,7 @@ def _of_folder(folder: Path, report: Report) -> Iterator[tuple[str, Any]]:
 
 
 def _task_in(path: Path) -> object:
-    """What is equal for the files of one task; the path of a file with several tasks, or without ids.
+    """What is equal for the files of one task; the file itself if it has several, or no ids.
 
     Two servers give the same ids to other tasks: the data is looked at, too.
     """

@@ -159,8 +159,9 @@ def test_a_region_without_an_id_is_given_one_that_no_other_has(no_id):
 
 
 def test_an_id_that_is_a_number_is_kept_as_text():
-    (item,), report = read(frames_task(polygon(5), polygon("x")))
-    assert ids_of(item) == ["5", "x"] and sum(report.changed.values()) == 1
+    (item,), report = read(frames_task(polygon(5), polygon("x"), polygon(5, item_index=1)))
+    assert ids_of(item) == ["5", "x"] and list(item.video.tracks[0].masks) == [0, 1]
+    assert report.changed == {"regions without an id of text, which were given one": 2}
 
 
 def test_regions_of_one_id_are_one_object_and_what_is_united_is_counted():
