@@ -99,7 +99,8 @@ def load_export(
     `path` is a JSON file, or a folder of a target storage's files.
     `label_config` is the project's XML; the other options are those of
     `ExportOptions`. Stale, hidden and dropped masks and skipped tasks are
-    logged as warnings; `read_export` gives them as values. Which annotation of
+    logged as warnings; `read_export` gives them as values, and a `report` the
+    rest of what is said. Which annotation of
     a task is read, and what is one object: see this module's head.
 
     Raises ValueError for a bad option, a file that is no export, and, unless
@@ -114,13 +115,14 @@ def load_export(
         annotations=annotations,
         sources=tuple(sources) if not isinstance(sources, str) else sources,
     )
-    return _videos_with_warnings(path, options, report or Report(strict=True))
+    return _videos_with_warnings(path, options, report)
 
 
 def _videos_with_warnings(
-    path: str | Path, options: ExportOptions, report: Report
+    path: str | Path, options: ExportOptions, report: Report | None
 ) -> Iterator[AnnotatedVideo]:
-    for item in read_export(path, options, report=report):
+    own_report = Report(strict=True)
+    for item in read_export(path, options, report=report or own_report):
         for region in item.dropped:
             logger.warning(
                 "task %s: region %s is left out: %s", item.task_id, region.region_id, region.reason
@@ -140,6 +142,8 @@ def _videos_with_warnings(
                 name, sum(map(len, item.hidden.values())),
             )  # fmt: skip
         yield item.video
+    for sentence in own_report.notes:
+        logger.warning("%s", sentence)
 
 
 def read_export(
@@ -243,7 +247,6 @@ class _Names:
             f"video is named {new!r}. All are kept; for other names give the tasks other ids"
         )
         self._report.say(sentence)
-        logger.warning("%s", sentence)
         files = tuple(f"{new}/{file.removeprefix(f'{name}/')}" for file in video.file_names)
         video = dataclasses.replace(video, name=new, file_names=files)
         return dataclasses.replace(item, video=video)

@@ -139,11 +139,9 @@ def _task_in(path: Path) -> object:
 
     Two servers give the same ids to other tasks: the data is looked at, too.
     """
-    items = _items(path)
-    task = as_task(next(items, None))
-    if next(items, None) is not None or not isinstance(task, Mapping):
-        return path
-    if is_min(task):
+    items = list(itertools.islice(_items(path), 2))
+    task = as_task(items[0]) if len(items) == 1 else None
+    if not isinstance(task, Mapping) or is_min(task):
         return path
     data, task_id = task.get("data"), task.get("id")
     if not isinstance(data, Mapping):

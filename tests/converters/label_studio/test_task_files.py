@@ -115,13 +115,13 @@ def test_tasks_of_one_id_with_other_data_are_not_taken_for_one(tmp_path):
 def test_files_that_are_no_tasks_are_left_out_and_counted(tmp_path):
     write(tmp_path, {
         "1": stored(1, polygon()), "2": '{"id": 2, "result": [', "3": "", "4": {"id": 4, "result": []},
-        "5": [[1, 2]], "6.json": {"name": "x"}, "README": "of the bucket", "7": {**stored(7), "task": 7},
+        "5": [[1, 2]], "51": [None, None], "6.json": {"name": "x"}, "README": "of the bucket", "7": {**stored(7), "task": 7},
         ".hidden": "x", "picture.png": "x", ".git/8": stored(8, polygon()),
     })  # fmt: skip
     found, report = read(tmp_path)
     assert [item[1] for item in found] == ["annotations 1"]
     # All but the hidden ones and those that another suffix tells apart.
-    assert sum(report.dropped.values()) == 7 == len(report.malformed)
+    assert sum(report.dropped.values()) == 9 == len(report.malformed)
     with pytest.raises(ValueError, match=r"2: tasks\[0\] is not valid JSON"):
         list(load_export(tmp_path, label_config=FRAMES_XML))
 
