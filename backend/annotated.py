@@ -104,7 +104,8 @@ def read_videos(
     """
     if recognise(source) == Format.LABEL_STUDIO:
         return _read_label_studio(
-            source, label_config, media_root, stale, resegment, tuple(results), report or Report()
+            source, label_config, media_root, stale, resegment, tuple(results),
+            report or Report(strict=True),
         )
     return ((video, ()) for video in open_source(source, report=report))
 
@@ -129,7 +130,9 @@ def _read_label_studio(
         sources=results,
     )
     store = MaskStore()
-    for item in read_export(source, options):
+    for item in read_export(source, options, report=report):
+        for region in item.dropped:
+            report.drop(f"regions ({region.reason})")
         if isinstance(item, SkippedTask):
             report.drop(f"tasks ({item.reason})")
             continue
@@ -143,8 +146,6 @@ def _read_label_studio(
             report.change(_FILLED[stale], filled)
         report.drop("masks (missing or out of date)", count - filled)
         report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
-        for region in item.dropped:
-            report.drop(f"regions ({region.reason})")
         yield store_masks(item.video, store), item.media
 
 

@@ -11,6 +11,7 @@ from backend.media import MediaStore
 from converters.label_studio.config import parse_label_config
 from converters.label_studio.export import ExportOptions, SkippedTask, export_task
 from converters.label_studio.exported import Source, StaleChoice
+from converters.report import Report
 from converters.types import AnnotatedVideo, VideoInfo
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -32,6 +33,7 @@ def task_videos(
     media: MediaStore,
     source: Source,
     stale: StaleChoice = "leave-out",
+    report: Report | None = None,
 ) -> Iterator[TaskVideo]:
     """The videos of a task with masks, its media fetched where it is not yet there.
 
@@ -40,8 +42,9 @@ def task_videos(
         media: in use (`MediaStore.in_use`) for as long as the files are.
         source: which of its results are read.
         stale: as for `ExportOptions`.
+        report: told of malformed results, which are left out; without one they raise.
 
-    Raises ValueError for malformed results, ServiceError when the media cannot
+    Raises ValueError for malformed results without a report, ServiceError when the media cannot
     be had, VideoDecodeError.
     """
     if not isinstance(task, Mapping):
@@ -52,7 +55,7 @@ def task_videos(
         stale=stale,
         sources=(source,),
     )
-    for exported in export_task(task, options):
+    for exported in export_task(task, options, report=report):
         if isinstance(exported, SkippedTask):
             continue
         if any(track.masks for track in exported.video.tracks):

@@ -35,7 +35,10 @@ def check_videos(
 def _check_track(track: Track, video: AnnotatedVideo, labels_needed: bool) -> None:
     where = f"video {video.name!r}, object {track.object_id!r}"
     if labels_needed and not track.labels:
-        raise ValueError(f"{where}: has no label, must have one for its category")
+        raise ValueError(
+            f"{where}: has no label, must have one for its category "
+            "(--default-label LABEL gives one to all objects without)"
+        )
     for frame_index, mask in track.masks.items():
         if not 0 <= frame_index < video.info.frame_count:
             raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -30,7 +31,7 @@ class Format(enum.StrEnum):
 
 _ACCEPTED = (
     "a JSON file (COCO, YouTube-VIS, SA-V, tracks.json, a Label Studio export) or a folder "
-    "(DAVIS, SA-V)"
+    "(DAVIS, SA-V, a Label Studio target storage)"
 )
 _SIGNATURES = (
     (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)"),
@@ -53,6 +54,8 @@ _SIGNATURES = (
 )
 """(offset, bytes, what a file that has them there is)"""
 
+_FILES_LOOKED_AT = 50
+_ITEMS_LOOKED_AT = 100
 _TASK_KEYS = {"annotations", "predictions", "data", "completions", "drafts"}
 _MIN_TASK_KEYS = {"annotator", "annotation_id", "lead_time", "created_at"}
 
@@ -91,7 +94,9 @@ def open_source(
     if found == Format.LABEL_STUDIO:
         from converters.label_studio.export import load_export
 
-        return load_export(path, label_config=label_config, video_infos=video_infos, stale=stale)
+        return load_export(
+            path, label_config=label_config, video_infos=video_infos, stale=stale, report=report
+        )
     readers = {
         Format.COCO: load_coco,
         Format.YOUTUBE_VIS: load_youtube_vis,
@@ -107,7 +112,10 @@ def image_folder(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if not path.is_dir():
         return path.parent
-    module = davis if recognise(path) == Format.DAVIS else sav
+    found = recognise(path)
+    if found == Format.LABEL_STUDIO:
+        return path
+    module = davis if found == Format.DAVIS else sav
     return module.image_folder(path)
 
 
@@ -124,12 +132,27 @@ def _recognise_folder(folder: Path) -> Format:
     for kind in ("manual", "auto"):
         if next(folder.rglob(f"*_{kind}.json"), None) is not None:
             return Format.SAV
+    if _is_target_storage(folder):
+        return Format.LABEL_STUDIO
     splits = sorted(place.parent.name for place in folder.glob(f"*/{sav.ANNOTATIONS_FOLDER}"))
     raise ValueError(
         f"{folder} is no data set: a folder must hold Annotations (DAVIS), "
-        f"{sav.ANNOTATIONS_FOLDER} or <video>_manual.json files (SA-V)"
+        f"{sav.ANNOTATIONS_FOLDER} or <video>_manual.json files (SA-V), or the files of a Label "
+        "Studio target storage"
         + (f"; each of its folders {', '.join(splits)} is one" if splits else "")
     )
+
+
+def _is_target_storage(folder: Path) -> bool:
+    """Whether the first file that may be one of a target storage, and is of any format, is one."""
+    from converters.label_studio.task_files import storage_files
+
+    for file in itertools.islice(storage_files(folder), _FILES_LOOKED_AT):
+        try:
+            return _recognise_json(file) == Format.LABEL_STUDIO
+        except ValueError:  # a file that is there besides
+            continue
+    return False
 
 
 def _check_is_text(path: Path) -> None:
@@ -152,28 +175,31 @@ def _recognise_json(path: Path) -> Format:
     _check_is_text(path)
     top: set[str] = set()
     keys: set[str] = set()
+    met: set[str] = set()
+    items = 0
     for prefix, event, value in prefixed_events(path):
         if prefix == "" and event == "map_key":
             top.add(value)
+        elif prefix in ("item", "annotations.item") and event == "map_key":
+            keys.add(value)
+        elif prefix in ("item", "annotations.item") and event == "end_map":
+            found = _by_task(path, keys) if prefix == "item" else _by_annotation(keys)
+            if found is not None:
+                return found
+            met, keys = keys, set()
+        if prefix == "item" and event not in ("map_key", "start_map", "start_array"):
+            items += 1
+        if items and (prefix == "" or items == _ITEMS_LOOKED_AT):
+            break
         found = _by_top(prefix, event, value)
         if found is not None:
             return found
-        if prefix == "item" and event == "start_map":
-            return _by_first_task(path)
-        if prefix == "annotations.item" and event == "end_map":
-            found = _by_annotation(keys)
-            if found is not None:
-                return found
-            keys.clear()
-        elif prefix == "annotations.item" and event == "map_key":
-            keys.add(value)
-        elif prefix == "item":
-            break
     if {"videos", "categories"} <= top:
         return Format.YOUTUBE_VIS
-    if "data" in top and top & _TASK_KEYS:
+    if ("data" in top and top & _TASK_KEYS) or {"result", "task"} <= top:
         return Format.LABEL_STUDIO
-    raise ValueError(f"{path}: is none of {', '.join(Format)}: it has the keys {sorted(top)}")
+    what = f"its items have {sorted(met)}" if items else f"it has the keys {sorted(top)}"
+    raise ValueError(f"{path}: is none of {', '.join(Format)}: {what}")
 
 
 def _by_top(prefix: str, event: str, value: Any) -> Format | None:
@@ -201,18 +227,11 @@ def _by_annotation(keys: set[str]) -> Format | None:
     return Format.LABEL_STUDIO if "result" in keys else None
 
 
-def _by_first_task(path: Path) -> Format:
-    """By the keys of the first item of the top array."""
-    keys: set[str] = set()
-    for prefix, event, value in prefixed_events(path):
-        if prefix == "item" and event == "map_key":
-            keys.add(value)
-        elif prefix == "item" and event == "end_map":
-            break
+def _by_task(path: Path, keys: set[str]) -> Format | None:
+    """By the keys of an item of the top array; None where they do not tell."""
     if {"segmentations", "video_id"} <= keys:
         raise ValueError(
             f"{path}: holds YouTube-VIS results, which name no videos: give the ground truth"
         )
-    if keys & (_TASK_KEYS | _MIN_TASK_KEYS):
-        return Format.LABEL_STUDIO
-    raise ValueError(f"{path}: is none of {', '.join(Format)}: its items have {sorted(keys)}")
+    is_task = keys & (_TASK_KEYS | _MIN_TASK_KEYS) or {"result", "task"} <= keys
+    return Format.LABEL_STUDIO if is_task else None

@@ -6,7 +6,7 @@ import re
 
 # Values within a rule's text: quoted texts, lists and numbers; the names of fields are kept.
 _VALUES = re.compile(
-    r"(has no '[^']*')|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*"
+    r"(has no '[^']*')|(?<!\w)'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*"
 )
 
 
@@ -30,6 +30,7 @@ class MalformedValue(ValueError):
         Begins with the field: "segmentation: must be an array, is …".
         """
         rule = _VALUES.sub(lambda found: found.group(1) or "…", self.rule)
-        is_file = "/" in self.place or "\\" in self.place
-        field = "" if is_file else re.sub(r"\[[^\]]*\]", "", self.place).rpartition(".")[2]
+        # Files of a folder may stand in brackets, as items do.
+        place = re.sub(r"\[[^\]]*\]", "", self.place)
+        field = "" if "/" in place or "\\" in place else place.rpartition(".")[2]
         return f"{field}: {rule}" if field else rule

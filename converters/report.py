@@ -11,7 +11,7 @@ from converters.malformed import MalformedValue
 from converters.types import Track
 
 PLACES_KEPT = 20
-"""Of the values that were malformed; all are counted."""
+"""Of the values that were malformed, and of notes; all are counted."""
 
 
 @dataclass
@@ -30,6 +30,8 @@ class Report:
     """Whether the first malformed value stops the reading instead of being left out."""
     malformed: list[str] = field(default_factory=list)
     """The first `PLACES_KEPT` malformed values, each by its place and the rule it breaks."""
+    notes: list[str] = field(default_factory=list)
+    """The first `PLACES_KEPT` sentences on single things that `changed` counts."""
     malformed_count: int = 0
     """Of all of them."""
     progress: Callable[[int], None] = field(default=lambda done: None, repr=False, compare=False)
@@ -50,6 +52,10 @@ class Report:
     def change(self, what: str, count: int = 1) -> None:
         if count:
             self.changed[what] = self.changed.get(what, 0) + int(count)
+
+    def say(self, sentence: str) -> None:
+        if len(self.notes) < PLACES_KEPT:
+            self.notes.append(sentence)
 
     @contextlib.contextmanager
     def leaving_out(self, what: str) -> Iterator[None]:

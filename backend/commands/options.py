@@ -55,6 +55,8 @@ def say_malformed(report: Report, *, counts: bool = True) -> None:
     more = report.malformed_count - len(report.malformed)
     if more:
         print(f"malformed: ... and {more} more", file=sys.stderr)
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def with_options(settings: Settings, options: argparse.Namespace) -> Settings:

@@ -24,6 +24,7 @@ from backend.jobs.types import Job
 from backend.settings import Settings, environment_without_secrets
 from backend.task_videos import TaskVideo, task_videos
 from converters.label_studio.export import read_tasks
+from converters.report import Report
 from converters.tracks_json import save_tracks
 from converters.types import AnnotatedVideo
 from sam2_model.checkpoints.finetuned import finetuned_path
@@ -143,11 +144,12 @@ class TrainingWork:
             if handle.is_cancelled():
                 return
             task_id = task.get("id") if isinstance(task, Mapping) else None
-            videos = []
+            videos, report = [], Report()
             try:
                 with self._service.media.in_use() as media:
                     found = task_videos(
-                        task, label_config=label_config, media=media, source="annotations"
+                        task, label_config=label_config, media=media, source="annotations",
+                        report=report,
                     )
                     for place, item in enumerate(found):
                         name = f"{number}-{place}"
@@ -158,6 +160,10 @@ class TrainingWork:
                 logger.warning("job %s: task %s is left out: %s", self._job.id, task_id, error)
                 problems.append(f"task {task_id}: {error}")
                 continue
+            finally:
+                for line in report.malformed:
+                    logger.warning("job %s: task %s: left out: %s", self._job.id, task_id, line)
+                    problems.append(f"task {task_id}: {line}")
             yield from videos
 
     def _arguments(self, data: Path) -> list[str]:

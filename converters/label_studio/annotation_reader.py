@@ -1,15 +1,21 @@
-"""The results of one annotation -> annotated videos, one for each media they are on."""
+"""The results of one annotation -> annotated videos, one for each media they are on.
+
+Results go with their paths from the top of the file, so that one that is left
+out can be named.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from converters.label_studio.config import (
     ImageControl,
     ImageControlKind,
+    LabelConfig,
     VideoRectangleControl,
     VideoVectorControl,
 )
@@ -20,8 +26,8 @@ from converters.label_studio.exported import (
     ResegmentRequest,
     SkippedTask,
 )
-from converters.label_studio.lifespan import read_lifespan, rectangle_mask
-from converters.label_studio.paths import InputError, at
+from converters.label_studio.lifespan import Lifespan, read_lifespan, rectangle_mask
+from converters.label_studio.paths import InputError, at, joined
 from converters.label_studio.regions import logit_of
 from converters.label_studio.results import (
     check_upright,
@@ -37,17 +43,21 @@ from converters.label_studio.results import (
 from converters.label_studio.task_media import (
     Results,
     TaskMedia,
+    check_claims,
     framerate_of,
     info_of,
     media_of,
 )
 from converters.label_studio.video_vector import read_video_vector
 from converters.masks import check_mask, decode_mask, encode_mask, mask_area
+from converters.report import Report
 from converters.types import AnnotatedVideo, MaskRLE, ObjectId, Prompt, Track, VideoInfo
 
 _VIDEO_TYPES = ("videorectangle", "videovector", "videovectorlabels")
 _SHAPES = {"x", "points", "vertices", "rle", "imageDataURL", "sequence"}
 """Fields of a `value` that make a result a region."""
+
+_Control = VideoRectangleControl | VideoVectorControl | ImageControl
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,23 @@ class AnnotationSource:
     """"annotations 11": its kind and id."""
     data: Mapping[str, Any]
     """The task's data."""
-    has_frames: bool = True
-    """False for JSON_MIN, which does not say which frame a region is on."""
+    where: str
+    """The task's path."""
+    is_min: bool = False
+    """True for JSON_MIN, which does not say which frame a region is on."""
+
+    @contextlib.contextmanager
+    def at(self, path: str) -> Iterator[None]:
+        """Puts the path of a result in front of the paths of errors raised within."""
+        try:
+            with at(""):
+                yield
+        except InputError as error:
+            inner = error.path
+            if self.is_min and inner.partition(".")[0] == "value":
+                # What lies under `value` elsewhere lies in the item itself here.
+                inner = inner.partition(".")[2]
+            raise InputError(joined(path, inner), error.rule) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,53 +101,87 @@ class _Object:
 
 
 def read_annotation(
-    results: Results, source: AnnotationSource, options: ExportOptions
+    results: Sequence[tuple[str, Any]],
+    source: AnnotationSource,
+    options: ExportOptions,
+    report: Report,
 ) -> list[ExportedVideo | SkippedTask]:
     """One video for each media the regions are on; without regions, the task's first media.
 
-    Raises InputError naming the path and the rule for malformed values.
+    Malformed regions are left out and counted in `report`, as are videos that
+    nothing can be read of. Raises InputError, naming the path and the rule, for
+    a task without the media that the label config names, and with a strict
+    report for the first malformed value.
     """
-    usable, dropped = _sorted_out(results, options)
-    groups = _by_media(usable, source, options)
-    if not groups:
-        media = media_of(None, None, source.data, options.label_config)
+    usable, dropped = _sorted_out(results, source, options, report)
+    if usable:
+        groups = _by_media(usable, source, options, report)
+    else:
+        with at(source.where):
+            media = media_of(None, None, source.data, options.label_config)
         if media is None:
-            return [SkippedTask(source.task_id, "it has no region, and no media that is clear")]
+            reason = "it has no region, and no media that is clear"
+            return [SkippedTask(source.task_id, reason, tuple(dropped))]
         groups = [(media, [])]
-    beside = labels_beside_regions([result for _, result in results])
+    beside = _labels_beside(results, source, report)
     videos: list[ExportedVideo | SkippedTask] = []
     for media, group in groups:
-        reader = _GroupReader(media, source, options, beside)
+        reader = _GroupReader(media, source, options, beside, report)
         name = media.name(
             source.task_name,
             (f"-{media.tag}" if len(groups) > 1 and media.tag else "") + source.name_suffix,
         )
-        video = reader.read(group, name, tuple(dropped))
-        dropped = []  # named once
-        videos.append(video)
+        with report.leaving_out("videos"):
+            videos.append(reader.read(group, name, tuple(dropped)))
+            dropped = []  # named once
+    if dropped:
+        reason = "nothing on its media can be read"
+        return [SkippedTask(source.task_id, reason, tuple(dropped))]
     return videos
 
 
 # --- which results are regions -----------------------------------------------
 
 
+def marks_something(result: object) -> bool:
+    """Whether a result is a region, of a type that is read or not."""
+    value = result.get("value") if isinstance(result, Mapping) else None
+    return isinstance(value, Mapping) and bool(_SHAPES & set(value))
+
+
 def _sorted_out(
-    results: Results, options: ExportOptions
+    results: Sequence[tuple[str, Any]],
+    source: AnnotationSource,
+    options: ExportOptions,
+    report: Report,
 ) -> tuple[list[tuple[str, Mapping[str, Any]]], list[DroppedRegion]]:
-    """The regions that are read, checked against the config, and those that are not."""
+    """The regions that are read, each with an id, and those that are not, though well-formed."""
+    objects = []
+    for number, (path, result) in enumerate(results):
+        with report.leaving_out("regions"), source.at(path):
+            if not isinstance(result, Mapping):
+                raise ValueError(f"{str(result)[:60]!r} must be an object")
+            objects.append((number, path, result, _why_dropped(result, options)))
+    ids = {_text_id(result) for _, _, result, reason in objects if reason is None}
     usable, dropped = [], []
-    for path, result in results:
-        with at(path):
-            reason = _why_dropped(result, options)
-            if reason is None:
-                region_id_of(result)
-                _check_control(result, options)
+    for number, path, result, reason in objects:
+        if reason is None:
+            with report.leaving_out("regions"), source.at(path):
+                result = _with_id(result, number, ids, report)
+                _check_control(result, options, report)
                 usable.append((path, result))
-            elif reason:
-                region_id = result.get("id")
-                known_id = region_id if isinstance(region_id, str) else None
-                dropped.append(DroppedRegion(known_id, reason))
+        elif reason and (_text_id(result) is None or _text_id(result) not in ids):
+            # Answers to questions about a region repeat its id and place.
+            dropped.append(DroppedRegion(_text_id(result), reason))
     return usable, dropped
+
+
+def _text_id(result: Mapping[str, Any]) -> str | None:
+    """A number as text; None where there is no id."""
+    region_id = result.get("id")
+    if isinstance(region_id, int) and not isinstance(region_id, bool):
+        return str(region_id)
+    return region_id if isinstance(region_id, str) and region_id else None
 
 
 def _why_dropped(result: Mapping[str, Any], options: ExportOptions) -> str | None:
@@ -132,8 +191,7 @@ def _why_dropped(result: Mapping[str, Any], options: ExportOptions) -> str | Non
         return None
     image_kind = image_kind_of(result)
     if image_kind is None:
-        is_region = isinstance(value, Mapping) and bool(_SHAPES & set(value))
-        return f"regions of type {kind!r} are not read" if is_region else ""
+        return f"regions of type {kind!r} are not read" if marks_something(result) else ""
     if image_kind is ImageControlKind.KEY_POINT:
         return "a key point has no mask"
     if options.label_config is not None:
@@ -146,21 +204,68 @@ def _why_dropped(result: Mapping[str, Any], options: ExportOptions) -> str | Non
     return None
 
 
-def _check_control(result: Mapping[str, Any], options: ExportOptions) -> None:
+def _with_id(
+    result: Mapping[str, Any], number: int, ids: set[str | None], report: Report
+) -> Mapping[str, Any]:
+    """The region, with an id of its place among the results where it has none.
+
+    Raises InputError for a region without a value, and with a strict report
+    for one whose id is no text.
+    """
+    region_id = result.get("id")
+    is_number = isinstance(region_id, int) and not isinstance(region_id, bool)
+    if not report.strict and (region_id in (None, "") or is_number):
+        new = _text_id(result)
+        if new is None:
+            new = f"region-{number}"
+            while new in ids:
+                new += "'"
+        ids.add(new)
+        report.change("regions without an id of text, which were given one")
+        result = {**result, "id": new}
+    region_id_of(result)
+    return result
+
+
+def _labels_beside(
+    results: Sequence[tuple[str, Any]], source: AnnotationSource, report: Report
+) -> dict[str, tuple[str, ...]]:
+    beside: dict[str, tuple[str, ...]] = {}
+    for path, result in results:
+        if isinstance(result, Mapping):
+            with report.leaving_out("labels"), source.at(path):
+                beside.update(labels_beside_regions([result]))
+    return beside
+
+
+# --- a label config that is no longer that of the regions ----------------------
+
+
+@contextlib.contextmanager
+def _kept_though(report: Report, what: str) -> Iterator[None]:
+    """A region that the label config no longer allows is kept as it is, and counted."""
+    try:
+        yield
+    except InputError:
+        if report.strict:
+            raise
+        report.change(what)
+
+
+def _check_control(result: Mapping[str, Any], options: ExportOptions, report: Report) -> None:
     if options.label_config is None:
         return
-    control = _control(result, options)
-    if result.get("to_name") not in control.to_names:
-        raise InputError(
-            "to_name", f"{result.get('to_name')!r} must be one of {list(control.to_names)}"
-        )
+    with _kept_though(report, "regions of a control that the label config no longer has, kept"):
+        control = _control(result, options.label_config)
+        if result.get("to_name") not in control.to_names:
+            raise InputError(
+                "to_name", f"{result.get('to_name')!r} must be one of {list(control.to_names)}"
+            )
 
 
-def _control(
-    result: Mapping[str, Any], options: ExportOptions
-) -> VideoRectangleControl | VideoVectorControl | ImageControl:
-    config, name, kind = options.label_config, result.get("from_name"), result.get("type")
-    assert config is not None
+def _control(result: Mapping[str, Any], config: LabelConfig) -> _Control:
+    """Raises InputError where the config has no such control for regions of this type."""
+    name, kind = result.get("from_name"), result.get("type")
     with at("from_name"):
         if kind == "videorectangle":
             return config.video_rectangle(name)
@@ -172,20 +277,31 @@ def _control(
         return control
 
 
+def _tag_of(result: Mapping[str, Any], is_video: bool, config: LabelConfig | None) -> str:
+    """The tag that a region is on; where the config has no such tag any more, the only one."""
+    # JSON_MIN without a config has no names of tags.
+    name = str(result.get("to_name") or "")
+    if config is None:
+        return name
+    names = [tag.name for tag in (config.videos if is_video else config.images)]
+    return names[0] if name not in names and len(names) == 1 else name
+
+
 def _by_media(
-    results: Results, source: AnnotationSource, options: ExportOptions
+    results: Results, source: AnnotationSource, options: ExportOptions, report: Report
 ) -> list[tuple[TaskMedia, Results]]:
     """Regions by the tag they are on, in the order of their first ones."""
     groups: dict[tuple[str, bool], list[tuple[str, Mapping[str, Any]]]] = {}
     for path, result in results:
-        # JSON_MIN without a config has no names of tags.
-        tag = str(result.get("to_name") or "")
-        groups.setdefault((tag, result.get("type") in _VIDEO_TYPES), []).append((path, result))
+        is_video = result.get("type") in _VIDEO_TYPES
+        tag = _tag_of(result, is_video, options.label_config)
+        groups.setdefault((tag, is_video), []).append((path, result))
     found = []
     for (tag, is_video), group in groups.items():
-        media = media_of(tag, is_video, source.data, options.label_config)
-        assert media is not None
-        found.append((media, group))
+        with report.leaving_out("videos"), at(source.where):
+            media = media_of(tag, is_video, source.data, options.label_config)
+            assert media is not None
+            found.append((media, group))
     return found
 
 
@@ -200,14 +316,19 @@ class _GroupReader:
     source: AnnotationSource
     options: ExportOptions
     labels_beside: Mapping[str, tuple[str, ...]]
+    report: Report
 
     def read(
         self, group: Results, name: str, dropped: tuple[DroppedRegion, ...]
     ) -> ExportedVideo | SkippedTask:
-        info = info_of(self.media, group, self.options.video_infos)
+        config, infos = self.options.label_config, self.options.video_infos
+        known = infos(self.media.references[0]) if infos is not None else None
+        if known is None:
+            group = self._believable(group)
+        info = info_of(self.media, group, known)
         if info is None:
             reason = "it has no region that says the picture's size; pass video_infos"
-            return SkippedTask(self.source.task_id, reason)
+            return SkippedTask(self.source.task_id, reason, dropped)
         read = self._video_objects if self.media.is_video else self._image_objects
         objects, lost = read(group, info)
         return ExportedVideo(
@@ -216,7 +337,7 @@ class _GroupReader:
                 info=info,
                 tracks=tuple(item.track for item in objects),
                 file_names=self.media.file_names(name),
-                categories=self.options.label_config.categories if self.options.label_config else (),
+                categories=() if config is None else config.categories,
             ),
             task_id=self.source.task_id,
             source=self.source.description,
@@ -226,13 +347,35 @@ class _GroupReader:
             dropped=(*dropped, *lost),
         )
 
+    def _believable(self, group: Results) -> Results:
+        """Without those whose size or frames no media has: the others say what the media is."""
+        kept = []
+        for path, region in group:
+            with self.report.leaving_out("regions"), self.source.at(path):
+                check_claims(region, is_video=self.media.is_video)
+                kept.append((path, region))
+        return kept
+
     def _labels(self, result: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        """As the label config has them: by their aliases, where it gives them any."""
         labels = labels_of(result, (key, "labels")) or self.labels_beside.get(result["id"], ())
-        if self.options.label_config is not None:
-            control = _control(result, self.options)
-            with at(f"value.{key}"):
-                control.check_labels(labels)
-        return labels
+        config = self.options.label_config
+        if config is None:
+            return labels
+        try:
+            control = _control(result, config)
+        except InputError:  # counted before
+            return labels
+        aliases = [control.alias_of(label) for label in labels]
+        self.report.change(
+            "labels, written as their aliases of the label config",
+            sum(alias != label for alias, label in zip(aliases, labels)),
+        )
+        with _kept_though(
+            self.report, "regions with a label that the label config no longer has, kept"
+        ), at(f"value.{key}"):
+            control.check_labels(aliases)
+        return tuple(dict.fromkeys(aliases))
 
     # on a video
 
@@ -242,18 +385,21 @@ class _GroupReader:
         framerate = framerate_of(self.media, group)
         objects: dict[str, _Object] = {}
         for path, region in group:
-            with at(path):
-                region_id = region["id"]
+            region_id, span = region["id"], None
+            with self.report.leaving_out("regions"), self.source.at(path):
                 if region_id in objects:
                     raise InputError(
                         "id", f"{region_id!r} is that of an earlier region, must be unique"
                     )
                 labels = self._labels(region, "labels")
                 if region["type"] == "videorectangle":
-                    objects[region_id] = self._rectangle_object(region, labels, info, framerate)
+                    span = read_lifespan(region, info, framerate)
                 else:
                     masks, scores = read_video_vector(region, info, framerate)
                     objects[region_id] = _Object(Track(region_id, labels, masks, scores))
+            if span is not None:
+                # What the callback raises is no fault of the region's.
+                objects[region_id] = self._rectangle_object(region_id, labels, span, info)
         shown = [item for item in objects.values() if item.track.masks or item.stale]
         lost = [
             DroppedRegion(region_id, "the editor shows it on no frame")
@@ -263,13 +409,8 @@ class _GroupReader:
         return shown, lost
 
     def _rectangle_object(
-        self,
-        region: Mapping[str, Any],
-        labels: tuple[str, ...],
-        info: VideoInfo,
-        framerate: float,
+        self, region_id: str, labels: tuple[str, ...], span: Lifespan, info: VideoInfo
     ) -> _Object:
-        span = read_lifespan(region, info, framerate)
         masks = dict(span.masks)
         if span.stale and self.options.stale == "rectangle":
             for index in span.stale:
@@ -280,43 +421,48 @@ class _GroupReader:
             request = ResegmentRequest(
                 media=self.media.references[0],
                 info=info,
-                object_id=region["id"],
+                object_id=region_id,
                 prompts=tuple(
-                    Prompt(region["id"], index, box=box) for index, box in span.drawn.items()
+                    Prompt(region_id, index, box=box) for index, box in span.drawn.items()
                 ),
                 masks=span.masks,
                 frame_indices=span.stale,
             )
             masks.update(_resegmented(self.options.resegment(request), request))
         in_order = {index: masks[index] for index in sorted(masks)}
-        return _Object(Track(region["id"], labels, in_order, span.scores), span.stale, span.hidden)
+        return _Object(Track(region_id, labels, in_order, span.scores), span.stale, span.hidden)
 
     # on images
 
     def _image_objects(
         self, group: Results, info: VideoInfo
     ) -> tuple[list[_Object], list[DroppedRegion]]:
-        if group and not self.source.has_frames and info.frame_count > 1:
-            raise ValueError(
-                "JSON_MIN does not say which frame a region is on; export the project as JSON"
+        if group and self.source.is_min and info.frame_count > 1:
+            raise InputError(
+                self.source.where,
+                "JSON_MIN does not say which frame a region is on; export the project as JSON",
             )
         marks: dict[ObjectId, _Marks] = {}
         lost: list[DroppedRegion] = []
+        met: set[tuple[str, int]] = set()
         for path, region in group:
             kind = image_kind_of(region)
             assert kind is not None
-            with at(path):
+            with self.report.leaving_out("regions"), self.source.at(path):
                 labels = self._labels(region, kind.result_type)
                 index = item_index_of(region, info.frame_count)
                 mask = _mask_on_image(region, kind, (info.height, info.width))
                 track_id = track_id_of(region)
-            if mask is None:
-                lost.append(DroppedRegion(region["id"], f"it has no pixel on frame {index}"))
-                continue
-            object_id = region["id"] if track_id is None else track_id
-            is_box = kind is ImageControlKind.RECTANGLE
-            of_object = marks.setdefault(object_id, _Marks())
-            of_object.add(index, mask, labels, region.get("score"), is_box=is_box)
+                if mask is None:
+                    lost.append(DroppedRegion(region["id"], f"it has no pixel on frame {index}"))
+                    continue
+                object_id = region["id"] if track_id is None else track_id
+                is_box = kind is ImageControlKind.RECTANGLE
+                of_object = marks.setdefault(object_id, _Marks())
+                of_object.add(index, mask, labels, region.get("score"), is_box=is_box)
+                if (region["id"], index) in met:
+                    self.report.change("regions united with one of the same id and frame")
+                met.add((region["id"], index))
         return [_Object(item.track(object_id)) for object_id, item in marks.items()], lost
 
 

@@ -82,6 +82,12 @@ class _LabelledControl(_Control):
     """In the order written, without repeats."""
     has_dynamic_labels: bool
     """True when labels also come from task data and any name may appear."""
+    aliases: Mapping[str, str] = field(default_factory=dict, hash=False, kw_only=True)
+    """A label's value -> its alias: results from before it had one hold the value."""
+
+    def alias_of(self, label: str) -> str:
+        """What results hold for a label today; the label itself where it is unknown."""
+        return label if label in self.labels else self.aliases.get(label, label)
 
     def check_labels(self, labels: Iterable[str]) -> None:
         """Raises ValueError when a label is not this control's.
@@ -377,17 +383,25 @@ def _text_area(element: ElementTree.Element) -> TextAreaControl:
     )
 
 
-def _labels(elements: Iterable[ElementTree.Element]) -> tuple[tuple[str, ...], bool]:
-    """The label names within these tags, and whether more come from task data."""
+def _labels(elements: Iterable[ElementTree.Element]) -> dict[str, Any]:
+    """The label names within these tags, as the fields of a `_LabelledControl`."""
     names: dict[str, None] = {}
+    aliases: dict[str, set[str]] = {}
     is_dynamic = False
     for element in elements:
         is_dynamic |= element.get("value", "").startswith("$")
         for label in element.iter("label"):
-            name = _label_name(label)
+            name, value = _label_name(label), label.get("value")
             if name:
                 names[name] = None
-    return tuple(names), is_dynamic
+            if name and value and name != value:
+                aliases.setdefault(value, set()).add(name)
+    return {
+        "labels": tuple(names),
+        "has_dynamic_labels": is_dynamic,
+        # A value that stands under several aliases means none of them.
+        "aliases": {value: of.pop() for value, of in aliases.items() if len(of) == 1},
+    }
 
 
 def _label_name(label: ElementTree.Element) -> str | None:
@@ -432,10 +446,9 @@ def _video_rectangles(
         if not video_names.issuperset(to_names):
             skipped.append(f"VideoRectangle {name!r} is not on a <Video>")
             continue
-        labels, is_dynamic = _labels(_labels_on(elements, to_names))
-        controls.append(
-            VideoRectangleControl(name, to_names, labels, is_dynamic, _flag(element, "smart"))
-        )
+        labels = _labels(_labels_on(elements, to_names))
+        smart = _flag(element, "smart")
+        controls.append(VideoRectangleControl(name, to_names, smart=smart, **labels))
     return tuple(controls), tuple(skipped)
 
 
@@ -452,8 +465,8 @@ def _video_vectors(
             skipped.append(f"{_VECTOR_TAGS[element.tag]} {name!r} is not on a <Video>")
             continue
         has_own = element.tag == "videovectorlabels"
-        labels, is_dynamic = _labels([element] if has_own else _labels_on(elements, to_names))
-        controls.append(VideoVectorControl(name, to_names, labels, is_dynamic, has_own))
+        labels = _labels([element] if has_own else _labels_on(elements, to_names))
+        controls.append(VideoVectorControl(name, to_names, has_own_labels=has_own, **labels))
     return tuple(controls), tuple(skipped)
 
 
@@ -481,10 +494,8 @@ def _image_controls(
                 "cannot draw it on a <Video>"
             )
             continue
-        labels, is_dynamic = _labels([element])
-        controls.append(
-            ImageControl(name, to_names, labels, is_dynamic, kind, _flag(element, "smart"))
-        )
+        labels, smart = _labels([element]), _flag(element, "smart")
+        controls.append(ImageControl(name, to_names, kind=kind, smart=smart, **labels))
     return tuple(controls), tuple(skipped)
 
 

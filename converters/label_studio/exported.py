@@ -78,7 +78,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class DroppedRegion:
-    """A region that is not in the video."""
+    """A well-formed region that is not in the video; malformed ones are in the `Report`."""
 
     region_id: str | None
     reason: str
@@ -108,3 +108,4 @@ class SkippedTask:
 
     task_id: int | str | None
     reason: str
+    dropped: tuple[DroppedRegion, ...] = ()

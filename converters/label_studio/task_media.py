@@ -8,13 +8,13 @@ size and frames are what the regions say: a frame for each of the editor's.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from converters.label_studio.config import LabelConfig, resolve_framerate, resolve_value
-from converters.label_studio.exported import VideoInfos
 from converters.label_studio.keyframes import (
     MAX_LS_FRAME,
     is_number,
@@ -104,14 +104,13 @@ def media_of(
     raise ValueError(f"the label config has no tag named {tag_name!r} for these regions")
 
 
-def info_of(
-    media: TaskMedia, group: Results, video_infos: VideoInfos | None
-) -> VideoInfo | None:
+def info_of(media: TaskMedia, group: Results, known: VideoInfo | None) -> VideoInfo | None:
     """Frames and size; None when neither the media nor a region says them.
 
-    Raises InputError for sizes and counts that no media has.
+    `known` is what is known of the media itself; without it most regions' size
+    counts, and none may claim what `check_claims` refuses. Raises InputError
+    where the config's frame rate is seen not to be the video's.
     """
-    known = video_infos(media.references[0]) if video_infos is not None else None
     if media.is_video:
         return known if known is not None else _assumed_video_info(media, group)
     size = (known.height, known.width) if known is not None else _original_size(group)
@@ -126,6 +125,22 @@ def info_of(
         frame_times_seconds=tuple(map(float, range(count))),
         duration_seconds=float(count),
     )
+
+
+def check_claims(result: Mapping[str, Any], *, is_video: bool) -> None:
+    """Raises InputError for a size or count that no media has, or a malformed sequence."""
+    if not is_video:
+        _size_of_image(result)
+        return
+    count = _count_of_video(result)
+    if count > _MAX_FRAMES_WITHOUT_VIDEO:
+        raise ValueError(
+            f"must not speak of {count} frames, may be {_MAX_FRAMES_WITHOUT_VIDEO} where no "
+            "video_infos say how many there are"
+        )
+    _size_of_video(result)
+    if result.get("type") == "videorectangle":
+        read_sequence(result)
 
 
 def framerate_of(media: TaskMedia, group: Results) -> float:
@@ -218,33 +233,31 @@ def _ending(reference: str) -> str:
 
 
 def _original_size(group: Results) -> tuple[int, int] | None:
-    for path, result in group:
-        size = result.get("original_height"), result.get("original_width")
-        if size != (None, None):
-            with at(path):
-                return _checked_size(*size, "original_height")
-    return None
+    return _most_common(_size_of_image(result) for _, result in group)
+
+
+def _size_of_image(result: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) as the region says it."""
+    size = result.get("original_height"), result.get("original_width")
+    return None if size == (None, None) else _checked_size(*size, "original_height")
+
+
+def _most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """The first of several that are as common."""
+    counts = Counter(size for size in sizes if size is not None)
+    return max(counts, key=counts.__getitem__, default=None)
 
 
 def _assumed_video_info(media: TaskMedia, group: Results) -> VideoInfo | None:
     """A frame for each of the editor's, of the size of the embedded masks."""
-    size, count = None, 0
+    size = _most_common(_size_of_video(result) for _, result in group)
+    count = max((_count_of_video(result) for _, result in group), default=0)
     for path, result in group:
-        with at(path):
-            for number, item in enumerate(_sequence(result)):
-                with at(f"value.sequence[{number}]"):
-                    size = size or _embedded_size(item)
-                    count = max(count, _last_frame(item))
-            if result.get("type") == "videorectangle":
+        if result.get("type") == "videorectangle":
+            with at(path):
                 _check_one_frame_each(result)
-            count = max(count, _frames_count(result))
     if size is None or not count:
         return None
-    if count > _MAX_FRAMES_WITHOUT_VIDEO:
-        raise ValueError(
-            f"the regions speak of {count} frames, may be {_MAX_FRAMES_WITHOUT_VIDEO} "
-            "where no video_infos say how many there are"
-        )
     framerate = framerate_of(media, group)
     return VideoInfo(
         width=size[1],
@@ -254,6 +267,18 @@ def _assumed_video_info(media: TaskMedia, group: Results) -> VideoInfo | None:
         frame_times_seconds=tuple(i / framerate for i in range(count)),
         duration_seconds=count / framerate,
     )
+
+
+def _size_of_video(result: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) of most of the masks that its keyframes carry."""
+    return _most_common(
+        _embedded_size(item, f"value.sequence[{number}]")
+        for number, item in enumerate(_sequence(result))
+    )
+
+
+def _count_of_video(result: Mapping[str, Any]) -> int:
+    return max([_frames_count(result), *map(_last_frame, _sequence(result))])
 
 
 def _sequence(result: Mapping[str, Any]) -> list[Any]:
@@ -271,8 +296,8 @@ def _checked_size(height: object, width: object, path: str) -> tuple[int, int]:
     return height, width
 
 
-def _embedded_size(item: object) -> tuple[int, int] | None:
-    """The size of a mask that a keyframe carries."""
+def _embedded_size(item: object, where: str) -> tuple[int, int] | None:
+    """The size of the first mask that a keyframe carries."""
     if not isinstance(item, Mapping):
         return None
     entries = [("mask", item.get("mask"))]
@@ -281,7 +306,7 @@ def _embedded_size(item: object) -> tuple[int, int] | None:
     for path, entry in entries:
         size = entry.get("size") if isinstance(entry, Mapping) else None
         if isinstance(size, list) and len(size) == 2:
-            return _checked_size(size[0], size[1], f"{path}.size")
+            return _checked_size(size[0], size[1], f"{where}.{path}.size")
     return None
 
 

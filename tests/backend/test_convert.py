@@ -425,7 +425,7 @@ def test_a_video_given_as_the_source_is_refused_for_what_it_is(tmp_path, capsys,
     assert run(tmp_path / "clip.mp4", to, tmp_path / "x") == 2
     message = capsys.readouterr().err
     assert "clip.mp4: is a video (mp4); a data set is a JSON file (COCO, " in message
-    assert "or a folder (DAVIS, SA-V)" in message and not (tmp_path / "x").exists()
+    assert "or a folder (DAVIS, SA-V, a Label" in message and not (tmp_path / "x").exists()
 
 
 def test_every_option_of_every_command_has_a_help_text():
@@ -658,3 +658,60 @@ def test_an_object_on_no_frame_is_counted_not_sent_to_label_studio(tmp_path):
         label_config=CONFIG, media_url="{name}",
     )  # fmt: skip
     assert convert(options, Report()).dropped == {"objects (on no frame)": 1}
+
+
+# --- Label Studio exports as they are -----------------------------------------
+
+
+def polygon_task(task_id, annotation, **fields):
+    region = {
+        "id": "p", "type": "polygonlabels", "from_name": "poly", "to_name": "img",
+        "original_width": 64, "original_height": 48,
+        "value": {"points": [[10, 10], [50, 10], [50, 50]], "polygonlabels": ["cat"]}, **fields,
+    }  # fmt: skip
+    return {
+        "id": task_id, "data": {"image": "a.png"},
+        "annotations": [{"id": annotation, "result": [region]}],
+    }  # fmt: skip
+
+
+def test_what_an_export_loses_and_keeps_is_said(tmp_path, capsys):
+    source = tmp_path / "export.json"
+    turned = polygon_task(2, 2, image_rotation=90)
+    empty = polygon_task(3, 3)
+    empty["annotations"].append({"id": 4, "updated_at": "2026-01-01", "result": []})
+    source.write_text(json.dumps([polygon_task(1, 1), turned, empty, polygon_task(1, 5)]))
+    assert run(source, "coco", tmp_path / "coco.json") == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("4 videos, 4 frames, 3 objects, 3 masks; dropped: 1 regions (")
+    assert "1 tasks whose newest annotation is empty, an older one was read" in said.out
+    assert "malformed: tasks[1].annotations[0].result[0].image_rotation: 90 must be 0" in said.err
+    assert "note: task 3: annotation 4, its newest, is empty: annotation 3 was read" in said.err
+    assert "note: task 1 comes more than once" in said.err and "'1-a-2'" in said.err
+    assert run(source, "coco", tmp_path / "coco.json", "--strict") == 2
+    assert "tasks[1].annotations[0].result[0].image_rotation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["coco", "youtube-vis"])
+def test_an_unlabelled_region_names_the_option(tmp_path, capsys, to):
+    source, out = tmp_path / "export.json", tmp_path / "out.json"
+    task = polygon_task(1, 1)
+    del task["annotations"][0]["result"][0]["value"]["polygonlabels"]
+    source.write_text(json.dumps([task]))
+    assert run(source, to, out) == 2
+    assert "object 'p': has no label" in (said := capsys.readouterr().err)
+    assert "--default-label" in said
+    assert run(source, to, out, "--default-label", "thing") == 0
+
+
+def test_a_target_storage_is_converted_as_a_folder(tmp_path, capsys):
+    folder = tmp_path / "storage"
+    folder.mkdir()
+    for number in (1, 2):
+        task = polygon_task(number, number)
+        (annotation,) = task.pop("annotations")
+        (folder / str(number)).write_text(json.dumps({**annotation, "task": task}))
+    for source in (folder, folder / "1"):
+        assert run(source, "coco", tmp_path / f"{source.name}.json") == 0
+    assert "2 videos" in (said := capsys.readouterr().out) and "1 video," in said
+    assert run(folder, "coco", tmp_path / "v.json", "--val", "0.5") == 0

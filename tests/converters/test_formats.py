@@ -54,6 +54,11 @@ def test_sav_folders_and_single_files_are_recognised(tmp_path):
         ([{"id": 1, "video": "x", "annotator": 1, "annotation_id": 2}], "label-studio"),
         ({"id": 1, "annotations": [{"result": []}], "data": {}}, "label-studio"),
         ({"id": 1, "annotations": [], "data": {}}, "label-studio"),
+        # A target storage's: an annotation with its task inside.
+        ({"id": 1, "result": [], "task": {"id": 1, "data": {"images": []}}}, "label-studio"),
+        ([{"id": 1, "result": [], "task": {"id": 1, "data": {}}}], "label-studio"),
+        # What comes first may be damaged.
+        ([None, [1, [2]], "x", {}, {"id": 1, "data": {}}], "label-studio"),
     ],
 )
 def test_json_files_are_told_apart(tmp_path, document, found):
@@ -69,6 +74,7 @@ def test_a_real_export_is_recognised():
     ("text", "message"),
     [
         ("[1, 2]", "is none of coco, youtube-vis"),
+        ("[[1], {}]", r"its items have \[\]"),
         ('[{"a": 1}]', r"its items have \['a'\]"),
         ('{"a": 1}', r"it has the keys \['a'\]"),
         ("3", "is none of"),

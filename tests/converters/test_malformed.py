@@ -22,6 +22,8 @@ from tests.converters.cases import annotated_video
         (BadValue((), "is 'it\\'s', must be one of ['a', 'b']"), "is …, must be one of …"),
         (InputError("tasks[0].result[3].value.x", "x nan, must be a finite number"),
          "x: x nan, must be a finite number"),
+        (InputError("tasks[sub/12].data", "the task's data has no field 'video'"),
+         "data: the task's data has no field …"),
         (BadValue(("/data/clip/00000.png",), "has 3 x 4 pixels"), "has … x … pixels"),
     ],
 )

@@ -254,3 +254,21 @@ def test_values_come_from_task_data():
     )
     with pytest.raises(ValueError, match="no field 'gone'"):
         resolve_value("$gone", data)
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    # One that is a label is itself, whatever it is the value of.
+    [("Automobile", "Car"), ("Car", "Car"), ("Dog", "Dog"), ("Twice", "Twice"), ("Cat", "Cat")],
+)
+def test_a_value_from_before_an_alias_is_known_by_the_alias(label, name):
+    labels = """<Label value="Automobile" alias="Car"/><Label value="Dog" alias="Hound"/>
+        <Label value="Dog"/><Label value="Twice" alias="a"/><Label value="Twice" alias="b"/>"""
+    config = parse_label_config(
+        f'<View><Video name="v" value="$v"/><Labels name="l" toName="v">{labels}</Labels>'
+        f'<VideoRectangle name="box" toName="v"/><VideoVector name="vec" toName="v"/>'
+        f'<Image name="i" value="$i"/><BrushLabels name="b" toName="i">{labels}</BrushLabels></View>'
+    )
+    controls = (*config.video_rectangles, *config.video_vectors, *config.image_controls)
+    assert [control.alias_of(label) for control in controls] == [name] * 3
+    assert all(control.labels == ("Car", "Hound", "Dog", "a", "b") for control in controls)
