@@ -15,6 +15,11 @@ _NUMBER = re.compile(
     r"(?:(?<![0-9])(?<![0-9]\.)[0-9]+\.[0-9]+(?!\.?[0-9])|[0-9]+))"
 )
 _NUMBER_ALONE = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_MASK_WORDS = "masks?|seg|segmentation|labels?|gt|annotations?|annotated|matte|instances?"
+_MASK_OF = re.compile(
+    rf"(?:(?:{_MASK_WORDS})[-_. ]+)?(.+?)(?:[-_. ]+(?:{_MASK_WORDS})(?:[-_. ]*[0-9]+)?)?",
+    re.IGNORECASE,
+)
 
 
 class SameNumber(ValueError):
@@ -50,6 +55,18 @@ def in_frame_order(names: Iterable[str]) -> list[str]:
         ordered = sorted(stems, key=lambda name: (natural_order(stems[name]), name))
     _check_one_each(ordered, numbers, stems)
     return ordered
+
+
+def masks_beside(names: Iterable[str]) -> list[str]:
+    """Those named as the mask of another: `00000_mask.png` beside `00000.jpg`."""
+    stems = {name: PurePath(name).stem for name in sorted(names)}
+    pictures = set(stems.values())
+    return [name for name, stem in stems.items() if (of := _picture_of(stem)) != stem and of in pictures]
+
+
+def _picture_of(stem: str) -> str:
+    found = _MASK_OF.fullmatch(stem)
+    return stem if found is None else found[1]
 
 
 def _numbers(stem: str) -> tuple[Decimal, ...]:

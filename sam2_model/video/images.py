@@ -13,12 +13,12 @@ from typing import Union
 import numpy as np
 from PIL import Image
 
-from converters.frame_names import SameNumber, in_frame_order
+from converters.frame_names import SameNumber, in_frame_order, masks_beside
 from converters.media_kinds import is_image_file, is_image_name
 from converters.types import VideoInfo
 from sam2_model.video import deep_images
 from sam2_model.video.errors import VideoDecodeError
-from sam2_model.video.frame_source import FrameSource
+from sam2_model.video.frame_source import FrameSource, log_and_warn
 from sam2_model.video.image_file import (
     IMAGE_ERRORS,
     opened,
@@ -193,14 +193,15 @@ class ImageFolderSource(ImageListSource):
     Images are told by their content. Frame order is by number if every name is
     a number ("9.jpg" before "10.jpg", as in SAM 2; "-1.jpg" before "0.05.jpg"),
     otherwise natural ("shot2_9" before "shot2_10"): `converters.frame_names`.
-    Other files, hidden files and subfolders are ignored. Reading, `fps` and
+    Files named as the masks of others ("00000_mask.png" beside "00000.jpg") are left
+    out, with a `VideoDecodeWarning`. Other files, hidden files and subfolders are ignored. Reading, `fps` and
     `upright` are as in `ImageListSource`.
 
     Raises:
         FileNotFoundError: there is no folder at `path`.
         VideoDecodeError: no image in it, a file that is not a readable
             image or has not the size of the first, or two files with the same
-            number, such as a picture and its mask.
+            number, such as a picture and its mask where no name says so.
     """
 
     def __init__(
@@ -223,12 +224,18 @@ class ImageFolderSource(ImageListSource):
         ]
         if not names:
             raise VideoDecodeError(f"{self.path}: no image file in this folder")
+        beside = masks_beside(names)
         try:
-            ordered = in_frame_order(names)
+            ordered = in_frame_order(set(names) - set(beside))
         except SameNumber as error:
             raise VideoDecodeError(f"{self.path}: {error}") from None
         super().__init__([self.path / name for name in ordered], fps=fps, upright=upright)
         self._name = str(self.path)
+        if beside:
+            log_and_warn(
+                f"{self.path}: {len(beside)} files are masks of the pictures beside them by "
+                f"their names ({', '.join(beside[:3])}...), and are no frames"
+            )
 
 
 def _check_array(image: np.ndarray, name: str) -> None:

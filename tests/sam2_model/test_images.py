@@ -178,13 +178,12 @@ def test_a_folder_goes_by_number(tmp_path, names):
 @pytest.mark.parametrize(
     "pair",
     [
-        ("00000.jpg", "00000_mask.png"),
         ("00000.jpg", "00000.png"),
+        ("00000_left.jpg", "00000_right.jpg"),
         ("00000.jpg", "00000_1.png"),
-        ("00000.jpg", "mask_00000.png"),
         ("frame_7.jpg", "frame_7.png"),
         ("frame_7.jpg", "mask_7.jpg"),
-        ("frame_0007.jpg", "frame_0007_mask_2.png"),
+        ("frame_0007.jpg", "frame_0007_object_2.png"),
         ("0.5.jpg", "0.50.jpg"),
         ("a.jpg", "a.png"),
     ],
@@ -196,6 +195,21 @@ def test_two_files_of_one_number_are_refused(tmp_path, pair):
         open_frame_source(folder)
     assert all(name in str(refused.value) for name in pair)
     assert "masks" in str(refused.value)
+
+
+@pytest.mark.parametrize("mask", ["{}_mask.png", "{}.mask.jpg", "mask_{}.png", "{}-seg.png", "{}_mask_1.png", "{}_GT.png"])
+@pytest.mark.parametrize("stem", ["0000{}", "frame_{}", "0.{}"])
+def test_masks_beside_pictures_are_no_frames_and_that_is_said(tmp_path, stem, mask):
+    names = [stem.format(i) for i in range(3)]
+    folder = save_gray(tmp_path / "f", [f"{name}.jpg" for name in names])
+    save_gray(folder, [mask.format(name) for name in names])
+    with pytest.warns(VideoDecodeWarning, match="3 files are masks"), open_frame_source(folder) as source:
+        assert [round(source.frame(i).mean() / 20) for i in range(len(source))] == [0, 1, 2]
+
+
+def test_masks_alone_are_frames_like_any_other(tmp_path):
+    with open_frame_source(save_gray(tmp_path / "f", ["9_mask.png", "10_mask.png"])) as source:
+        assert len(source) == 2
 
 
 def test_frames_are_told_by_content_not_by_suffix(tmp_path):
