@@ -65,14 +65,16 @@ def save_images(
     is_one_each = len(wanted) == len(names)
     if is_one_each and not missing_images(pictures.root, wanted):
         _check_inside(pictures.root, wanted)
-        _copy_or_write(pictures.root, folder, wanted, quality)
+        _copy_or_write(pictures.root, folder, wanted, video, quality)
         return
     with open_frame_source(pictures.place()) as source:
         numbers = _frame_numbers(source, video, list(names))
         write_frames(folder, source.frames(), dict(zip(numbers, names.values())), quality=quality)
 
 
-def _copy_or_write(root: Path, folder: Path, names: Mapping[str, str], quality: int) -> None:
+def _copy_or_write(
+    root: Path, folder: Path, names: Mapping[str, str], video: AnnotatedVideo, quality: int
+) -> None:
     """Image files as they are; those of another format or that an EXIF tag turns, as pictures.
 
     Masks are of the upright picture, and half of all readers take no notice of the tag.
@@ -82,6 +84,7 @@ def _copy_or_write(root: Path, folder: Path, names: Mapping[str, str], quality: 
     others = {old: new for old, new in names.items() if old not in same}
     if others:
         with open_frame_source([root / old for old in others]) as source:
+            _check_size(video, source.info)
             write_frames(folder, source.frames(), dict(enumerate(others.values())), quality=quality)
 
 
@@ -314,9 +317,7 @@ def _frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[
     A data set may hold every fourth frame of a video: then images are named
     by the numbers of the video's.
     """
-    size, media_size = ((info.width, info.height) for info in (video.info, source.info))
-    if size != media_size:
-        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}")
+    _check_size(video, source.info)
     if source.info.frame_count == video.info.frame_count:
         return list(frames)
     stems = [PurePosixPath(file_names_of(video)[frame]).stem for frame in frames]
@@ -325,3 +326,13 @@ def _frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[
     raise ValueError(
         f"video {video.name!r} has {video.info.frame_count} frames, its media {len(source)}"
     )
+
+
+def _check_size(video: AnnotatedVideo, media: VideoInfo) -> None:
+    size, media_size = ((info.width, info.height) for info in (video.info, media))
+    if size != media_size:
+        turned = (
+            " as they are shown: its masks are of pictures that lie as they are stored, without "
+            "their orientation (EXIF)" if size == media_size[::-1] else ""
+        )
+        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}{turned}")

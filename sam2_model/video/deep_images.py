@@ -62,12 +62,14 @@ def deep_pixels(image: Image.Image) -> np.ndarray:
     # Pillow keeps the upper eight bits of colours alone.
     orientation = image.tag_v2.get(_ORIENTATION, 1) if image.format == "TIFF" else 1
     decoder = av.CodecContext.create(_DECODERS[image.format], "r")
+    width, height = image.size if orientation < 5 else image.size[::-1]
+    decoder.options = {"max_pixels": str(width * height)}
     packet = av.Packet(Path(image.filename).read_bytes())
     try:
         frames = [*decoder.decode(packet), *decoder.decode(None)]
     except av.FFmpegError as error:
         raise OSError(f"its samples of 16 bits cannot be decoded: {error.strerror}") from error
-    if not frames:
+    if not frames or (frames[0].width, frames[0].height) != (width, height):
         raise OSError("its samples of 16 bits cannot be decoded")
     return turned(frames[0].reformat(format="rgb48le").to_ndarray(), orientation)
 

@@ -571,6 +571,18 @@ def test_images_that_are_turned_are_written_upright_and_others_as_they_are(tmp_p
             assert shown_index(np.asarray(image)) == index
 
 
+def test_masks_of_pictures_as_they_are_stored_are_refused(tmp_path):
+    names = tuple(f"x/{i}.jpg" for i in range(10))
+    save_coco(tmp_path / "in.json", [dataclasses.replace(VIDEOS[0], file_names=names)])
+    (tmp_path / "x").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in names:
+        Image.new("RGB", (96, 64)).save(tmp_path / name, exif=turned)
+    with pytest.raises(ValueError, match=r"has \(96, 64\) pixels, its media \(64, 96\) as .*EXIF"):
+        convert(ConvertOptions(tmp_path / "in.json", "coco", tmp_path / "out/a.json", images=True))
+
+
 @pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tiff", ".avif", ".PNG"])
 @pytest.mark.parametrize("to", ["coco", "davis"])
 def test_images_of_any_kind_are_written(tmp_path, suffix, to):
