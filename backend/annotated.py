@@ -7,16 +7,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 import numpy as np
 
 from backend.data_set_media import locate, media_infos
 from converters.formats import Format, image_folder, open_source, recognise
+from converters.label_studio.references import path_of
 from converters.mask_store import MaskStore, store_masks
 from converters.masks import decode_mask
 from converters.report import Report
-from converters.types import AnnotatedVideo
+from converters.types import AnnotatedVideo, VideoInfo
 from sam2_model.video import open_frame_source
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _read_label_studio(
 
     options = ExportOptions(
         label_config=None if label_config is None else parse_label_config(label_config),
-        video_infos=None if media_root is None else media_infos(media_root),
+        video_infos=None if media_root is None else _told_infos(media_root, report),
         stale=stale,
         resegment=resegment,
         sources=results,
@@ -147,6 +148,25 @@ def _read_label_studio(
         report.drop("masks (missing or out of date)", count - filled)
         report.drop("masks (hidden by a person)", sum(map(len, item.hidden.values())))
         yield store_masks(item.video, store), item.media
+
+
+def _told_infos(root: Path, report: Report) -> Callable[[str], VideoInfo | None]:
+    """`media_infos`, with what is not there in the report: by the first one's name."""
+    infos = media_infos(root)
+    missing: dict[str, str] = {}
+
+    def info(media: str) -> VideoInfo | None:
+        found = infos(media)
+        if found is None and media not in missing:
+            name = path_of(media).rpartition("/")[2] or media
+            missing[media] = next(iter(missing.values()), name)
+            report.change(
+                f"videos or images not under {root} (such as {missing[media]!r}): "
+                "sizes and times are what their regions say"
+            )
+        return found
+
+    return info
 
 
 def cases_of(

@@ -13,12 +13,12 @@ from typing import Any, Iterable, Iterator
 from converters.dataset import file_names_of
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
+from converters.media_kinds import is_image_name
 from converters.reading import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo
 
 _RESOLUTIONS = ("Full-Resolution", "1080p", "480p")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def annotated_frames(video: str, pngs: Iterable[Path], images: Path) -> tuple[An
     folder = images / video
     known = None
     if folder.is_dir():
-        known = {p.stem: p.name for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES}
+        known = {p.stem: p.name for p in folder.iterdir() if is_image_name(p.name)}
     frames = []
     for stem, png in sorted({p.stem: p for p in pngs}.items(), key=lambda i: natural_order(i[0])):
         if known is not None and stem not in known:
@@ -75,7 +75,7 @@ def image_names(video: str, frame_count: int, step: int, images: Path) -> tuple[
     """
     folder = images / video
     if folder.is_dir():
-        names = [p.name for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES]
+        names = [p.name for p in folder.iterdir() if is_image_name(p.name)]
         chosen = sorted(names, key=natural_order)[::step][:frame_count]
         if len(chosen) == frame_count:
             return tuple(f"{video}/{name}" for name in chosen)

@@ -41,6 +41,7 @@ from converters.label_studio.regions import (
 )
 from converters.label_studio.results import (
     ObjectRequest,
+    check_original_size,
     label_results,
     last_ls_frame,
     region_id_of,
@@ -163,6 +164,7 @@ def video_vector_requests(
                 raise ValueError("there is more than one vector of this id")
             labels = region_labels(region, beside)
             config.video_vector(region.get("from_name")).check_labels(labels)
+            check_original_size(region, size_hw)
             masks = {
                 index: outline_mask(outline, size_hw)
                 for index, (_, outline) in drawn_keyframes(region, info, framerate).items()

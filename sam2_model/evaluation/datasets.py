@@ -18,7 +18,8 @@ from typing import Mapping
 import numpy as np
 from PIL import Image
 
-_PICTURES = (".jpg", ".jpeg", ".png")
+from converters.media_kinds import is_image_name
+
 _VOID = 255
 """DAVIS marks what belongs to no object for certain with this index."""
 
@@ -112,7 +113,7 @@ def _layout(folder: Path) -> tuple[Path, Path]:
 def _open_video(name: str, frame_folder: Path, annotation_folder: Path) -> EvaluationVideo:
     if not frame_folder.is_dir():
         raise FileNotFoundError(f"video {name!r} has no frames: {frame_folder} is not there")
-    frames = sorted(p for p in frame_folder.iterdir() if p.suffix.lower() in _PICTURES)
+    frames = sorted(p for p in frame_folder.iterdir() if is_image_name(p.name))
     index_of = {path.stem: index for index, path in enumerate(frames)}
     annotations: dict[int, Path | dict[int, Path]] = {}
     for path in sorted(annotation_folder.glob("*.png")):
