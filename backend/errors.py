@@ -28,6 +28,12 @@ class BadRequest(ServiceError):
     status, name = 400, "bad request"
 
 
+class RequestTooSlow(ServiceError):
+    """A request's body that did not come in time."""
+
+    status, name = 408, "request too slow"
+
+
 class Unauthorized(ServiceError):
     """One who asks does not know the password."""
 
@@ -158,7 +164,7 @@ class TooManySessions(ServiceError):
 
 
 class NotJson(ServiceError):
-    """A change that is not said to be JSON: a form of another site could send it."""
+    """What is not said to be JSON: a form of another site could send it."""
 
     status, name = 415, "unsupported media type"
 

@@ -6,20 +6,26 @@ import json
 from typing import Any, NoReturn
 
 from flask import request
+from werkzeug.exceptions import ClientDisconnected
 
-from backend.errors import BadRequest
+from backend.errors import BadRequest, RequestTooSlow
 
 
 def json_body(*, default: Any = None) -> Any:
-    """The request's JSON, whatever its Content-Type says.
+    """The request's JSON; what its Content-Type says, `access.guard` looks at.
 
     Args:
         default: for an empty body; None: there must be one.
 
     Raises BadRequest for what is no JSON, NaN and the infinities included, which
-    Python reads and could not be answered with.
+    Python reads and could not be answered with; RequestTooSlow for a body that did
+    not come in time.
     """
-    text = request.get_data(cache=False)
+    try:
+        text = request.get_data(cache=False)
+    except ClientDisconnected:
+        # The one who dripped is told why; one who has gone hears nothing.
+        raise RequestTooSlow("the body did not come, or not in time") from None
     if default is not None and not text.strip():
         return default
     try:
