@@ -310,6 +310,16 @@ class Settings:
         texts = [(value,) if isinstance(value, str) else value or () for value in values]
         return tuple(text for several in texts for text in several if text)
 
+    def access_variables(self) -> dict[str, str]:
+        """Who may ask, as variables, for a service of the same operator; holds secrets."""
+        given = {
+            "SAM2_BASIC_AUTH_USER": self.basic_auth_user,
+            "SAM2_BASIC_AUTH_PASSWORD": self.basic_auth_password,
+            "SAM2_API_TOKENS": ",".join(self.api_tokens),
+            "SAM2_LINK_SECRET": self.link_secret,
+        }
+        return {name: value for name, value in given.items() if value}
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Settings from variables; one that is empty or missing leaves the default.
