@@ -82,6 +82,8 @@ class Settings:
 
     max_request_bytes: int = 250 * _MIB
     """Label Studio's own limit."""
+    max_webhook_bytes: int = 64 * _MIB
+    """Of one webhook: an annotation, its task and project."""
     request_seconds: float = 20.0
     """How long a request's head and body may take to come; large ones longer, at 64 KiB a
     second."""
@@ -373,7 +375,7 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
 
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
-    "max_request_bytes", "request_seconds", "max_waiting_requests",
+    "max_request_bytes", "max_webhook_bytes", "request_seconds", "max_waiting_requests",
     "answer_seconds", "open_seconds", "max_frames", "max_pixels", "decoder_memory_bytes",
     "decoder_open_seconds", "decoder_frame_seconds", "max_objects", "max_brush_regions",
     "max_bitmask_regions",
@@ -439,6 +441,7 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_ALLOWED_HOSTS": ("allowed_hosts", _list),
     "SAM2_TRAINING_STEPS": ("training_steps", _whole),
     "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
+    "SAM2_MAX_WEBHOOK_MIB": ("max_webhook_bytes", _mebibytes),
     "SAM2_REQUEST_SECONDS": ("request_seconds", _real),
     "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
     "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
