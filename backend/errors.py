@@ -120,11 +120,18 @@ class DeviceFull(ServiceError):
     retry_after_seconds = 60.0
 
 
-class StorageFull(ServiceError):
+class StorageUnavailable(ServiceError):
+    """Nothing can be read or kept now: another process holds the database, or it fails."""
+
+    status, name = 503, "storage unavailable"
+    is_retryable = True
+    retry_after_seconds = 10.0
+
+
+class StorageFull(StorageUnavailable):
     """Nothing can be kept, as the disk is full."""
 
     status, name = 507, "storage full"
-    is_retryable = True
     retry_after_seconds = 60.0
 
 
