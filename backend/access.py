@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import hmac
+import ipaddress
 import logging
 from typing import Sequence
+from urllib.parse import urlsplit
 
 from flask import Flask, Response, g, request
 
-from backend.errors import Forbidden, Unauthorized
+from backend.errors import Forbidden, NotJson, Unauthorized
 from backend.link_keys import KeyPurpose, LinkKey, check_key
 from backend.rate_limits import RateLimits
 from backend.settings import Settings
@@ -34,7 +36,11 @@ _COSTS = {
 """What counts as more than one request of a key."""
 _READING = ("GET", "HEAD", "OPTIONS")
 _OWN_SITES = ("same-origin", "none")
-_API = "/api/"
+_LABEL_STUDIO_PATHS = ("/predict", "/setup", "/webhook")
+_NOT_PUBLIC_ENDINGS = (
+    ".localhost", ".local", ".internal", ".svc", ".home.arpa", ".test", ".lan", ".localdomain",
+)
+"""Of names that nobody can have on the internet: clusters', home networks' and reserved ones."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -57,7 +63,7 @@ def guard(app: Flask, settings: Settings) -> None:
             _check_credentials(settings)
         else:
             limits.take(g.sam2_key, _COSTS.get(request.endpoint or "", 1))
-        _check_site()
+        _check_site(settings)
 
     app.before_request(check)
     app.after_request(functools.partial(_with_headers, _challenges(settings)))
@@ -80,15 +86,17 @@ def _checked_key(settings: Settings) -> LinkKey | None:
 
 
 def _check_credentials(settings: Settings) -> None:
-    """Raises Unauthorized for one who has none, where the settings ask for some."""
-    has_password = settings.basic_auth_password is not None
-    if not has_password and not settings.api_tokens:
-        return
+    """Raises Unauthorized for one who has none, where the settings ask for some, and
+    Forbidden for a name that may be a stranger's where they do not."""
     if request.path in _OPEN_PATHS and request.method in ("GET", "HEAD"):
         return
     if request.path in _KEYED_PATHS and request.method in _READING:
         return
     if request.blueprint == _PANEL_PAGE:
+        return
+    has_password = settings.basic_auth_password is not None
+    if not has_password and not settings.api_tokens:
+        _check_host(settings)
         return
     if (has_password and _has_password(settings)) or _has_token(settings.api_tokens):
         return
@@ -121,24 +129,86 @@ def _has_token(tokens: Sequence[str]) -> bool:
     return any([hmac.compare_digest(token, known.encode()) for known in tokens])
 
 
-def _check_site() -> None:
+def _check_host(settings: Settings) -> None:
+    """Raises Forbidden for a name that another's DNS may have pointed here.
+
+    A page of that name is of the same origin for a browser, which then lets it
+    read all that is answered without a password (DNS rebinding). A stranger
+    can own neither an address, nor a name without a dot, nor one of a local network.
+    """
+    name = _host_name(request.host)
+    if not _may_be_a_strangers(name) or name in settings.host_names:
+        return
+    raise Forbidden(
+        f"asked as {name!r:.80}, which this service is not known as: without a password or tokens "
+        "it answers to addresses and local names alone; put the name into SAM2_ALLOWED_HOSTS "
+        "where it is this service's"
+    )
+
+
+def _host_name(host: str) -> str:
+    """"Example.com.:8080" -> "example.com"; "[::1]:80" -> "::1"."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return host
+
+
+def _may_be_a_strangers(name: str) -> bool:
+    if "." not in name or name.endswith(_NOT_PUBLIC_ENDINGS):
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return True
+    return False
+
+
+def _check_site(settings: Settings) -> None:
     """Raises Forbidden for what another site lets a person's browser send.
 
-    A browser adds the password it knows to whatever a page sends, but no page
-    of another site can add a header or send JSON without being allowed to.
+    A browser adds the password it knows to whatever a page sends. But it names
+    the page's site with what it sends for it (over plain HTTP by `Origin`
+    alone), and no page of another site can add a header or send JSON without
+    being allowed to.
+
+    Raises NotJson where Label Studio sends JSON.
     """
     if request.method in _READING:
         return
     site = request.headers.get("Sec-Fetch-Site")
     if site is not None and site not in _OWN_SITES:
         raise Forbidden(f"a request of another site (Sec-Fetch-Site: {site!r:.40}) is not taken")
-    if request.path.startswith(_API) and not (
-        request.mimetype == "application/json" or "X-Requested-With" in request.headers
-    ):
+    origin = request.headers.get("Origin")
+    # No other site's page has a key, nor can it add the header.
+    if origin is not None and g.sam2_key is None and not _is_own(origin, settings):
+        raise Forbidden(
+            f"a request of another site (Origin: {origin!r:.80}) is not taken; put the name into "
+            "SAM2_ALLOWED_HOSTS where it is this service's behind a proxy"
+        )
+    is_json = request.mimetype == "application/json"
+    if request.path in _LABEL_STUDIO_PATHS and not is_json:
+        raise NotJson(
+            f"Content-Type {request.mimetype!r:.80}: {request.path} takes application/json alone"
+        )
+    if not is_json and "X-Requested-With" not in request.headers:
         raise Forbidden(
             "a request that changes something must be JSON (Content-Type: application/json) "
             "or have the header X-Requested-With"
         )
+
+
+def _is_own(origin: str, settings: Settings) -> bool:
+    """Whether a page of this origin is one of ours: under the name and port that this request
+    was sent to, or under a name that the settings give the service."""
+    try:
+        parts = urlsplit(origin.lower())
+        name = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not name:
+        return False  # "null", of a page in a sandbox or a file
+    return parts.netloc == request.host.lower() or name in settings.allowed_hosts
 
 
 def _challenges(settings: Settings) -> list[str]:

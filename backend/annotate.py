@@ -107,11 +107,7 @@ def _annotate_task(
     wait: Callable[[float], object],
 ) -> TaskReport:
     task_id = task["id"]
-    earlier = [
-        item["id"]
-        for item in _with_retries(functools.partial(client.predictions, task_id), wait)
-        if item.get("model_version") == model_version
-    ]
+    earlier = _of_version(client, task_id, model_version, wait)
     if earlier and not again:
         return TaskReport(task_id, Outcome.HAS_PREDICTION)
     # Not the task itself: Label Studio would have the service predict it first.
@@ -128,6 +124,8 @@ def _annotate_task(
         return TaskReport(task_id, Outcome.FAILED, "tracking ended before the last frame")
     if not found.regions:
         return TaskReport(task_id, Outcome.NOTHING_FOUND)
+    if set(_of_version(client, task_id, model_version, wait)) - set(earlier):
+        return TaskReport(task_id, Outcome.HAS_PREDICTION, "stored by another meanwhile")
     _with_retries(
         lambda: client.create_prediction(
             task_id, found.regions, score=found.score, model_version=model_version, config=config
@@ -141,6 +139,14 @@ def _annotate_task(
     if found.left_out is not None:
         detail = f"{detail}; {sentence(found.left_out)}"
     return TaskReport(task_id, Outcome.STORED, detail)
+
+
+def _of_version(
+    client: LabelStudioClient, task_id: int, model_version: str, wait: Callable[[float], object]
+) -> list[int]:
+    """The task's predictions of the model."""
+    predictions = _with_retries(functools.partial(client.predictions, task_id), wait)
+    return [item["id"] for item in predictions if item.get("model_version") == model_version]
 
 
 def _may_be_prompt(region: object) -> bool:

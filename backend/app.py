@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Any, Callable, Iterator, Mapping
 
-from flask import Flask, g
+from flask import Flask, g, request
 
 from backend.access import guard
 from backend.deadlines import Deadline
@@ -38,6 +38,8 @@ from converters.label_studio.config import parse_label_config
 logger = logging.getLogger(__name__)
 
 _MODEL_CLASS = "SAM2Video"
+_MAX_SETUP_BYTES = 8 * 2**20
+"""A config, which has a limit of its own, and a few names."""
 _BUSY = "too many requests are waiting for the model; try again later"
 
 
@@ -107,6 +109,7 @@ class _Service:
 
         The token that Label Studio sends is kept in memory, for want of a better one.
         """
+        request.max_content_length = min(_MAX_SETUP_BYTES, self.settings.max_request_bytes)
         body = json_body()
         if not isinstance(body, Mapping):
             raise BadRequest("the body of /setup must be a JSON object")
@@ -141,6 +144,8 @@ class _Service:
 
         The body is never logged: it holds the project's token.
         """
+        limits = self.settings.max_webhook_bytes, self.settings.max_request_bytes
+        request.max_content_length = min(limits)
         body = json_body()
         action = action_of(body)
         job_id = begin_job(body, self.tracking)

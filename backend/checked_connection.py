@@ -21,10 +21,12 @@ from backend.deadlines import Deadline
 from backend.errors import MediaRefused
 
 _WAIT_SECONDS = 20.0
-_NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NOT_PUBLIC = (
     ipaddress.ip_network("192.0.0.0/24"),  # Oracle's metadata among others; older Pythons miss it
     ipaddress.ip_network("168.63.129.16/32"),  # Azure's own, inside each of its networks
+    # A network's own NAT64 (RFC 8215), which may lead anywhere inside it.
+    ipaddress.ip_network("64:ff9b:1::/48"),
 )
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
@@ -123,11 +125,12 @@ def _checked_socket(
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the public internet, also when it wraps an IPv4 one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
+    if any(ip in network for network in _NOT_PUBLIC):
+        return False
     if isinstance(ip, ipaddress.IPv4Address):
-        is_listed = any(ip in network for network in _NOT_PUBLIC)
-        return ip.is_global and not ip.is_multicast and not is_listed
+        return ip.is_global and not ip.is_multicast
     inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-    if any(ip in network for network in _NAT64):
+    if ip in _NAT64:
         inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     wrapped = [item for item in inner if item is not None]
     if wrapped:

@@ -65,14 +65,6 @@ def examine(
     yield "Label Studio", label_studio_findings(settings, backend_url, with_media=with_media)
 
 
-def shown_settings(settings: Settings) -> Iterator[tuple[str, str]]:
-    """(name, value) of every setting, secrets masked."""
-    secrets = settings.secrets
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        yield field.name, "***" if value and value in secrets else str(value)
-
-
 # --- this machine ---------------------------------------------------------------
 
 

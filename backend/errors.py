@@ -28,6 +28,12 @@ class BadRequest(ServiceError):
     status, name = 400, "bad request"
 
 
+class RequestTooSlow(ServiceError):
+    """A request's body that did not come in time."""
+
+    status, name = 408, "request too slow"
+
+
 class Unauthorized(ServiceError):
     """One who asks does not know the password."""
 
@@ -114,11 +120,18 @@ class DeviceFull(ServiceError):
     retry_after_seconds = 60.0
 
 
-class StorageFull(ServiceError):
+class StorageUnavailable(ServiceError):
+    """Nothing can be read or kept now: another process holds the database, or it fails."""
+
+    status, name = 503, "storage unavailable"
+    is_retryable = True
+    retry_after_seconds = 10.0
+
+
+class StorageFull(StorageUnavailable):
     """Nothing can be kept, as the disk is full."""
 
     status, name = 507, "storage full"
-    is_retryable = True
     retry_after_seconds = 60.0
 
 
@@ -158,7 +171,7 @@ class TooManySessions(ServiceError):
 
 
 class NotJson(ServiceError):
-    """A change that is not said to be JSON: a form of another site could send it."""
+    """What is not said to be JSON: a form of another site could send it."""
 
     status, name = 415, "unsupported media type"
 

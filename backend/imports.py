@@ -6,13 +6,16 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Protocol, Sequence
+from typing import Any, Callable, Iterable, Mapping, Protocol, Sequence
 
+from backend.fingerprints import content_fingerprint
 from backend.label_configs import media_videos
 from converters.label_studio.config import LabelConfig, resolve_framerate
 from converters.label_studio.references import filled
 from converters.types import VideoInfo
 
+FINGERPRINT = "fingerprint"
+"""The field of a task's data that says which file it was made of."""
 MAX_FRAMES_UNASKED = 1000
 """The editor opens a task of so many frames in 2 s."""
 
@@ -94,12 +97,10 @@ def make_task(
     from sam2_model.video import open_frame_source
 
     fields = TaskFields.of(config)
+    fingerprint = file_fingerprint(path)
     if path.is_dir() and fields.video is not None:
         raise ValueError(f"{path} is a folder, but the project's config shows a video file")
-    if every is not None and fields.frames is None:
-        raise ValueError("--frames is for a config with <Image valueList>, this project has none")
-    if reference is not None and fields.video is None:
-        raise ValueError("--reference is for a config with <Video>, this project has none")
+    check_use(fields, every=every, reference=reference)
     data: dict[str, Any] = {}
     with open_frame_source(path) as source:
         frame_indices = _frame_indices(path, source.info, every) if fields.frames else range(0)
@@ -117,7 +118,33 @@ def make_task(
                 source, frame_indices, path.stem, project_id, client, jpeg_quality, progress
             )
             data["every"] = every or 1
+    data[FINGERPRINT] = fingerprint
     return data
+
+
+def check_use(fields: TaskFields, *, every: int | None, reference: str | None) -> None:
+    """Raises ValueError for an option that the config has no use for."""
+    if every is not None and fields.frames is None:
+        raise ValueError("--frames is for a config with <Image valueList>, this project has none")
+    if reference is not None and fields.video is None:
+        raise ValueError("--reference is for a config with <Video>, this project has none")
+
+
+def file_fingerprint(path: Path) -> str:
+    """Of a video file's content, or of the files of a folder. Raises OSError."""
+    if path.is_dir():
+        return content_fingerprint(sorted(item for item in path.iterdir() if item.is_file()))
+    return content_fingerprint(path)
+
+
+def imported_already(tasks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], int]:
+    """(fingerprint, every) -> id of the first of the tasks that was made of such a file."""
+    found: dict[tuple[str, int], int] = {}
+    for task in tasks:
+        data = task["data"]
+        if isinstance(data.get(FINGERPRINT), str):
+            found.setdefault((data[FINGERPRINT], data.get("every", 1)), task["id"])
+    return found
 
 
 def _frame_indices(path: Path, info: VideoInfo, every: int | None) -> range:

@@ -1,7 +1,8 @@
 """Keys in links: what a browser may do at this service without a password.
 
 A `<video>` or a frame in Label Studio's pages can send no header of ours, so the
-right is in its URL: a project's id and a time, signed for one purpose.
+right is in its URL: a project's id and two times, signed for one purpose. Those of a
+project that were made up to now can be revoked; the data folder remembers when.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import enum
 import hashlib
 import hmac
+import json
 import logging
 import os
 import re
@@ -18,18 +20,28 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterable
+
+from filelock import FileLock
 
 from backend.errors import ServiceError
 from backend.settings import Settings
+from converters.files import write_json
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_DAYS = 365.0
-"""How long a key holds; a label config is seldom looked at again."""
+DEFAULT_DAYS = 90.0
+"""How long a key holds; `doctor` says when it is about to end."""
 
 _SECRET_FILE = "link_secret"
 _SECRET_BYTES = 32
-_KEY = re.compile(r"(0|[1-9][0-9]{0,18})\.([1-9][0-9]{0,11})\.([A-Za-z0-9_-]{43})", re.ASCII)
+_KEY = re.compile(
+    r"(?P<project>0|[1-9][0-9]{0,18})\.(?:(?P<made>[1-9][0-9]{0,11})\.)?"
+    r"(?P<expires>[1-9][0-9]{0,11})\.(?P<signature>[A-Za-z0-9_-]{43})",
+    re.ASCII,
+)
+"""The first keys had no time at which they were made."""
+_REVOKED_FILE = "revoked_links.json"
 _DAY_SECONDS = 86400.0
 
 
@@ -75,9 +87,9 @@ def make_key(
     """
     if not 0 < days <= 36500:
         raise ValueError(f"days={days!r} must be above 0 and at most 36500")
-    expires_at = int(time.time() + days * _DAY_SECONDS)
-    signature = _signature(settings, project_id, expires_at, purpose)
-    return f"{project_id}.{expires_at}.{signature}"
+    made_at = int(time.time())
+    said = f"{project_id}.{made_at}.{int(made_at + days * _DAY_SECONDS)}"
+    return f"{said}.{_signature(settings, said, purpose)}"
 
 
 def check_key(settings: Settings, key: str, purpose: KeyPurpose) -> LinkKey:
@@ -85,21 +97,58 @@ def check_key(settings: Settings, key: str, purpose: KeyPurpose) -> LinkKey:
     found = _KEY.fullmatch(key)
     if found is None:
         raise KeyRefused("the link must have a key: key=..., as `project create` makes it")
-    project_id, expires_at = int(found[1]), int(found[2])
-    if not hmac.compare_digest(found[3], _signature(settings, project_id, expires_at, purpose)):
+    project_id, expires_at = int(found["project"]), int(found["expires"])
+    said = key.rpartition(".")[0]
+    if not hmac.compare_digest(found["signature"], _signature(settings, said, purpose)):
         raise KeyRefused(f"the link's key is not one of this service for a {purpose}")
-    if expires_at < time.time():
+    is_revoked = int(found["made"] or 0) <= _revoked_at(settings, project_id, purpose)
+    if is_revoked or expires_at < time.time():
         raise KeyRefused(
-            f"the link's key has expired; project {project_id} needs a new one: "
-            f"sam2-label-studio project connect {project_id}"
+            f"the link's key {'was revoked' if is_revoked else 'has expired'}; project "
+            f"{project_id} needs a new one: sam2-label-studio project connect {project_id}"
         )
     return LinkKey(project_id, expires_at)
 
 
-def _signature(
-    settings: Settings, project_id: int, expires_at: int, purpose: KeyPurpose
-) -> str:
-    signed = f"sam2-label-studio {purpose}\0{project_id}.{expires_at}".encode("ascii")
+def revoke_keys(settings: Settings, project_id: int, purposes: Iterable[KeyPurpose]) -> None:
+    """No key of the project for these purposes that was made up to now holds any longer.
+
+    What runs on this data folder knows at once. Raises OSError.
+    """
+    path = settings.data_folder / _REVOKED_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        now = int(time.time())
+        times = _read_times(path) | {_revocation(project_id, p): now for p in purposes}
+        write_json(path, times)
+    # A key of this very second would be one of those.
+    time.sleep(max(0.0, now + 1 - time.time()))
+
+
+def _revocation(project_id: int, purpose: KeyPurpose) -> str:
+    return f"{purpose} {project_id}"
+
+
+def _revoked_at(settings: Settings, project_id: int, purpose: KeyPurpose) -> int:
+    """Seconds since 1970; -1: never."""
+    times = _read_times(settings.data_folder / _REVOKED_FILE)
+    return times.get(_revocation(project_id, purpose), -1)
+
+
+def _read_times(path: Path) -> dict[str, int]:
+    try:
+        return json.loads(path.read_text("ascii"))
+    except FileNotFoundError:
+        return {}
+
+
+def bound_to_project(settings: Settings, project_id: int, name: str) -> str:
+    """What proves that a name of this service's was given to someone with a project's key."""
+    return _signature(settings, f"{project_id} {name}", KeyPurpose.PREVIEW)
+
+
+def _signature(settings: Settings, said: str, purpose: KeyPurpose) -> str:
+    signed = f"sam2-label-studio {purpose}\0{said}".encode("ascii")
     digest = hmac.digest(_secret(settings), signed, hashlib.sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 

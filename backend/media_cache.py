@@ -28,6 +28,8 @@ from backend.media_index import Entry, MediaIndex
 logger = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOCK_DIGITS = 3
+"""Hexadecimal ones: of two files that arrive at once, one in 4,096 waits for the other."""
 _AGAIN_SECONDS = 60.0
 """A host that is down is not asked again before."""
 
@@ -120,7 +122,8 @@ class MediaCache:
     def _lock(self, key: str, deadline: Deadline) -> FileLock:
         locks = self._folder / "locks"
         locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(locks / key, timeout=deadline.remaining_seconds)
+        # So many files and no more: one for each key would stay for each refused address too.
+        return FileLock(locks / key[:_LOCK_DIGITS], timeout=deadline.remaining_seconds)
 
     def _is_fresh(self, entry: Entry) -> bool:
         age_seconds = time.time() - entry.checked_at

@@ -7,6 +7,7 @@ be given parts of another file when there is a newer track meanwhile.
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
 import threading
@@ -20,7 +21,7 @@ from werkzeug.datastructures import Range
 from werkzeug.utils import send_file
 
 from backend.errors import NotReady, ServiceError
-from backend.link_keys import KeyPurpose, check_key
+from backend.link_keys import KeyPurpose, LinkKey, bound_to_project, check_key
 from backend.preview_videos import PreviewVideos
 
 if TYPE_CHECKING:
@@ -67,12 +68,19 @@ class _PreviewView:
         """Raises KeyRefused before anything is looked for."""
         query = _Query.of(request.query_string.decode("latin-1"))
         key = check_key(self._settings, query.key, KeyPurpose.PREVIEW)
-        if (path := self.previews.find(query.version)) is not None:
-            return self._part(path)
+        name, _, proof = query.version.partition(".")
+        if hmac.compare_digest(proof.encode(), self._proof(key, name).encode()):
+            if (path := self.previews.find(name)) is not None:
+                return self._part(path)
         path = self.previews.newest(self._of_project(query.readings, key.project_id))
+        version = f"{path.stem}.{self._proof(key, path.stem)}"
         # Relative: a proxy in front of the service may have moved it.
-        location = f"?key={quote(query.key)}&version={path.stem}&src={query.source}"
+        location = f"?key={quote(query.key)}&version={version}&src={query.source}"
         return Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})
+
+    def _proof(self, key: LinkKey, name: str) -> str:
+        """One project's key opens no version that another's was given."""
+        return bound_to_project(self._settings, key.project_id, ascii(name))
 
     def _of_project(self, readings: Sequence[str], project_id: int) -> list[str]:
         """Those that a task of the project has. Without a Label Studio that could be

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
+import functools
 import math
 import platform
+import resource
+import selectors
+import socket
 import sqlite3
 import threading
 import time
@@ -38,9 +43,70 @@ _LAST_PORT_SECONDS = 5.0
 """How long a server that is being replaced may take to be gone, and its port to be free."""
 
 
+_LEAST_BYTES_PER_SECOND = 64 * 1024
+"""A request's head and body may take `Settings.request_seconds`, and the time that what has
+come of it takes at this rate."""
+
+_OTHER_FILES = 256
+"""Descriptors that are left for media, databases and decoders."""
+_MOST_CONNECTIONS, _LEAST_CONNECTIONS = 1000, 64
+
+
+class _RequestSocket(socket.socket):
+    """A connection whose requests have to come in time: a byte now and then would hold a
+    thread for ever, and so many threads there are not."""
+
+    _until = math.inf
+
+    def begin_request(self, seconds: float) -> None:
+        """The time for the next one begins to run."""
+        self._until = time.monotonic() + seconds
+
+    def recv(self, *arguments: Any) -> bytes:
+        """Raises ConnectionResetError, as if the other side had gone, when the time is over."""
+        asked = self.gettimeout()
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise ConnectionResetError(errno.ECONNRESET, "the request did not come in time")
+        if left != math.inf:
+            self.settimeout(left if asked is None else min(left, asked))
+        try:
+            data = super().recv(*arguments)
+        except TimeoutError:
+            if asked is not None and asked <= left:
+                raise
+            raise ConnectionResetError(
+                errno.ECONNRESET, "the request did not come in time"
+            ) from None
+        finally:
+            self.settimeout(asked)
+        self._until += len(data) / _LEAST_BYTES_PER_SECOND
+        return data
+
+
 class _Worker(ThreadWorker):
     """One that tells the service at once when it is to stop: gunicorn itself waits until
-    the requests are answered, and these wait for the service."""
+    the requests are answered, and these wait for the service.
+
+    A thread takes a connection when a request has begun to come, and gives it up when the
+    request does not come in time: neither idle connections nor slow ones keep others waiting.
+    """
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Called for a new connection, and for each request on one."""
+        if conn.initialized or conn.data_ready:
+            conn.sock.begin_request(self.app.settings.request_seconds)
+            super().enqueue_req(conn)
+            return
+        conn.sock = _RequestSocket(fileno=conn.sock.detach())
+        conn.sock.setblocking(False)
+        conn.set_timeout()
+        self.pending_conns.append(conn)
+        self.poller.register(
+            conn.sock,
+            selectors.EVENT_READ,
+            functools.partial(self.on_pending_socket_readable, conn),
+        )
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         if self.alive and self.wsgi is not None:
@@ -77,7 +143,7 @@ class Server(BaseApplication):
                 f"threads={threads} must be above max_waiting_requests="
                 f"{settings.max_waiting_requests}, or /health could wait for /predict"
             )
-        self._settings = settings
+        self.settings = settings
         self._address = host, port
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = {
@@ -86,6 +152,9 @@ class Server(BaseApplication):
             "worker_class": _Worker,
             "logger_class": _Logger,
             "threads": threads,
+            "worker_connections": _most_connections(threads),
+            # No peer may say where the service is mounted, not even one of this machine.
+            "forwarder_headers": "",
             "timeout": 120,
             "graceful_timeout": math.ceil(settings.stop_seconds),
             "keepalive": 5,
@@ -98,7 +167,7 @@ class Server(BaseApplication):
     def run(self) -> None:
         """Serve until told to stop. Raises ValueError when another server has the jobs,
         OSError when the port cannot be had."""
-        with sole_use(self._settings.data_folder):
+        with sole_use(self.settings.data_folder):
             if not systemd.listen_fds(unset_environment=False):  # else it is given its sockets
                 check_port(*self._address, patience_seconds=_LAST_PORT_SECONDS)
             super().run()
@@ -114,7 +183,7 @@ class Server(BaseApplication):
         # In the worker, after the fork: CUDA and threads do not survive one.
         _share_heaps()
         try:
-            self._app = create_app(self._settings)
+            self._app = create_app(self.settings)
         except (ValueError, OSError, sqlite3.Error, ServiceError) as error:
             # What people can mend: gunicorn says it and ends, without a traceback.
             raise AppImportError(f"sam2-label-studio: {error}") from error
@@ -124,6 +193,13 @@ class Server(BaseApplication):
         """In the worker, at its end: running jobs are put back, to begin again next time."""
         if self._app is not None:
             self._app.extensions["sam2"].stop()
+
+
+def _most_connections(threads: int) -> int:
+    """As many as there are descriptors for."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = _MOST_CONNECTIONS if files == resource.RLIM_INFINITY else files - _OTHER_FILES
+    return max(_LEAST_CONNECTIONS, threads + 1, min(_MOST_CONNECTIONS, free))
 
 
 def _share_heaps() -> None:

@@ -315,6 +315,11 @@ class _SessionsApi:
         """Into Label Studio; docs/sessions-api.md says what becomes of what is there."""
         order = SaveOrder.from_json(_body({"as", "version", "overwrite"}))
         with self._using(session_id) as session:
+            if project_of_key() is not None and order.version is None:
+                raise BadRequest(
+                    "version must be that of the task as it was seen (GET /api/panel/tasks/ID): "
+                    "whoever has a panel's key alone overwrites nothing unseen"
+                )
             return save_session(session, order, self._service)
 
     def export(self, session_id: str) -> Response:

@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Mapping, TypeVar
+from typing import Any, Callable, Iterator, Mapping, TypeVar
 from urllib.parse import urlsplit
 
 from converters.types import Direction
@@ -25,6 +25,7 @@ _STORAGE_KEYS = ("AWS_", "AZURE_", "GOOGLE_", "FSSPEC_")
 _LEAST_SECRET_CHARACTERS = 32
 _LEAST_TOKEN_CHARACTERS = 16
 _HOST = re.compile(r"[^\s/@?#]+")
+_HOST_NAME = re.compile(r"[a-z0-9_.-]+")
 _ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]-]+")
 
 _Value = TypeVar("_Value")
@@ -81,6 +82,11 @@ class Settings:
 
     max_request_bytes: int = 250 * _MIB
     """Label Studio's own limit."""
+    max_webhook_bytes: int = 64 * _MIB
+    """Of one webhook: an annotation, its task and project."""
+    request_seconds: float = 20.0
+    """How long a request's head and body may take to come; large ones longer, at 64 KiB a
+    second."""
     max_waiting_requests: int = 8
     """/predict calls at once; more are refused. Below the server's threads, so
     that /health always finds a free one."""
@@ -136,6 +142,10 @@ class Settings:
     browser_origins: tuple[str, ...] = ()
     """Where people's browsers have Label Studio ("https://labels.example.com"), when that
     is not `label_studio_url`: its pages may show previews and the panel."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that this service is asked under ("sam2.example.com"), where neither password nor
+    tokens are set: others that a stranger may own are refused (docs/security.md). A page of
+    one of them may change something here."""
     job_days: float = 30.0
     """How long finished jobs are listed."""
     max_queued_per_project: int = 10_000
@@ -216,6 +226,9 @@ class Settings:
                 )
             _check_port("allow_private_media_hosts", f"//{host}")
         object.__setattr__(self, "direction", _direction(self.direction))
+        object.__setattr__(
+            self, "allowed_hosts", tuple(_host_name(text) for text in self.allowed_hosts)
+        )
         object.__setattr__(self, "label_studio_url", _base_url(self.label_studio_url))
         object.__setattr__(
             self, "browser_origins", tuple(_origin(text) for text in self.browser_origins)
@@ -238,12 +251,20 @@ class Settings:
             )
 
     def __repr__(self) -> str:
-        shown = (f"{item.name}={self._shown(item.name)}" for item in fields(self))
+        shown = (f"{name}={value!r}" for name, value in self.shown())
         return f"Settings({', '.join(shown)})"
 
-    def _shown(self, name: str) -> str:
-        value = getattr(self, name)
-        return "'***'" if name in _SECRETS and value else repr(value)
+    def shown(self) -> Iterator[tuple[str, Any]]:
+        """(name, value) of every setting, as it may be printed: *** for a secret one."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            yield item.name, "***" if item.name in _SECRETS and value else value
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that the settings give this service or Label Studio; in lower case."""
+        origins = [urlsplit(origin).hostname or "" for origin in self.label_studio_origins]
+        return frozenset(origins) | frozenset(self.allowed_hosts)
 
     @property
     def label_studio_origins(self) -> tuple[str, ...]:
@@ -291,6 +312,16 @@ class Settings:
         values = [getattr(self, name) for name in _SECRETS]
         texts = [(value,) if isinstance(value, str) else value or () for value in values]
         return tuple(text for several in texts for text in several if text)
+
+    def access_variables(self) -> dict[str, str]:
+        """Who may ask, as variables, for a service of the same operator; holds secrets."""
+        given = {
+            "SAM2_BASIC_AUTH_USER": self.basic_auth_user,
+            "SAM2_BASIC_AUTH_PASSWORD": self.basic_auth_password,
+            "SAM2_API_TOKENS": ",".join(self.api_tokens),
+            "SAM2_LINK_SECRET": self.link_secret,
+        }
+        return {name: value for name, value in given.items() if value}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -345,7 +376,7 @@ def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
 
 _POSITIVE = (
     "media_cache_bytes", "media_fresh_seconds", "max_download_bytes", "download_seconds",
-    "max_request_bytes", "max_waiting_requests",
+    "max_request_bytes", "max_webhook_bytes", "request_seconds", "max_waiting_requests",
     "answer_seconds", "open_seconds", "max_frames", "max_pixels", "decoder_memory_bytes",
     "decoder_open_seconds", "decoder_frame_seconds", "max_objects", "max_brush_regions",
     "max_bitmask_regions",
@@ -408,8 +439,11 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_BASIC_AUTH_USER": ("basic_auth_user", str),
     "SAM2_BASIC_AUTH_PASSWORD": ("basic_auth_password", str),
     "SAM2_API_TOKENS": ("api_tokens", _list),
+    "SAM2_ALLOWED_HOSTS": ("allowed_hosts", _list),
     "SAM2_TRAINING_STEPS": ("training_steps", _whole),
     "SAM2_MAX_REQUEST_MIB": ("max_request_bytes", _mebibytes),
+    "SAM2_MAX_WEBHOOK_MIB": ("max_webhook_bytes", _mebibytes),
+    "SAM2_REQUEST_SECONDS": ("request_seconds", _real),
     "SAM2_MAX_WAITING_REQUESTS": ("max_waiting_requests", _whole),
     "SAM2_ANSWER_SECONDS": ("answer_seconds", _real),
     "SAM2_OPEN_SECONDS": ("open_seconds", _real),
@@ -523,6 +557,14 @@ def _origin(text: str) -> str:
     if not _ORIGIN.fullmatch(origin):
         raise ValueError(f"browser_origins has {text!r}, must be http(s)://host[:port]")
     return origin
+
+
+def _host_name(text: str) -> str:
+    """In lower case, without a port."""
+    name = text.lower().rstrip(".")
+    if not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"allowed_hosts has {text!r}, must be a host's name without a port")
+    return name
 
 
 def _check_link_secret(secret: str | None) -> None:

@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from backend.errors import StorageFull
+from backend.errors import StorageFull, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,10 @@ class SqliteFile:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside the `with`, or, when it raises, nothing of it.
 
-        Raises StorageFull when the disk is.
+        Raises StorageFull when the disk is, StorageUnavailable when another process holds
+        the file for too long or it cannot be used.
         """
-        with self._lock, _naming_a_full_disk(self._path):
+        with self._lock, _as_storage_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -111,15 +112,19 @@ class SqliteFile:
 
 
 @contextlib.contextmanager
-def _naming_a_full_disk(path: Path) -> Iterator[None]:
+def _as_storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF not in _FULL:
-            raise
-        raise StorageFull(
-            f"{path} cannot be written ({error}): make room on its disk; it goes on by itself "
-            "from then"
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise  # our own mistakes
+    except sqlite3.DatabaseError as error:
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _FULL:
+            raise StorageFull(
+                f"{path} cannot be written ({error}): make room on its disk; it goes on by "
+                "itself from then"
+            ) from error
+        raise StorageUnavailable(
+            f"{path} cannot be used now ({error}): does another program hold it?"
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import re
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
@@ -56,6 +57,7 @@ def _annotate(options: argparse.Namespace, settings: Settings) -> int:
     outcomes: Counter[Outcome] = Counter()
     try:
         with (
+            _sole_run(settings, client.url, options.project),
             answering(settings, label_config) as answer,
             tqdm(total=project.get("task_number"), unit="task", disable=None) as bar,
         ):
@@ -81,6 +83,26 @@ def _annotate(options: argparse.Namespace, settings: Settings) -> int:
     if outcomes[Outcome.STORED]:
         _show_predictions(client, project, settings.model_version)
     return 1 if outcomes[Outcome.FAILED] else 0
+
+
+@contextlib.contextmanager
+def _sole_run(settings: Settings, url: str, project_id: int) -> Iterator[None]:
+    """Two runs on one project would each track its tasks.
+
+    Raises ValueError while another on this machine, with this data folder, does.
+    """
+    from filelock import FileLock, Timeout
+
+    settings.data_folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9.]+", "-", f"{url}-{project_id}".lower())
+    lock = FileLock(settings.data_folder / f"annotate-{name}.lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout:
+        raise ValueError(
+            f"project {project_id} is being annotated by another run: wait for it, or stop it"
+        ) from None
 
 
 def _say(write: Callable[..., None], report: TaskReport) -> None:

@@ -32,12 +32,12 @@ def add_doctor(commands: Any) -> None:
 
 
 def _doctor(options: argparse.Namespace, settings: Settings) -> int:
-    from backend.doctor import examine, shown_settings
+    from backend.doctor import examine
     from backend.findings import Level
 
     settings = with_options(settings, options)
     print("settings")
-    for name, value in shown_settings(settings):
+    for name, value in settings.shown():
         print(f"  {name} = {value}")
     is_broken = False
     parts = examine(

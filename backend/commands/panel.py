@@ -84,7 +84,10 @@ def _service(
         return
     check_port("127.0.0.1", options.port)
     roots = [*settings.media_roots, *([folder] if folder else [])]
-    variables = {"SAM2_MEDIA_ROOTS": os.pathsep.join(map(str, roots))} if roots else {}
+    # Whom the operator lets in, this one lets in as well.
+    variables = settings.access_variables()
+    if roots:
+        variables["SAM2_MEDIA_ROOTS"] = os.pathsep.join(map(str, roots))
     arguments = [
         f"--{name}={value}"
         for name in ("model", "checkpoint", "device")

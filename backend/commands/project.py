@@ -63,6 +63,37 @@ def add_project(commands: Any) -> None:
     connect.add_argument("project", type=int, metavar="N", help="the project's number")
     _add_backend_options(connect)
     connect.set_defaults(run=_connect)
+    _add_revoke(actions)
+
+
+def _add_revoke(actions: Any) -> None:
+    revoke = actions.add_parser(
+        "revoke", help="end the keys in a project's links, those of copies too",
+        description="Keys made up to now no longer open previews or panels of the project. Runs "
+        "where the service's data folder is. `project connect N` then puts new ones into the "
+        "project's links.",
+    )
+    revoke.add_argument(
+        "project", type=int, metavar="N", help="the project's number; 0: what `open` made"
+    )
+    revoke.add_argument(
+        "--purpose", choices=["preview", "panel"], help="keys of this kind alone; default both"
+    )
+    revoke.set_defaults(run=_revoke)
+
+
+def _revoke(options: argparse.Namespace, settings: Settings) -> int:
+    from backend.link_keys import KeyPurpose, revoke_keys
+
+    purposes = [KeyPurpose(options.purpose)] if options.purpose else list(KeyPurpose)
+    revoke_keys(settings, options.project, purposes)
+    print(
+        f"project {options.project}: {' and '.join(purposes)} keys made up to now are refused by "
+        f"services with the data folder {settings.data_folder}"
+    )
+    if options.project:
+        print(f"new ones: sam2-label-studio project connect {options.project}")
+    return 0
 
 
 def _add_backend_options(parser: argparse.ArgumentParser) -> None:

@@ -24,8 +24,10 @@ def add_serve(commands: Any) -> None:
 
 
 def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    from backend.private_files import keep_private
     from backend.server import Server
 
     settings = with_options(settings, options)
+    keep_private(settings)
     Server(settings, host=options.host, port=options.port, threads=options.threads).run()
     return 0

@@ -34,11 +34,14 @@ def _work(options: argparse.Namespace, settings: Settings) -> int:
             "SAM2_QUEUE must name the Redis whose jobs are to be run; without one, "
             "`sam2-label-studio serve` runs them itself"
         )
+    from backend.private_files import keep_private
     from backend.processes import check_port
     from backend.service import TrackingService
     from backend.worker_page import serving, worker_app
 
-    service = TrackingService(with_options(settings, options), role=Role.WORKER)
+    settings = with_options(settings, options)
+    keep_private(settings)
+    service = TrackingService(settings, role=Role.WORKER)
     is_stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: is_stopping.set())

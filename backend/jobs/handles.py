@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Protocol
 
-from backend.errors import StorageFull
+from backend.errors import StorageUnavailable
 from backend.scheduler import Priority
 
 _PROGRESS_SECONDS = 0.5
@@ -109,7 +109,7 @@ class JobHandle:
         now = time.monotonic()
         if now - self._last_report >= _PROGRESS_SECONDS:
             self._last_report = now
-            with contextlib.suppress(StorageFull):  # nothing depends on it
+            with contextlib.suppress(StorageUnavailable):  # nothing depends on it
                 self._store.set_progress(self.job_id, done, total)
 
     def begin(self, work: Work) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import Any, Callable, Mapping, Protocol, Sequence
 
-from backend.errors import ServiceError, StorageFull
+from backend.errors import ServiceError, StorageUnavailable
 from backend.jobs.interface import Store
 from backend.jobs.types import Post, PostState
 from backend.log_context import working_for
@@ -99,7 +99,7 @@ class Outbox:
             try:
                 self.post_due()
                 seconds = self._seconds_to_wait()
-            except StorageFull as error:  # one that has arrived is found there next time
+            except StorageUnavailable as error:  # one that has arrived is found there next time
                 logger.error("predictions wait: %s", error)
                 seconds = _FULL_SECONDS
             except Exception:  # the boundary of the thread: it has to live on

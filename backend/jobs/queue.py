@@ -7,7 +7,7 @@ import threading
 from typing import Any, Callable, Mapping, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import Stopping, StorageFull
+from backend.errors import Stopping, StorageUnavailable
 from backend.jobs.handles import JobHandle, Work
 from backend.jobs.limits import check_room
 from backend.jobs.runner import MAX_ATTEMPTS, JobRunner, lane_of
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _END_SECONDS = 10.0
 """Between a job's end in the store and its thread's."""
-_FULL_SECONDS = 5.0
+_STORAGE_SECONDS = 5.0
 """How often it is tried again to note what a full disk did not take."""
 
 
@@ -194,9 +194,9 @@ class JobQueue(JobRunner):
                     if not taken.has_more:
                         break
                 self._look_again(taken.seconds_to_retry)
-            except StorageFull as error:
+            except StorageUnavailable as error:
                 logger.error("no job can begin: %s", error)
-                self._look_again(_FULL_SECONDS)
+                self._look_again(_STORAGE_SECONDS)
 
     def _look_again(self, seconds: float | None) -> None:
         """Dispatch after so long; None: when something happens."""

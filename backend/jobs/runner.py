@@ -7,7 +7,7 @@ import logging
 import threading
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
-from backend.errors import ServiceError, StorageFull
+from backend.errors import ServiceError, StorageUnavailable
 from backend.jobs.handles import JobHandle, Outcome, Work
 from backend.jobs.interface import Store
 from backend.jobs.types import Job, JobKind, JobState
@@ -149,10 +149,10 @@ class JobRunner:
 
     @contextlib.contextmanager
     def _not_lost(self, job: Job) -> Iterator[None]:
-        """A full disk is no reason to forget a job."""
+        """A storage that fails is no reason to forget a job."""
         try:
             yield
-        except StorageFull as error:
+        except StorageUnavailable as error:
             logger.error("job %s begins again, its end cannot be kept: %s", job.id, error)
             with self._lock:
                 self._unnoted.add(job.id)

@@ -44,6 +44,11 @@ _MISTAKE = "sam2-label-studio: "
 _TAIL_LINES = 40
 _NICE = 10
 """A fine-tuning on the CPU gives way to those who wait for an answer."""
+_KILLED = (
+    "the fine-tuning was killed, probably because the machine had no memory left for it: close "
+    "sessions and wait for other jobs, take a smaller SAM2_MODEL, or fine-tune an export by hand "
+    "with less at once (sam2-label-studio finetune --clips 1 --frames 2 --objects 1)"
+)
 _OPTIONS: tuple[str, ...] = ()
 """More of `finetune`'s own."""
 
@@ -223,8 +228,8 @@ def run_finetune(arguments: list[str], handle: JobHandle) -> None:
     """`sam2-label-studio finetune` in a process of its own; its steps are reported.
 
     A cancelled job's process is killed with all that it started. Raises
-    UnusableTask with what the command says was wrong, RuntimeError when it
-    breaks off.
+    UnusableTask with what the command says was wrong, TrainingKilled, and
+    RuntimeError when it breaks off otherwise.
     """
     command = [sys.executable, "-m", "backend.child", "finetune", *arguments]
     output = _Output(handle.report)
@@ -254,7 +259,15 @@ def run_finetune(arguments: list[str], handle: JobHandle) -> None:
         logger.error("finetune ended with %d:\n%s", process.returncode, output.text)
         if output.mistake is not None:
             raise UnusableTask(output.mistake)
+        if process.returncode == -signal.SIGKILL:
+            raise TrainingKilled(_KILLED)
         raise RuntimeError(f"finetune ended with {process.returncode}")
+
+
+class TrainingKilled(ServiceError):
+    """The command was killed by somebody else than this service."""
+
+    status, name = 507, "training killed"
 
 
 class _Output:

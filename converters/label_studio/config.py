@@ -12,6 +12,7 @@ import itertools
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, TypeVar
 from xml.parsers import expat
@@ -20,6 +21,9 @@ from converters.types import Category
 
 _MAX_CHARACTERS = 1_000_000
 _MAX_DEPTH = 200
+_MAX_CONTROLS = 200
+_MAX_LABELS = 10_000
+"""So few that each control may have all labels: what a config costs grows with its size."""
 _DEFAULT_FRAMERATE = 24.0
 _MAX_FRAMERATE = 1000.0  # the editor seeks in steps of 2 ms
 _FIELD = re.compile(r"\$(\w+(?:\.\w+|\[\d+\])*)")
@@ -196,9 +200,10 @@ def parse_label_config(xml: str) -> LabelConfig:
     Raises UnsupportedConfigError, naming what is lacking, when there is no
     VideoRectangle or VideoVector(Labels) on a Video and no control on an Image
     that can take a mask or box back. Raises ValueError for XML that is malformed, too large, has
-    a DOCTYPE, repeats a name, or points toName at nothing.
+    a DOCTYPE, too many controls or labels, repeats a name, or points toName at nothing.
     """
     elements = list(_parse_xml(xml).iter())
+    _check_counts(elements)
     _check_names(elements)
     videos = tuple(_video(element) for element in _of(elements, "video"))
     images = tuple(_image(element) for element in _of(elements, "image"))
@@ -331,14 +336,24 @@ _CONTROL_TAGS = {"labels", "videorectangle", "textarea", *_VECTOR_TAGS} | {
 _OBJECT_TAGS = {"video", "image"}
 
 
+def _check_counts(elements: list[ElementTree.Element]) -> None:
+    counts = (
+        ("controls", sum(e.tag in _CONTROL_TAGS for e in elements), _MAX_CONTROLS),
+        ("labels", sum(e.tag == "label" for e in elements), _MAX_LABELS),
+    )
+    for what, count, most in counts:
+        if count > most:
+            raise ValueError(f"label config has {count} {what}, may have {most}")
+
+
 def _check_names(elements: list[ElementTree.Element]) -> None:
     """Names are unique, and our controls point at tags that exist."""
     names = [e.get("name") for e in elements if e.get("name") and e.get("toname")]
     names += [e.get("name") for e in elements if e.tag in _OBJECT_TAGS and e.get("name")]
     known = {e.get("name") for e in elements if e.get("name")}
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"label config has more than one tag named {name!r}")
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"label config has more than one tag named {name[:80]!r}")
     for element in elements:
         if element.tag in _CONTROL_TAGS and element.get("name"):
             for target in _to_names(element):

@@ -23,7 +23,8 @@ STARTING_SECONDS = 240
 def ask(url: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
     """The JSON answer. Raises urllib.error.HTTPError."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, dict(headers or {}))
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    request = urllib.request.Request(url, data, headers)
     with urllib.request.urlopen(request, timeout=STARTING_SECONDS) as answer:
         return json.load(answer)
 

@@ -152,3 +152,89 @@ def test_a_form_of_another_page_changes_no_job(client, content_type):
     assert client.delete("/api/jobs/any").status_code == 403
     answer = client.delete("/api/jobs/any", headers={"X-Requested-With": "fetch"})
     assert answer.status_code == 404
+
+
+LABEL_STUDIO_PATHS = ["/predict", "/setup", "/webhook"]
+
+
+@pytest.mark.parametrize("path", [*LABEL_STUDIO_PATHS, "/api/jobs", "/api/sessions"])
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "https://localhost:8443", "http://localhost:8080", "null", "file://", "http://",
+     "http://localhost.evil.example", "http://[::1", "http://localhost@evil.example"],
+)  # fmt: skip
+def test_what_a_page_of_another_origin_sends_is_refused(client, path, origin):
+    """Over plain HTTP, browsers say no more than this of where a request comes from."""
+    answer = client.post(path, json={}, headers={"Origin": origin})
+    assert answer.status_code == 403 and "another site" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("base", ["http://localhost", "http://sam2:9090", "http://127.0.0.1:9090"])
+def test_the_services_own_pages_may_change_something(client, base):
+    answer = client.post("/setup", json={}, base_url=base, headers={"Origin": base.upper()})
+    assert answer.status_code == 200
+
+
+def test_a_page_of_a_name_of_the_settings_may_too(make_client):
+    """A proxy may ask the service under another name than people do."""
+    client = make_client(allowed_hosts=("sam2.example.com",))
+    for origin, status in (("https://sam2.example.com", 200), ("https://example.com", 403)):
+        answer = client.post(
+            "/setup", json={}, base_url="http://backend:9090", headers={"Origin": origin}
+        )
+        assert answer.status_code == status
+
+
+@pytest.mark.parametrize("path", LABEL_STUDIO_PATHS)
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
+     "text/plain;application/json", "application/jsonp"],
+)  # fmt: skip
+def test_label_studios_routes_take_json_alone(client, path, content_type):
+    answer = client.post(path, data='{"action": "START_TRAINING"}', content_type=content_type)
+    assert answer.status_code == 415 and "application/json" in answer.json["detail"]
+
+
+def test_json_may_name_its_charset(client):
+    kind = "application/json; charset=utf-8"
+    assert client.post("/setup", data="{}", content_type=kind).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:9090", "10.1.2.3", "[::1]:9090", "localhost:9090", "sam2:9090", "sam2.default.svc",
+     "sam2.default.svc.cluster.local:9090", "host.docker.internal", "box.local", "app.localhost"],
+)  # fmt: skip
+def test_names_that_no_stranger_can_own_are_answered(client, host):
+    assert client.get("/versions", base_url=f"http://{host}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:9090", "EVIL.EXAMPLE.", "127.0.0.1.nip.io", "sam2.example.com.evil.io",
+     "local.evil.io", "127.1.evil.io"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/versions", "/api/jobs", "/ui", "/metrics"])
+def test_a_name_that_a_stranger_may_have_pointed_here_is_refused(client, host, path):
+    answer = client.get(path, base_url=f"http://{host}")
+    assert answer.status_code == 403 and "SAM2_ALLOWED_HOSTS" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("host", ["sam2.example.com:9090", "SAM2.example.com", "labels.example.com"])
+def test_names_of_the_settings_are_answered(make_client, host):
+    client = make_client(
+        allowed_hosts=("Sam2.Example.com",), browser_origins=("https://labels.example.com",)
+    )
+    assert client.get("/versions", base_url=f"http://{host}").status_code == 200
+
+
+def test_with_a_password_any_name_is_answered_to_those_who_know_it(closed):
+    answer = closed.get("/versions", base_url="http://sam2.example.com", auth=LOGIN)
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("name", ["a b", "a:80", "http://a", "", "a/b"])
+def test_an_allowed_host_must_be_a_name(name):
+    with pytest.raises(ValueError, match="allowed_hosts"):
+        Settings(allowed_hosts=(name,))

@@ -466,7 +466,9 @@ def test_too_many_objects_are_refused(make_client):
     "text", ["", "{", "[" * 100_000, "\xff", '{"tasks": []}', "null", "[]", '{"tasks": 3}']
 )
 def test_a_body_that_is_no_request_is_a_bad_one(client, text):
-    answer = client.post("/predict", data=text.encode("latin-1"))
+    answer = client.post(
+        "/predict", data=text.encode("latin-1"), content_type="application/json"
+    )
     assert answer.status_code == 400
     assert set(answer.json) == {"error", "detail", "request_id"}
 

@@ -69,3 +69,18 @@ def test_what_is_too_large_for_good_has_no_time_to_come_back(make_quick_client, 
     answer = make_quick_client(**changes).post("/predict", json=call(task(1), box("a"), box("b")))
     assert answer.status_code == 413 and detail in answer.json["detail"]
     assert "Retry-After" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/webhook", "/setup"])
+def test_webhooks_and_configs_have_smaller_limits_of_their_own(make_client, path):
+    client = make_client(max_webhook_bytes=1000)
+    size = 1001 if path == "/webhook" else 8 * 2**20 + 1
+    answer = client.post(path, data=b" " * size, content_type="application/json")
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("value", ["{},", '"",', "1,", "[],"])
+def test_a_body_of_too_many_values_is_refused_before_it_is_read(client, value):
+    body = "[" + value * 8_000_001
+    answer = client.post("/predict", data=body, content_type="application/json")
+    assert answer.status_code == 413 and "values" in answer.json["detail"]

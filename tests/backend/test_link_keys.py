@@ -1,6 +1,8 @@
 """Keys in links: whose they are, how long they hold, where their secret lies."""
 
+import base64
 import dataclasses
+import hmac
 import stat
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from backend import link_keys
-from backend.link_keys import STAND_ALONE, KeyPurpose, KeyRefused, check_key, make_key
+from backend.link_keys import STAND_ALONE, KeyPurpose, KeyRefused, check_key, make_key, revoke_keys
 from backend.settings import Settings
 
 
@@ -123,3 +125,31 @@ def test_settings_hide_the_secret_and_refuse_a_guessable_one():
     assert "x" * 32 not in repr(settings) and "x" * 32 in settings.secrets
     with pytest.raises(ValueError, match="link_secret must have at least 32"):
         Settings(link_secret="short")
+
+def test_keys_made_up_to_now_can_be_revoked_for_one_project_and_purpose(settings):
+    old = {(n, p): made(settings, n, p) for n in (1, 2) for p in (PREVIEW, PANEL)}
+    revoke_keys(settings, 1, [PANEL])
+    with pytest.raises(KeyRefused, match="was revoked; project 1 .*project connect 1"):
+        project_of(settings, old[1, PANEL], PANEL)
+    for (number, purpose), key in old.items():
+        if (number, purpose) != (1, PANEL):
+            assert project_of(settings, key, purpose) == number
+    new = made(settings, 1, PANEL)
+    assert project_of(settings, new, PANEL) == 1
+    revoke_keys(settings, 2, [PANEL])
+    assert project_of(settings, new, PANEL) == 1
+    with pytest.raises(KeyRefused, match="was revoked"):
+        project_of(settings, old[1, PANEL], PANEL)
+
+
+def test_a_key_of_the_first_form_holds_until_it_is_revoked(tmp_path):
+    """As `project create` made them before keys had the time at which they were made."""
+    settings = Settings(data_folder=tmp_path, link_secret="s" * 32)
+    signature = base64.urlsafe_b64encode(
+        hmac.digest(b"s" * 32, b"sam2-label-studio preview\0" + b"7.4102444800", "sha256")
+    ).rstrip(b"=")
+    key = f"7.4102444800.{signature.decode()}"
+    assert project_of(settings, key) == 7
+    revoke_keys(settings, 7, [PREVIEW])
+    with pytest.raises(KeyRefused, match="was revoked"):
+        project_of(settings, key)

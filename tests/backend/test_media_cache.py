@@ -21,7 +21,9 @@ from backend.errors import (
     MediaUnreachable,
     UnusableTask,
 )
+from backend.deadlines import Deadline
 from backend.media import MediaStore
+from backend.media_cache import MediaCache
 from tests.backend.http_server import Reply, serving_site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -562,3 +564,21 @@ def test_a_cloud_uri_that_label_studio_cannot_resolve_is_named(make_store, label
         with serving_site() as gone:
             url = gone.url
         make_store(label_studio_url=url).video_file("s3://bucket/clip.mp4", task_id=7)
+
+
+def test_lock_files_do_not_grow_with_what_was_asked_for(tmp_path):
+    """A refused address leaves no file in the cache, but had left its lock."""
+    cache = MediaCache(tmp_path, max_bytes=1000, fresh_seconds=60)
+
+    def refused(file, **_):
+        raise MediaRefused("no")
+
+    with cache.lease() as lease:
+        for number in range(300):
+            with pytest.raises(MediaRefused):
+                cache.file(
+                    f"http://10.0.0.1/{number}", refused, suffix="", shown="x", lease=lease,
+                    deadline=Deadline(10),
+                )
+    names = {path.name for path in (tmp_path / "locks").iterdir()}
+    assert names and all(len(name) == 3 for name in names)

@@ -176,3 +176,32 @@ def test_proxies_send_to_the_sessions_what_is_not_served_with_a_queue(make_quick
         assert bool(re.search(pattern, rule.rule)) == is_of_sessions, rule
         sent += is_of_sessions
     assert sent > 5
+
+
+def _written(formatter, message, *, exc_info=None):
+    return formatter.format(logging.LogRecord("x", logging.INFO, "f", 1, "%s", (message,), exc_info))
+
+
+@pytest.mark.parametrize("character", "\n\r\x1b\x00\x7f\x9b\u2028\x0b")
+def test_a_message_is_one_line_without_control_characters(character):
+    message = f"GET /a{character}2026-01-01 INFO all is well"
+    text = _written(RedactingFormatter([]), message)
+    assert character not in text and f"\\x{ord(character):02x}2026" in text
+    line = _written(JsonFormatter([]), message)
+    assert character not in line and json.loads(line)["message"] == message
+
+
+def test_a_traceback_keeps_its_lines_and_no_other_control_characters():
+    try:
+        raise ValueError("a\x1b[2Jb")
+    except ValueError as error:
+        kind = type(error), error, error.__traceback__
+    text = _written(RedactingFormatter([]), "failed", exc_info=kind)
+    assert "\x1b" not in text and len(text.splitlines()) > 2
+
+
+@pytest.mark.parametrize("secret", ['quo"ted-secret', "back\\slashed", "ümläut-secret", "tab\tbed"])
+@pytest.mark.parametrize("kind", [RedactingFormatter, JsonFormatter])
+def test_a_secret_is_masked_however_it_would_be_written(kind, secret):
+    text = _written(kind([secret]), f"key {secret} is refused")
+    assert "***" in text and secret not in text and json.dumps(secret)[1:-1] not in text

@@ -262,6 +262,14 @@ def test_a_key_opens_the_tasks_and_sessions_of_its_project_alone(
     assert client.get(path, headers=theirs).status_code == 200
 
 
+def test_whoever_has_a_key_alone_says_what_of_the_task_was_seen(client, project, task, key_of):
+    mine = key_of(project)
+    session = client.post("/api/sessions", json={"task_id": task}, headers=mine).json["id"]
+    for body in ({"as": "annotation"}, {"as": "annotation", "version": None, "overwrite": True}):
+        answer = client.post(f"/api/sessions/{session}/save", json=body, headers=mine)
+        assert answer.status_code == 400 and "version" in answer.json["detail"]
+
+
 def test_a_stand_alone_key_is_for_videos_without_a_task(
     make_client, studio, project, task, key_of, media_root
 ):
@@ -289,10 +297,11 @@ def test_a_key_that_is_not_good_is_refused_also_where_none_is_needed(
 ):
     good = key_of(project)["X-SAM2-Key"]
     preview = key_of(project, KeyPurpose.PREVIEW)["X-SAM2-Key"]
-    number, expires, signature = good.split(".")
+    number, made, expires, signature = good.split(".")
     wrong = [
-        preview, "", "x", good + "x", f"{project + 1}.{expires}.{signature}",
-        f"{number}.{int(expires) + 1}.{signature}", f"{number}.{expires}.{signature[::-1]}",
+        preview, "", "x", good + "x", f"{project + 1}.{made}.{expires}.{signature}",
+        f"{number}.{made}.{int(expires) + 1}.{signature}", f"{number}.{expires}.{signature}",
+        f"{number}.{int(made) + 1}.{expires}.{signature}", f"{number}.{made}.{expires}.{signature[::-1]}",
     ]
     for key in wrong:
         answer = client.get(where, headers={"X-SAM2-Key": key})

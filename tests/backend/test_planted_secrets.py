@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import itertools
 import logging
+import re
 
 import pytest
 
+from backend.cli import main
 from backend.link_keys import KeyPurpose, make_key
+from backend.settings import Settings
 from tests.backend.calls import VIDEO_CONFIG, box, wait_for_jobs
 from tests.backend.conftest import payload
 from tests.backend.http_server import serving_site
@@ -137,3 +141,53 @@ def test_the_data_folder_holds_none_of_the_services_own(closed, elsewhere, tmp_p
         content = path.read_bytes()
         for secret in secrets:
             assert secret.encode() not in content, (path.name, secret)
+
+
+def planted_in_every_secret_setting():
+    """A value for each field that the settings' own words call secret."""
+    texts = {
+        "label_studio_api_key": "planted-api-key", "basic_auth_password": "planted-password",
+        "api_tokens": ("planted-token-number-one", "planted-token-number-two"),
+        "link_secret": "planted-link-secret-of-32-characters",
+        "queue": "redis://:planted-queue-password@127.0.0.1:1/0",
+    }  # fmt: skip
+    source = inspect.getsource(Settings)
+    fields = re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', source, re.MULTILINE | re.DOTALL)
+    assert {name for name, words in fields if words.endswith("Secret.")} == set(texts)
+    return texts
+
+
+def test_every_secret_setting_is_masked_wherever_settings_are_shown(
+    tmp_path, monkeypatch, capsys, caplog
+):
+    planted = planted_in_every_secret_setting()
+    variables = {
+        "LABEL_STUDIO_URL": "http://127.0.0.1:1", "LABEL_STUDIO_API_KEY": planted["label_studio_api_key"],
+        "SAM2_BASIC_AUTH_USER": "annotator",
+        "SAM2_BASIC_AUTH_PASSWORD": planted["basic_auth_password"],
+        "SAM2_API_TOKENS": ",".join(planted["api_tokens"]),
+        "SAM2_LINK_SECRET": planted["link_secret"], "SAM2_QUEUE": planted["queue"],
+        "SAM2_DATA_FOLDER": str(tmp_path),
+    }  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings.from_environment()
+    assert {name for name, value in settings.shown() if value == "***"} == set(planted)
+    assert main(["doctor", "--no-media"]) == 1
+    told = [*capsys.readouterr(), caplog.text, repr(settings), str(dict(settings.shown()))]
+    assert "api_tokens = ***" in told[0]
+    assert not any("planted" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("SAM2_API_TOKENS", "planted"), ("SAM2_LINK_SECRET", "planted"),
+        ("SAM2_QUEUE", "http://planted"), ("LABEL_STUDIO_API_KEY", "planted key"),
+        ("LABEL_STUDIO_URL", "http://planted:planted@host"), ("SAM2_BASIC_AUTH_PASSWORD", "planted"),
+    ],
+)  # fmt: skip
+def test_a_secret_that_breaks_its_rule_is_not_repeated(monkeypatch, capsys, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert main(["doctor", "--no-media"]) != 0
+    assert "planted" not in "".join(capsys.readouterr())

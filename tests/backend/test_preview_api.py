@@ -366,6 +366,15 @@ def test_head_tells_the_size_and_sends_nothing(client, version):
     assert client.head(version.replace("version=", "version=0")).status_code == 302
 
 
+def test_a_version_opens_with_a_key_of_its_project_alone(client, settings, key, version):
+    """Its name is no secret: it stands in logs and addresses."""
+    other = make_key(settings, 8, KeyPurpose.PREVIEW)
+    answer = client.get(version.replace(key, other))
+    assert answer.status_code == 302 and answer.data == b""
+    same = make_key(settings, 7, KeyPurpose.PREVIEW, days=1)
+    assert client.get(version.replace(key, same)).status_code == 200
+
+
 def test_whole_files_are_given_back_their_places(client, version):
     for _ in range(5):
         assert client.get(version).status_code == 200

@@ -1,5 +1,6 @@
 """A real gunicorn in a process of its own."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from backend.cli import main
 from backend.server import Server, sole_use
 from backend.settings import Settings
 from tests.backend.conftest import payload
-from tests.backend.real_server import ask, wait_until_ready
+from tests.backend.real_server import RealServer, ask, wait_until_ready
 
 CLICKS_CALL = "predict_interactive_image_valuelist_keypoints_pos_neg_two_frames"
 
@@ -93,3 +94,79 @@ def test_a_port_that_is_none_is_refused(capsys, command, port):
         main([*command, f"--port={port}"])
     assert ended.value.code == 2
     assert f"--port: {port!r} must be a whole number from 1 to 65535" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_server(checkpoint, tmp_path):
+    """With few threads, so that few connections could hold them all."""
+    environment = {
+        "SAM2_CHECKPOINT": str(checkpoint), "SAM2_DATA_FOLDER": str(tmp_path / "service"),
+        "SAM2_MEDIA_CACHE": str(tmp_path / "cache"), "SAM2_REQUEST_SECONDS": "2",
+    }  # fmt: skip
+    server = RealServer(tmp_path, environment)
+    server.command = (*RealServer.command, "--threads", "9")
+    server.start()
+    yield server
+    server.kill()
+
+
+def connected(server):
+    return socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 10)
+
+
+def test_connections_that_say_nothing_keep_nobody_waiting(small_server):
+    with contextlib.ExitStack() as idle:
+        for _ in range(60):
+            idle.enter_context(connected(small_server))
+        assert ask(f"{small_server.url}/health")["status"] == "UP"
+
+
+def goes_on(item):
+    """Sends one more byte; whether the server still waits for others."""
+    try:
+        item.sendall(b" ")
+        item.settimeout(0.01)
+        item.recv(100)
+    except TimeoutError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def test_a_request_that_does_not_come_in_time_is_given_up(small_server):
+    heads = [b"GET /health HTTP/1.1\r\nHost: a\r\nX: ", b"POST /setup HTTP/1.1\r\nHost: a\r\n"
+             b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"]  # fmt: skip
+    with contextlib.ExitStack() as slow:
+        sockets = [slow.enter_context(connected(small_server)) for _ in range(18)]
+        for number, item in enumerate(sockets):
+            item.sendall(heads[number % 2])
+        end = time.monotonic() + 60
+        while sockets and time.monotonic() < end:
+            time.sleep(0.2)
+            sockets = [item for item in sockets if goes_on(item)]
+        assert not sockets
+        assert ask(f"{small_server.url}/health")["status"] == "UP"
+    assert "Traceback" not in (small_server.folder / "log").read_text()
+
+
+def test_a_body_in_pieces_is_waited_for(small_server):
+    body = b'{"hostname": "' + b"a" * 200_000 + b'"}'
+    with connected(small_server) as item:
+        item.sendall(
+            b"POST /setup HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        for start in range(0, len(body), 50_000):
+            item.sendall(body[start : start + 50_000])
+            time.sleep(0.1)
+        assert item.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_no_peer_says_where_the_service_is_mounted(small_server):
+    with connected(small_server) as item:
+        item.sendall(
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nSCRIPT_NAME: /health\r\n"
+            b"Connection: close\r\n\r\n"
+        )
+        assert item.recv(100).startswith(b"HTTP/1.1 200")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from backend.errors import StorageFull
+from backend.errors import StorageFull, StorageUnavailable
 from backend.sqlite_file import SqliteFile, packed, unpacked
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, body BLOB);"
@@ -84,6 +84,33 @@ def test_a_full_disk_loses_the_transaction_and_no_other(file):
     assert count(file) == 1
     add(file, b"small")
     assert count(file) == 2
+
+
+def test_a_file_that_another_holds_is_said_and_goes_on_when_it_is_given_back(path):
+    with contextlib.closing(SqliteFile(path, SCHEMA, busy_seconds=0.05)) as file:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StorageUnavailable, match="does another program hold it") as found:
+                add(file)
+            assert found.value.status == 503 and found.value.is_retryable
+        add(file)
+        assert count(file) == 1
+
+
+def test_a_file_that_is_broken_is_said(path):
+    with contextlib.closing(SqliteFile(path, SCHEMA)) as file:
+        add(file, b"x" * 100_000)
+    path.write_bytes(path.read_bytes()[:4096] + b"broken" * 20_000)
+    with contextlib.closing(SqliteFile(path, SCHEMA)) as file:
+        with pytest.raises(StorageUnavailable):
+            for _ in range(20):
+                add(file, b"y" * 10_000)
+
+
+def test_our_own_mistakes_are_no_failures_of_the_storage(file):
+    with pytest.raises(sqlite3.IntegrityError), file.transaction() as db:
+        db.execute("INSERT INTO items (id) VALUES (1)")
+        db.execute("INSERT INTO items (id) VALUES (1)")
 
 
 def test_threads_take_turns(file):

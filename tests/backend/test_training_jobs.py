@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
+import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,6 +304,24 @@ def test_a_cancelled_process_is_killed(tmp_path):
     arguments = ["--data", str(tmp_path / "none.json"), "--out", str(tmp_path / "out")]
     training.run_finetune(arguments, Handle(is_cancelled=True))
     assert not (tmp_path / "out").exists()
+
+
+class KillingHandle(Handle):
+    """As the kernel does when there is no memory left."""
+
+    def is_cancelled(self):
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if stat.read_text().rpartition(")")[2].split()[1] == str(os.getpid()):
+                    if b"backend.child" in stat.with_name("cmdline").read_bytes():
+                        os.kill(int(stat.parent.name), signal.SIGKILL)
+        return False
+
+
+def test_a_process_that_was_killed_says_so_and_what_to_lower(tmp_path):
+    arguments = ["--data", str(tmp_path / "none.json"), "--out", str(tmp_path / "out")]
+    with pytest.raises(training.TrainingKilled, match="killed.*memory.*--clips 1 --frames 2"):
+        training.run_finetune(arguments, KillingHandle())
 
 
 def test_the_bar_is_read_as_progress():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from filelock import FileLock
 
 from backend.settings import Settings
 from tests.backend.conftest import FRAME_COUNT
@@ -264,3 +265,31 @@ def test_a_bad_region_costs_that_region_and_is_said(run, studio, project, video)
     assert "1 region; 1 region is left out: region 'b': the box at frame 1" in out
     assert status == 1 and f"task {bad}: failed (region 'b': the box" in err
     assert not predictions(studio, bad)
+
+
+def test_two_runs_on_a_project_do_not_track_it_both(run, studio, project, settings):
+    first, other = project(), project()
+    assert run("annotate", "--project", first)[0] == 0
+    (lock,) = settings.data_folder.glob("annotate-*.lock")
+    with FileLock(lock):
+        status, _, err = run("annotate", "--project", first)
+        assert run("annotate", "--project", other)[0] == 0
+    assert status == 2 and "another run" in err
+    assert run("annotate", "--project", first)[0] == 0
+
+
+def test_what_another_stored_meanwhile_is_not_doubled(run, studio, project, video):
+    """As a run on another machine does."""
+    number = project()
+    task = studio.add_task(
+        number, {"video": video, "fps": 25.0}, annotations=[work(box())]
+    )
+    def store_another(call):
+        other = {"id": 77, "task": task, "model_version": VERSION, "result": [], "score": 0.5}
+        studio.tasks[task]["predictions"] = [other]
+        return Answer(studio.tasks[task]["annotations"])
+
+    # Asked between the two looks at its predictions.
+    studio.special["GET", f"/api/tasks/{task}/annotations/"] = store_another
+    status, out, _ = run("annotate", "--project", number)
+    assert status == 0 and [item["id"] for item in predictions(studio, task)] == [77], out

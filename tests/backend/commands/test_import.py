@@ -33,7 +33,7 @@ def test_a_video_is_uploaded_with_its_frame_rate(run, studio, project, video):
 def test_frames_are_cut_and_uploaded_in_order(run, studio, project, video):
     status, *_ = run("import", video, "--project", project("frames"), "--frames", "every=3")
     data = only_task(studio)
-    assert status == 0 and set(data) == {"frames", "every"} and data["every"] == 3
+    assert status == 0 and set(data) == {"frames", "every", "fingerprint"} and data["every"] == 3
     numbers = [int(re.search(r"-n25_(\d+)\.jpg$", url)[1]) for url in data["frames"]]
     assert numbers == list(range(0, FRAME_COUNT, 3))
     (content, *_) = [content for _, content in studio.uploads.values()]
@@ -52,7 +52,7 @@ def test_more_frames_than_one_request_takes_stay_in_order(run, studio, project, 
 
 def test_both_get_video_and_frames(run, studio, project, video):
     assert run("import", video, "--project", project("both"), "--frames", "every=4")[0] == 0
-    assert set(only_task(studio)) == {"video", "fps", "frames", "every"}
+    assert set(only_task(studio)) == {"video", "fps", "frames", "every", "fingerprint"}
 
 
 def test_a_preview_config_gets_the_video_alone(run, studio, video):
@@ -60,7 +60,7 @@ def test_a_preview_config_gets_the_video_alone(run, studio, video):
         label_config("video-preview", ["A"], preview_url="http://b/preview.mp4?src=$video")
     )
     assert run("import", video, "--project", number)[0] == 0
-    assert set(only_task(studio)) == {"video", "fps"}
+    assert set(only_task(studio)) == {"video", "fps", "fingerprint"}
 
 
 def test_a_reference_is_no_upload(run, studio, project, video):
@@ -75,7 +75,7 @@ def test_a_config_of_someone_else_gets_its_own_field_names(run, studio, video):
         '<VideoRectangle name="b" toName="v"/></View>'
     )
     assert run("import", video, "--project", number)[0] == 0
-    assert set(only_task(studio)) == {"clip", "rate"}
+    assert set(only_task(studio)) == {"clip", "rate", "fingerprint"}
 
 
 def test_a_frame_rate_that_the_config_fixes_wrongly_is_warned_of(run, studio, video):
@@ -124,3 +124,28 @@ def test_what_is_not_there_or_no_video_is_named(run, studio, project, tmp_path):
         assert status == 2 and message in err
     status, _, err = run("import", tmp_path / "text.mp4", "--project", 404)
     assert status == 2 and "project 404" in err and not studio.tasks
+
+
+def test_one_bad_video_keeps_none_of_the_others_out_and_a_repeat_adds_what_is_missing(
+    run, studio, project, video, tmp_path
+):
+    number = project("video")
+    later = tmp_path / "later.mp4"
+    later.write_text("no video yet")
+    write_video(tmp_path / "other.mp4", 5)
+    files = (video, later, tmp_path / "other.mp4")
+    status, out, err = run("import", *files, "--project", number)
+    assert status == 1 and len(studio.tasks) == 2
+    assert "not imported" in err and "later.mp4" in err and "1 of 3" in err
+    write_video(later, 7)
+    status, out, err = run("import", *files, "--project", number)
+    assert status == 0 and len(studio.tasks) == 3 and out.count("imported before") == 2
+    assert run("import", video, "--project", number, "--again")[0] == 0
+    assert len(studio.tasks) == 4
+
+
+def test_other_frames_of_a_video_are_another_task(run, studio, project, video):
+    number = project("frames")
+    for every, count in (("every=3", 1), ("every=4", 2), ("every=3", 2)):
+        assert run("import", video, "--project", number, "--frames", every)[0] == 0
+        assert len(studio.tasks) == count

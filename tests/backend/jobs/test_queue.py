@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from backend.errors import (
     MediaUnreachable,
     ServiceError,
     StorageFull,
+    StorageUnavailable,
     TooManyJobs,
     UnusableTask,
 )
@@ -353,7 +355,7 @@ def test_ten_thousand_tasks_of_one_project_do_not_starve_another(
 def test_jobs_go_on_by_themselves_after_the_disk_was_full(
     queue, works, monkeypatch, priority
 ):
-    monkeypatch.setattr("backend.jobs.queue._FULL_SECONDS", 0.01)
+    monkeypatch.setattr("backend.jobs.queue._STORAGE_SECONDS", 0.01)
     waiting = spec("next", priority, request={"large": "x" * 1000})
     handle = queue.submit(spec("k", priority), is_awaited=priority is INTERACTIVE)
     wait_until(lambda: works.began == ["k"])
@@ -367,6 +369,37 @@ def test_jobs_go_on_by_themselves_after_the_disk_was_full(
     wait_until(lambda: states(queue)["k"] is JobState.DONE)
     queue.submit(waiting)
     wait_until(lambda: states(queue)["next"] is JobState.DONE)
+
+
+@contextlib.contextmanager
+def locked(path):
+    """As a backup or a person with a shell holds the file."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize("engine", ["sqlite"])
+@pytest.mark.parametrize("priority", [INTERACTIVE, WEBHOOK])
+def test_jobs_go_on_by_themselves_after_another_process_held_the_database(
+    queue, works, monkeypatch, priority
+):
+    monkeypatch.setattr("backend.jobs.queue._STORAGE_SECONDS", 0.01)
+    with queue.store.transaction() as db:
+        db.execute("PRAGMA busy_timeout = 50")
+        path = db.execute("PRAGMA database_list").fetchone()["file"]
+    handle = queue.submit(spec("k", priority), is_awaited=priority is INTERACTIVE)
+    wait_until(lambda: works.began == ["k"])
+    with locked(path):
+        works.end_alone = True
+        handle.wait(SECONDS)
+        assert handle.has_ended and isinstance(handle.error, StorageUnavailable)
+        assert handle.error.status == 503 and handle.error.retry_after_seconds
+        wait_until(queue.runs_nothing)
+        with pytest.raises(StorageUnavailable, match="does another program hold it"):
+            queue.submit(spec("next", priority))
+    wait_until(lambda: states(queue)["k"] is JobState.DONE)
 
 
 def test_fine_tuning_has_a_place_of_its_own(queue, works):
