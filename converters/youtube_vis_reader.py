@@ -256,7 +256,10 @@ def _check_lists(
         if annotation.get(key) is not None:
             array(annotation[key], (*where, key))
     if frame_count and not any(pending.lengths.values()):
-        raise BadValue((*where, "segmentations"), f"has 0 items, must have one for each of {frame_count} frames")
+        raise BadValue(
+            (*where, "segmentations"),
+            f"has 0 items, must have one for each of {frame_count} frames",
+        )
     pattern = _SEGMENTATION if pending.lengths[_SEGMENTATION] else _BOX
     length = pending.lengths[pattern]
     if length != frame_count:
