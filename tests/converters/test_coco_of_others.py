@@ -70,7 +70,7 @@ def test_track_ids_are_numbers_or_texts_of_them_and_null_is_none(read):
     (video,), report = read(coco(
         [image("1"), image(2)],
         [annotation(1, 1, track_id="7"), annotation(2, "2", track_id=7, category_id="1"),
-         annotation(3, 2, attributes={"track_id": None}), annotation(4, 1, attributes=[])],
+         annotation(3, 2, attributes={"track_id": None}), annotation(4, 1, attributes=[], track_id="")],
     ))  # fmt: skip
     assert frames(video) == {7: [0, 1], "annotation 3": [1], "annotation 4": [0]}
     assert report.remarks() == []
@@ -196,6 +196,7 @@ def test_boxes_are_clipped_and_those_outside_left_out(read, box, area, reason):
     ("segmentation", "dropped"),
     [
         (POLYGON, {}),
+        ([[POLYGON[i : i + 2] for i in range(0, 8, 2)]], {}),
         ([POLYGON, [5, 6, 10, 12]], {"polygons": 1}),
         ([POLYGON, [5, 6], []], {"polygons": 2}),
         ([POLYGON, [5, 6, 10, 12, 7]], {"polygons": 1}),
@@ -286,6 +287,14 @@ def test_categories_that_are_wrong_cost_what_is_of_them(read):
     assert [(c.id, c.name) for c in video.categories] == [(1, "cat")]
     assert report.changed == {"categories of one name, written as the first of them": 1}
     assert sum(report.dropped.values()) == 7
+
+
+def test_names_that_are_numbers_and_attributes_that_are_another_tool_s(read):
+    categories = [{"id": 1, "name": 0}]
+    entry = annotation(1, 1, attributes={"labels": "red", "occluded": False})
+    (video,), report = read(coco([image(1)], [entry]) | {"categories": categories})
+    assert [t.labels for t in video.tracks] == [("0",)]
+    assert list(report.changed.values()) == [1] and report.dropped == {}
 
 
 def test_an_unused_category_without_a_name_stops_nothing_even_when_strict(read):
