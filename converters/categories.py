@@ -34,7 +34,9 @@ class CategoryReader:
             if number in self._by_id:
                 raise BadValue((*where, "id"), f"{number!r} is used twice")
             try:
-                name = text(member(part.value, "name", where), (*where, "name"))
+                name = member(part.value, "name", where)
+                # Names that are numbers are common where classes came from a list.
+                name = str(name) if type(name) is int else text(name, (*where, "name"))
             except BadValue as error:
                 self._by_id[number] = error
                 self._report.drop(f"categories ({error.reason})")
@@ -59,9 +61,10 @@ class CategoryReader:
             raise BadValue(place, f"{key!r} is the id of a category without a name ({category})")
         attributes = annotation.get("attributes")
         more = attributes.get("labels") if isinstance(attributes, dict) else None
-        if more is None:
-            return (category.name,)
-        labels = texts(more, (*where, "attributes", "labels"))
+        labels: tuple[str, ...] = ()
+        # Other tools' attributes may have the name too.
+        with self._report.making_do("labels beside the category left out"):
+            labels = texts(more or [], (*where, "attributes", "labels"))
         return tuple(dict.fromkeys((category.name, *labels)))
 
 

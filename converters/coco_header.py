@@ -31,14 +31,19 @@ class Image:
     width: int | None
     height: int | None
     video_id: Id | None
-    order: tuple[int | None, ...]
-    """What it has of `_ORDER_KEYS`."""
+    frame_id: int | None
+    frame_index: int | None
     position: int
     """In the file's `images`."""
 
     @property
     def location(self) -> Location:
         return ("images", self.position)
+
+    @property
+    def order(self) -> tuple[int | None, ...]:
+        """What it has of `_ORDER_KEYS`."""
+        return self.frame_id, self.frame_index
 
     @property
     def size_wh(self) -> tuple[int, int] | None:
@@ -123,7 +128,7 @@ def _image(part: Part, image_id: Id, report: Report) -> Image:
 
     def optional(key: str, check: Callable[..., Any], **options: int) -> Any:
         given = value.get(key)
-        return None if given is None else check(unquoted(given), (*where, key), **options)
+        return None if given in (None, "") else check(unquoted(given), (*where, key), **options)
 
     # A frame without a name is one all the same: without it the others would move.
     file_name = f"{image_id}.jpg"
@@ -135,7 +140,7 @@ def _image(part: Part, image_id: Id, report: Report) -> Image:
         width=optional("width", whole, minimum=1),
         height=optional("height", whole, minimum=1),
         video_id=optional("video_id", data_set_id),
-        order=tuple(optional(key, whole) for key in _ORDER_KEYS),
+        **{key: optional(key, whole) for key in _ORDER_KEYS},
         position=int(where[1]),
     )
 
@@ -157,13 +162,15 @@ def _with_names(images: Collection[Image], report: Report) -> list[Image]:
 
 def _each_once(images: list[Image], entries: _Entries, report: Report) -> list[Image]:
     """Without those that are entered again, as some tools do for each annotation on them."""
+    if len({image.file_name for image in images}) == len(images):
+        return images
     first: dict[tuple[Any, ...], Image] = {}
     for image in images:
         kept = first.setdefault((image.file_name, image.video_id, *image.order), image)
         if kept is not image:
             entries.aliases[image.image_id] = kept.image_id
     report.change("images entered more than once, taken for one", len(entries.aliases))
-    return list(first.values()) if entries.aliases else images
+    return list(first.values())
 
 
 def _with_sizes(
@@ -230,7 +237,8 @@ class _Grouping:
                 if kind != "image":
                     self._report.drop("images (of videos that were left out)", len(group))
                 self._entries.left_out.update(image.image_id for image in group)
-        names = told_apart([video.name for video in videos], keys, self._report)
+        names = names_of_any_system([video.name for video in videos], self._report)
+        names = told_apart(names, keys, self._report)
         return [dataclasses.replace(video, name=name) for video, name in zip(videos, names)]
 
     def _groups(self, images: list[Image]) -> dict[tuple[str, Id], list[Image]]:

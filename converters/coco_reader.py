@@ -78,7 +78,7 @@ def _object_id(annotation: dict[str, Any], where: Location) -> ObjectId:
         value: Any = annotation
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
+        if value not in (None, ""):
             return data_set_id(value, (*where, *keys))
     # No track: an object of this image alone, under a name no track id has.
     return f"annotation {data_set_id(member(annotation, 'id', where), (*where, 'id'))}"

@@ -83,7 +83,7 @@ def have_own_folders(videos: Sequence[AnnotatedVideo]) -> bool:
     owners: dict[str, int] = {}
     for number, video in enumerate(videos):
         for folder in {name.rpartition("/")[0].partition("/")[0] for name in file_names_of(video)}:
-            if not folder or owners.setdefault(folder, number) != number:
+            if folder in ("", ".", "..") or owners.setdefault(folder, number) != number:
                 return False
     return True
 

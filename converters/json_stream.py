@@ -224,12 +224,11 @@ class _Walk:
 
 def _events(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     """ijson's events of the file. Raises what ijson raises."""
-    return ijson.basic_parse(_PlainJson(file), buf_size=_CHUNK_BYTES, use_float=True)
+    return ijson.basic_parse(PlainJson(file), buf_size=_CHUNK_BYTES, use_float=True)
 
 
 _IN_TOKENS = frozenset(bytes([b]) for b in b"-+.0123456789abcdefghijklmnopqrstuvwxyzIN")
-_ODD = re.compile(rb"NaN|Infinity|\d{19}")
-_ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _REST_OF_TEXT = rb'[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)'
 _TOKEN = re.compile(
     rb'"' + _REST_OF_TEXT + rb"|-?(?:NaN|Infinity)\b|-?\d[\d.eE+-]*", re.DOTALL
@@ -237,7 +236,7 @@ _TOKEN = re.compile(
 _LONG_NUMBER = re.compile(rb"-?\d{19,}")
 
 
-class _PlainJson:
+class PlainJson:
     """A file as ijson takes it: without a byte-order mark and what JSON has no numbers for."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -251,9 +250,10 @@ class _PlainJson:
         if size > 0:
             chunk += self._rest_of_token(chunk)
         started_in_text = self._in_text
-        quotes = chunk if b"\\" not in chunk else _ESCAPED.sub(b"", chunk)
-        self._in_text ^= quotes.count(b'"') % 2 == 1
-        if not _ODD.search(chunk):
+        # Most of a data set is masks: it goes through here by what bytes do fast.
+        quotes = chunk.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
+        self._in_text ^= quotes % 2 == 1
+        if not (b"NaN" in chunk or b"Infinity" in chunk or _has_long_number(chunk)):
             return chunk
         start = re.match(_REST_OF_TEXT, chunk, re.DOTALL).end() if started_in_text else 0
         return chunk[:start] + _TOKEN.sub(_plain_token, chunk[start:])
@@ -269,6 +269,10 @@ class _PlainJson:
         end = chunk[-64:] + more
         escapes = len(end) - len(end.rstrip(b"\\"))
         return more + self._file.read(1) if escapes % 2 else more
+
+
+def _has_long_number(chunk: bytes) -> bool:
+    return b"0" * 19 in chunk.translate(_DIGITS)
 
 
 def _plain_token(match: re.Match[bytes]) -> bytes:

@@ -35,11 +35,11 @@ def folder_of(file_name: str) -> str:
 
 
 def names_of_any_system(names: Sequence[str], report: Report) -> tuple[str, ...]:
-    """The image names of a data set as they are, but for those of Windows.
+    """The names of a data set's images, or videos, as they are but for those of Windows.
 
     `\\` parts folders as `/` does. Of paths with a drive or a server, such as
     `C:\\data\\clip\\0.jpg`, the folders above all of them are left out, which
-    nobody else has; the folder that an image lies in stays: `clip/0.jpg`.
+    nobody else has; the folder that a file lies in stays: `clip/0.jpg`.
     """
     split = {}
     for index, name in enumerate(names):
@@ -54,7 +54,7 @@ def names_of_any_system(names: Sequence[str], report: Report) -> tuple[str, ...]
             above = above[:-1]
         for index in absolute:
             split[index] = [part.replace(":", "") for part in split[index][len(above) :]]
-    report.change("image names of Windows, written with /", len(split) - len(absolute))
+    report.change("names of Windows, written with /", len(split) - len(absolute))
     report.change("paths of Windows, written from the folders they share", len(absolute))
     return tuple("/".join(split[i]) if i in split else name for i, name in enumerate(names))
 

@@ -88,7 +88,9 @@ def _polygons(value: Sequence[Any], location: Location) -> list[tuple[Any, Locat
 
 
 def _corners(polygon: Any, size_hw: Size, place: Location) -> list[float]:
-    """Its numbers, checked: x, y, x, y, ..."""
+    """Its numbers, checked: x, y, x, y, ...; corners may be pairs of their own."""
+    if isinstance(polygon, list) and all(isinstance(c, list) and len(c) == 2 for c in polygon):
+        polygon = [number for corner in polygon for number in corner]
     numbers = [finite(number, (*place, i)) for i, number in enumerate(array(polygon, place))]
     if len(numbers) < 6 or len(numbers) % 2:
         raise BadValue(place, f"has {len(numbers)} numbers, must be x, y of three corners or more")

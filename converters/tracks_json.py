@@ -262,15 +262,16 @@ class _Reader:
 
     def _video(self, part: Part) -> AnnotatedVideo:
         value, where = part.value, part.location
+        info = self._known_info(where)
         name = f"video-{where[1]}"
         with self._report.making_do("videos named by their place in the file"):
             name = text(member(value, "name", where), (*where, "name"))
-        info = self._known_info(where)
         array(value.get("tracks") or [], (*where, "tracks"))
         file_names: tuple[str, ...] = ()
         with self._report.making_do("image names taken for unknown"):
             file_names = _read_file_names(value.get("file_names") or [], info, (*where, "file_names"))
         file_names = names_of_any_system(file_names, self._report)
+        (name,) = names_of_any_system([name], self._report)
         categories = self._categories
         if "categories" in value:
             categories = CategoryReader(self._report)

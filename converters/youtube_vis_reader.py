@@ -108,7 +108,8 @@ def _read_header(path: str | os.PathLike[str], report: Report) -> _Header:
         except BadValue as error:
             header.left_out.add(number)
             report.leave_out("videos", error)
-    names = told_apart([v.name for v in header.videos.values()], list(header.videos), report)
+    names = names_of_any_system([video.name for video in header.videos.values()], report)
+    names = told_apart(names, list(header.videos), report)
     for video, name in zip(header.videos.values(), names):
         video.name = name
     return header
@@ -255,7 +256,10 @@ def _check_lists(
         if annotation.get(key) is not None:
             array(annotation[key], (*where, key))
     if frame_count and not any(pending.lengths.values()):
-        raise BadValue((*where, "segmentations"), f"has 0 items, must have one for each of {frame_count} frames")
+        raise BadValue(
+            (*where, "segmentations"),
+            f"has 0 items, must have one for each of {frame_count} frames",
+        )
     pattern = _SEGMENTATION if pending.lengths[_SEGMENTATION] else _BOX
     length = pending.lengths[pattern]
     if length != frame_count:
