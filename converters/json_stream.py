@@ -224,7 +224,7 @@ class _Walk:
 
 def _events(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     """ijson's events of the file. Raises what ijson raises."""
-    return ijson.basic_parse(_PlainJson(file), buf_size=_CHUNK_BYTES, use_float=True)
+    return ijson.basic_parse(PlainJson(file), buf_size=_CHUNK_BYTES, use_float=True)
 
 
 _IN_TOKENS = frozenset(bytes([b]) for b in b"-+.0123456789abcdefghijklmnopqrstuvwxyzIN")
@@ -236,7 +236,7 @@ _TOKEN = re.compile(
 _LONG_NUMBER = re.compile(rb"-?\d{19,}")
 
 
-class _PlainJson:
+class PlainJson:
     """A file as ijson takes it: without a byte-order mark and what JSON has no numbers for."""
 
     def __init__(self, file: BinaryIO) -> None:

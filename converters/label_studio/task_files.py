@@ -18,6 +18,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import ijson
 
+from converters.json_stream import PlainJson
 from converters.label_studio.paths import InputError
 from converters.malformed import MalformedValue
 from converters.reading import natural_order
@@ -26,6 +27,7 @@ from converters.report import Report
 Task = Mapping[str, Any]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LOOKED_AT_BYTES = 4096
 _SUFFIXES = ("", ".json")
 _MIN_ONLY_KEYS = ("annotation_id", "annotator", "lead_time")
 
@@ -80,17 +82,14 @@ def updated(entry: Mapping[str, Any]) -> str:
 
 
 def _items(path: str | Path) -> Iterator[Any]:
-    """What a file's array holds, or the one object that it is."""
+    """What a file's array holds, or the one object that it is; NaN and infinities as null."""
     with open(path, "rb") as file:
-        start = file.read(3)
-        file.seek(len(_BYTE_ORDER_MARK) if start == _BYTE_ORDER_MARK else 0)
-        first = b" "
-        while first and first.isspace():
-            first = file.read(1)
+        first = file.read(_LOOKED_AT_BYTES).removeprefix(_BYTE_ORDER_MARK).lstrip()[:1]
         if first not in (b"[", b"{"):
             raise MalformedValue(str(path), "must be a JSON array of tasks, or one task")
-        file.seek(-1, os.SEEK_CUR)
-        items = ijson.items(file, "item" if first == b"[" else "", use_float=True)
+        file.seek(0)
+        prefix = "item" if first == b"[" else ""
+        items = ijson.items(PlainJson(file), prefix, use_float=True)
         for position in itertools.count():
             try:
                 item = next(items)

@@ -240,6 +240,15 @@ def test_an_export_that_begins_with_what_is_no_task(tmp_path):
     assert ids_of(item) == ["p"] and sum(report.dropped.values()) == 2
 
 
+def test_a_number_that_json_does_not_know_costs_what_it_spoils(tmp_path):
+    path = tmp_path / "export.json"
+    task = frames_task(polygon("a", score=float("nan")), polygon("b", points=[[float("inf"), 1]] * 3))
+    path.write_text(json.dumps([task]))
+    report = Report()
+    (item,) = read_export(path, ExportOptions(label_config=FRAMES_CONFIG), report=report)
+    assert ids_of(item) == ["a"] and "points[0][0]: None must be" in report.malformed[0]
+
+
 # --- which annotation ----------------------------------------------------------
 
 OLD, NEW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
