@@ -3,8 +3,8 @@
 The service with the queue empty, in this process; the model is a rule (a disc that moves), so
 that what is left is the service's own: reading, queueing, storing, building the regions. Counted
 beside the time: how often the regions are built, SQLite's transactions, and how often the
-request is named. Works on earlier commits too: for figures of before and after run it in two
-worktrees, one after the other, and give the first one's output as `--before`.
+request is named. Works on earlier commits too: for figures of before and after run it in
+worktrees of both, in turn, and give the earlier one's output as `--before`.
 """
 
 from __future__ import annotations

@@ -217,9 +217,9 @@ def _report_answer(figures: dict) -> list[str]:
     lines = [
         "## A person's request with the queue empty, without the model's work",
         "",
-        "`python -m benchmarks.answer` on two commits, one after the other: a rule in the place",
-        f"of the model, {after['frames']} frames of 320x240, medians of {after['requests']}",
-        "requests. Before: each of those who ask as a run ends built the final regions.",
+        "`python -m benchmarks.answer` in worktrees of c75e548 and of the commit that builds the",
+        "regions once, three times each in turn: a rule in the place of the model,",
+        f"{after['frames']} frames of 320x240, medians of {after['requests']} requests and three runs.",
         "",
         "| | seconds to the answer | CPU seconds in all | seconds building regions (all threads) "
         "| builds | SQLite transactions | request named |",

@@ -118,6 +118,18 @@ def test_a_partial_answer_is_closed_and_the_whole_is_posted_once(cluster, quick,
     assert shown_frames(posted["result"][0]) == set(range(1, FRAME_COUNT + 1))
 
 
+def test_a_malformed_region_is_told_while_its_job_runs_and_after(cluster, quick):
+    hold = quick.before_frame = Hold(3)
+    client = cluster.web(answer_seconds=PARTIAL_SECONDS)
+    cluster.worker()
+    asked = call(task(), box("a"), box("bad", keyframe(1, x=150)))
+    (partial,) = predict(client, asked)
+    assert partial["left_out"]["regions"][0].startswith("region 'bad': ")
+    hold.release()
+    (job,) = wait_for_jobs(client)
+    assert job.left_out == partial["left_out"] == predict(client, asked)[0]["left_out"]
+
+
 def test_two_web_processes_post_each_prediction_once(cluster, studio):
     first, second = cluster.web("one"), cluster.web("two")
     cluster.worker()
