@@ -239,8 +239,8 @@ class _Pictures:
 
     @classmethod
     def of(cls, root: Path, video: AnnotatedVideo, media: Sequence[str]) -> _Pictures:
-        files = MediaFolder(root)
         root = _folder_of_images(root, video)
+        files = MediaFolder(root)
         found = {item: files.find(item) for item in media}
         missing = [item for item, path in found.items() if path is None]
         paths = [path for path in map(found.__getitem__, media) if path is not None]

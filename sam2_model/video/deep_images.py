@@ -63,7 +63,8 @@ def deep_pixels(image: Image.Image) -> np.ndarray:
     orientation = image.tag_v2.get(_ORIENTATION, 1) if image.format == "TIFF" else 1
     decoder = av.CodecContext.create(_DECODERS[image.format], "r")
     width, height = image.size if orientation < 5 else image.size[::-1]
-    decoder.options = {"max_pixels": str(width * height)}
+    # Lines are longer in memory than in the picture.
+    decoder.options = {"max_pixels": str((width + 256) * height)}
     packet = av.Packet(Path(image.filename).read_bytes())
     try:
         frames = [*decoder.decode(packet), *decoder.decode(None)]

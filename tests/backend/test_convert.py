@@ -580,7 +580,7 @@ def test_masks_of_pictures_as_they_are_stored_are_refused(tmp_path):
     for name in names:
         Image.new("RGB", (96, 64)).save(tmp_path / name, exif=turned)
     with pytest.raises(ValueError, match=r"has \(96, 64\) pixels, its media \(64, 96\) as .*EXIF"):
-        convert(ConvertOptions(tmp_path / "in.json", "coco", tmp_path / "out/a.json", images=True))
+        convert(ConvertOptions(tmp_path / "in.json", "coco", tmp_path / "out/a.json", images=True), Report())
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tiff", ".avif", ".PNG"])
