@@ -40,6 +40,7 @@ def report(results: dict) -> str:
         ("correction", _report_correction),
         ("image", _report_image),
         ("memory", _report_memory),
+        ("track", _report_track),
         ("growth", _report_growth),
         ("training", _report_training),
         ("converters", _report_converters),
@@ -133,6 +134,27 @@ def _report_memory(figures: dict) -> list[str]:
         lines.append(f"| {answer['frames']} | {answer['before']:.0f} | {answer['peak']:.0f} |")
     peaks = [answer["peak"] for answer in figures.values()]
     return [*lines, "", f"Difference: {peaks[-1] - peaks[0]:.0f} MiB."]
+
+
+def _report_track(figures: list[dict]) -> list[str]:
+    lines = [
+        "## Memory of `track` (embedded model, 640x360, 2 objects)",
+        "",
+        "A state has the predictor's budgets (1 GiB of features, 128 MiB of history), for",
+        "corrections; a file was tracked so too, and now keeps what the next frame needs.",
+        "",
+        "| frames | before opening, MiB | peak of a state, MiB | peak of a file, MiB "
+        "| less, MiB | masks |",
+        "|---|---|---|---|---|---|",
+    ]
+    for pair in figures:
+        state, file = pair["state"], pair["file"]
+        same = "the same" if state["masks"] == file["masks"] else "DIFFERENT"
+        lines.append(
+            f"| {file['frames']} | {file['before']:.0f} | {state['peak']:.0f} "
+            f"| {file['peak']:.0f} | {state['peak'] - file['peak']:.0f} | {same} |"
+        )
+    return lines
 
 
 def _report_growth(figures: dict) -> list[str]:

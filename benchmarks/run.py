@@ -1,6 +1,6 @@
 """Measure everything and write RESULTS.md: `make bench`.
 
-Sections: speed, embedded, bfloat16, correction, image, memory, growth. Give names to run
+Sections: speed, embedded, bfloat16, correction, image, memory, track, growth. Give names to run
 only those; the others keep their last figures from results.json.
 """
 
@@ -58,6 +58,17 @@ def memory() -> dict:
     }
 
 
+def track() -> list[dict]:
+    """A file beside a state with the predictor's budgets."""
+    return [
+        {
+            what: harness.isolated(sections.track_memory, count, what)
+            for what in ("state", "file")
+        }
+        for count in (100, 1000)
+    ]
+
+
 def growth() -> dict:
     return {
         axis: [harness.isolated(sections.growth, axis, value) for value in values]
@@ -76,6 +87,7 @@ SECTIONS = {
     "correction": correction,
     "image": image,
     "memory": memory,
+    "track": track,
     "growth": growth,
 }
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,37 @@ def peak_memory(frame_count: int, objects: int) -> dict:
             predictor.add_new_points_or_box(state, 0, index, box=box)
         seen = sum(1 for _ in predictor.propagate_in_video(state))
     return {"frames": seen, "before": before, "peak": harness.peak_memory_mib()}
+
+
+def track_memory(frame_count: int, what: str) -> dict:
+    """Peak MiB of `track` with the embedded model and two objects, and its masks' hash.
+
+    `what`: "file", or "state": with the predictor's own budgets, as sessions have them and
+    as `track` of a file had before it kept only what the next frame needs.
+    """
+    from converters.types import Box, Prompt
+    from sam2_model import build_sam2_video_predictor
+    from sam2_model.tracker import track
+
+    harness.threads_from_environment()
+    predictor = build_sam2_video_predictor("demo")
+    masks = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        video = harness.write_video(Path(folder) / "v.mp4", frame_count, (640, 360))
+        prompts = [
+            Prompt(index, 0, box=Box(*box.tolist()))
+            for index, box in enumerate(harness.object_boxes(2, (640, 360)))
+        ]
+        before = harness.peak_memory_mib()
+        source = video if what == "file" else predictor.init_state(video)
+        begin = time.perf_counter()
+        for answer in track(source, prompts, predictor=predictor):
+            masks.update(answer.masks.tobytes())
+        seconds = time.perf_counter() - begin
+    return {
+        "frames": frame_count, "before": before, "peak": harness.peak_memory_mib(),
+        "seconds": seconds, "masks": masks.hexdigest(),
+    }
 
 
 def embedded_speed(objects: int, skip: int, count: int) -> dict:

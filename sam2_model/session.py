@@ -38,6 +38,11 @@ class StateLimits:
     What the next frame needs is kept whatever this says.
     """
 
+    @classmethod
+    def least(cls) -> StateLimits:
+        """Only what the next frame needs: for a state that nobody corrects."""
+        return cls(feature_cache_bytes=0, history_bytes=0)
+
     def __post_init__(self) -> None:
         for name in ("feature_cache_bytes", "history_bytes"):
             if getattr(self, name) < 0:
@@ -119,8 +124,10 @@ class ObjectState:
         if output is not None:
             self.history_bytes -= output.byte_count
 
-    def trim_history(self, budget_bytes: int, keep: range) -> None:
-        """Drop outputs over the budget, but none in `keep`.
+    def trim_history(
+        self, budget_bytes: int, keep: range, also_keep: range = range(0)
+    ) -> None:
+        """Drop outputs over the budget, but none in `keep` or `also_keep`.
 
         The longest untouched go first; those around prompted frames after all
         others, the nearest last, because a pass in the other direction begins there.
@@ -128,7 +135,9 @@ class ObjectState:
         if self.history_bytes <= budget_bytes:
             return
         prompted = sorted(self.conditioning)
-        droppable = [index for index in self.history if index not in keep]
+        droppable = [
+            index for index in self.history if index not in keep and index not in also_keep
+        ]
         reach = len(keep)
         away = {index: _distance(index, prompted) for index in droppable}
         droppable.sort(key=lambda index: max(0, reach + 1 - away[index]))
@@ -236,6 +245,8 @@ class InferenceState(MetaState):
         self._coming = range(0)
         """Frames that the reading thread has not brought yet."""
         self._owns_source = owns_source
+        self.kept_frames = range(0)
+        """Outputs of these frames stay whatever the history's budget says."""
         self.encoded_frame_count = 0
         """How often the image encoder ran for this state."""
         self.max_objects_per_batch: int | None = None
@@ -351,10 +362,10 @@ class InferenceState(MetaState):
         return None
 
     def trim(self, keep: range) -> None:
-        """Bound every object's history, sparing the frames in `keep`."""
+        """Bound every object's history, sparing the frames in `keep` and `kept_frames`."""
         budget = self.limits.history_bytes // max(1, len(self.objects))
         for state in self.objects.values():
-            state.trim_history(budget, keep)
+            state.trim_history(budget, keep, self.kept_frames)
 
     def reset(self) -> None:
         """Forget all objects and prompts; features stay, they depend on frames only."""

@@ -14,7 +14,7 @@ import torch
 from converters.types import Direction, FrameMasks, FrameRange, ObjectId, Prompt
 from sam2_model.bookmark import Bookmark
 from sam2_model.masks import masks_at_size, resize_logits, without_overlaps
-from sam2_model.session import InferenceState
+from sam2_model.session import InferenceState, StateLimits
 from sam2_model.video import FrameSource
 from sam2_model.video_predictor import SAM2VideoPredictor
 
@@ -58,7 +58,9 @@ def track(
     Args:
         source: a video file, a folder of frames, a list of images, a frame
             source, or an inference state of `predictor` (its cached features
-            are used again; its prompts and tracks are replaced).
+            are used again; its prompts and tracks are replaced). Of anything
+            but a state only what the next frame needs is kept, whatever the
+            predictor's limits: nobody can ask for the rest again.
         prompts: on any frames, for any number of objects, in any order.
             Several for one object and frame are taken together.
         frame_range: which frames to answer, half-open, and which way; default:
@@ -116,7 +118,8 @@ def track_steps(
             state = source
             state.reset()
         else:
-            state = stack.enter_context(predictor.init_state(source))
+            limits = StateLimits.least()
+            state = stack.enter_context(predictor.init_state(source, limits=limits))
         frame_range = _check_range(frame_range, merged, state)
         for prompt in merged:
             prompt.check_inside(state.info.width, state.info.height)
@@ -130,6 +133,9 @@ def track_steps(
         run = Follower(predictor, state, stop)
         bookmark = Bookmark() if bookmark is None else bookmark
         orders = passes(frame_range, [prompt.frame_index for prompt in merged])
+        if len(orders) > 1 and state is not source:
+            # The way back begins among what the way there found at its own beginning.
+            state.kept_frames = predictor.frames_needed_after(orders[0].start, True)
         left = list(bookmark.resume(run, orders))
         total = frame_range.stop - frame_range.start
         done = total - sum(len(order) for _, order, _ in left)

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from converters.types import Box, Direction, FrameMasks, FrameRange, Prompt
-from sam2_model.session import StateLimits
 from sam2_model.tracker import StopRules, merge_prompts, passes, track, track_steps
 from sam2_model.video import open_frame_source
+from sam2_model.video_predictor import SAM2VideoPredictor
 from tests.sam2_model.small_model import moving_square, small_network, small_predictor
 from tests.video_files import write_video
 from tests.sam2_model.threads import new_threads
@@ -360,16 +360,50 @@ def test_a_state_as_source_keeps_its_features_and_loses_its_prompts():
         assert state.source.frame(0) is not None  # left open
 
 
-def test_the_least_memory_gives_the_same_tracks_both_ways():
+@pytest.mark.parametrize(
+    ("direction", "prompted"),
+    [(FORWARD, (0, 9)), (BACKWARD, (39, 30)), (BOTH, (19, 19)), (BOTH, (25, 19)), (BOTH, (39, 39))],
+)
+def test_a_file_is_tracked_with_what_the_next_frame_needs_and_the_same_masks(
+    direction, prompted
+):
+    predictor = StatesShown(small_predictor())
+    prompts = [click(prompted[0]), box(prompted[1], "b"), click(27), box(27, "b")]
+    frame_range = FrameRange(0, 40, direction)
+    with predictor.init_state(moving_square(40)) as state:
+        expected = list(track(state, prompts, frame_range, predictor=predictor))
+        held_of_a_state = held(state)
+    most = [0, 0]
     answers = []
-    for limits in (StateLimits(), StateLimits(feature_cache_bytes=0)):
-        predictor = small_predictor(limits=limits)
-        answers.append(
-            follow([click(4), box(7, "b")], 0, 10, BOTH, predictor=predictor)
-        )
-    for one, other in zip(*answers, strict=True):
+    for answer in track(moving_square(40), prompts, frame_range, predictor=predictor):
+        answers.append(answer)
+        most = np.maximum(most, held(predictor.states[-1]))
+    for one, other in zip(expected, answers, strict=True):
+        assert one.frame_index == other.frame_index
         np.testing.assert_array_equal(one.masks, other.masks)
         np.testing.assert_array_equal(one.scores, other.scores)
+    reach = max(predictor.memory_reach, predictor.model.config.max_object_pointers)
+    passes_kept = 2 if direction is BOTH else 1
+    assert most[0] <= passes_kept * reach < held_of_a_state[0]
+    assert most[1] == 1 < held_of_a_state[1]
+
+
+class StatesShown(SAM2VideoPredictor):
+    """Remembers the states that it makes."""
+
+    def __init__(self, like):
+        super().__init__(like.model, like.options, limits=like.limits)
+        self.states = []
+
+    def init_state(self, *args, **kwargs):
+        self.states.append(super().init_state(*args, **kwargs))
+        return self.states[-1]
+
+
+def held(state):
+    """The longest history of an object, and of how many frames there are features."""
+    histories = [len(item.history) for item in state.objects.values()]
+    return max(histories), sum(map(state.has_features, range(state.num_frames)))
 
 
 def test_masks_of_a_predictor_without_overlaps_are_disjoint():
