@@ -144,7 +144,8 @@ def test_most_regions_say_how_large_the_pictures_are():
     others = [polygon(str(n), original_width=64) for n in range(2)]
     (item,), report = read(frames_task(polygon("odd", original_width=32), *others))
     assert ids_of(item) == ["0", "1"] and item.video.info.width == 64
-    assert list(report.dropped) == ["regions (original_width: … must be …, the picture's)"]
+    (reason,) = report.dropped
+    assert reason.startswith("regions (original_width: … must be …")
 
 
 @pytest.mark.parametrize("no_id", [KeyError, None, ""])
