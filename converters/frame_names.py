@@ -33,7 +33,7 @@ class SameNumber(ValueError):
 
 
 def natural_order(name: str) -> tuple:
-    """Sort key that puts `9.jpg` before `10.jpg`, `0.05.jpg` before `0.5.jpg` and `-2.jpg` before `-1.jpg`."""
+    """Sort key that puts `9.jpg` before `10.jpg`, `0.05.jpg` before `0.5.jpg`, `-2` before `-1`."""
     parts = _NUMBER.split(name)
     # Texts and numbers take turns, so that names always compare.
     return tuple(Decimal(p) if i % 2 else p for i, p in enumerate(parts)), name

@@ -11,7 +11,8 @@ from PIL import Image
 
 from backend.cli import _parser, main
 from backend.convert import ConvertOptions, convert
-from backend.data_set_media import find_media, locate, media_infos, save_images
+from backend.data_set_media import locate, media_infos, save_images
+from backend.media_folder import find_media
 from converters.coco import save_coco
 from converters.davis import load_davis, save_davis
 from converters.formats import open_source, recognise
