@@ -1,5 +1,6 @@
 """Masks and videos that the converter tests share."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -110,3 +111,15 @@ def annotated_video(name="clip", *, info=None, tracks=None, file_names=()) -> An
             moving_track(info, [4], object_id="b", labels=("Hund ü 犬",)),
         )
     return AnnotatedVideo(name=name, info=info, tracks=tuple(tracks), file_names=file_names)
+
+
+def late(video):
+    """The same, with half a second of sound before the first picture."""
+    info = video.info
+    times = tuple(0.5 + time for time in info.frame_times_seconds)
+    return dataclasses.replace(
+        video,
+        info=dataclasses.replace(
+            info, frame_times_seconds=times, duration_seconds=0.5 + info.duration_seconds
+        ),
+    )

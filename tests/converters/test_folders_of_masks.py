@@ -13,7 +13,7 @@ from converters.masks import decode_mask, encode_mask
 from converters.sav import image_folder as sav_images
 from converters.sav import load_sav, save_sav
 from converters.types import Track
-from tests.converters.cases import annotated_video, constant_rate_info, moving_track
+from tests.converters.cases import annotated_video, constant_rate_info, late, moving_track
 
 VIDEOS = (annotated_video("one"), annotated_video("two"))
 LEFT, RIGHT = np.zeros((4, 6), bool), np.zeros((4, 6), bool)
@@ -192,6 +192,13 @@ def test_sav_training_file_has_the_fields_of_the_data_set(tmp_path):
     assert document["masklet_size_abs"][0] == pytest.approx(np.mean(areas))
     assert document["masklet_size_rel"][0] == pytest.approx(np.mean(areas) / 3072)
     assert document["masklet_size_bucket"][1] == "small"
+
+
+def test_a_sav_videos_duration_is_that_of_its_frames_also_when_they_begin_late(tmp_path):
+    video = late(annotated_video("one"))
+    save_sav(tmp_path, [video])
+    document = json.loads((tmp_path / "one_manual.json").read_text())
+    assert document["video_duration"] == pytest.approx(0.4)
 
 
 def test_sav_folders_have_a_binary_picture_an_object_and_frame(tmp_path):

@@ -7,7 +7,7 @@ from converters.masks import decode_mask, mask_area
 from converters.report import Report
 from converters.selection import LabelPolicy, Selection, is_validation, select
 from converters.types import Track
-from tests.converters.cases import annotated_video, constant_rate_info, moving_track
+from tests.converters.cases import annotated_video, constant_rate_info, late, moving_track
 
 
 def selected(video, **options):
@@ -15,18 +15,6 @@ def selected(video, **options):
     report = Report()
     result = select(video, Selection(**options), report)
     return result.video, result.source_frames, report
-
-
-def late(video):
-    """The same, with half a second of sound before the first picture."""
-    info = video.info
-    times = tuple(0.5 + time for time in info.frame_times_seconds)
-    return dataclasses.replace(
-        video,
-        info=dataclasses.replace(
-            info, frame_times_seconds=times, duration_seconds=0.5 + info.duration_seconds
-        ),
-    )
 
 
 def labels_of(video):
