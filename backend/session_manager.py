@@ -91,7 +91,7 @@ class SessionManager:
             self._open.clear()
         for entry in entries:  # all of them, before the first is waited for
             if entry.session is not None:
-                entry.session.stop()
+                entry.session.interrupt()
         for entry in entries:
             self._close(entry)
         self._store.close()

@@ -117,6 +117,8 @@ class Session:
         self._propagation: Propagation | None = None
         self._thread: threading.Thread | None = None
         self._stop_asked = threading.Event()
+        self._stop_as = PropagationState.STOPPED
+        """What a propagation that is asked to stop has become."""
         self._prewarming = 0
         self._saved: Saved | None = None
         self._left_as: Propagation | None = None
@@ -612,6 +614,8 @@ class Session:
         self._check_open()
         if self._thread is not None:
             raise Conflict("the session is propagating: stop it first")
+        # Kept before it begins: a process that dies at its first frame must not forget it.
+        self._save_frames([], propagation)
         self._stop_asked.clear()
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
@@ -627,10 +631,23 @@ class Session:
 
     def stop(self) -> bool:
         """End the propagation after the frame it is at; False when none was running."""
+        return self._ask_to_stop(PropagationState.STOPPED)
+
+    def interrupt(self) -> bool:
+        """The same where no person wants it to end: it is to be resumed."""
+        return self._ask_to_stop(PropagationState.INTERRUPTED)
+
+    def _ask_to_stop(self, stop_as: PropagationState) -> bool:
         with self._condition:
             was_running = self._propagation is not None and self._propagation.is_running
+            if not self._stop_asked.is_set():
+                self._stop_as = stop_as
             self._stop_asked.set()
         return was_running
+
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._stop_asked.is_set() and self._stop_as is PropagationState.INTERRUPTED
 
     def wait_until_still(self, timeout_seconds: float) -> bool:
         """Wait until nothing is being propagated; False when the time is over before."""
@@ -653,7 +670,7 @@ class Session:
             finally:
                 self._keep_memories()
             if self._stop_asked.is_set() and self._propagation.rest:
-                end = PropagationState.STOPPED
+                end = self._stop_as
         except (ServiceError, ValueError) as problem:  # what people can mend: no traceback
             logger.warning("session %s: propagation failed: %s", self.id, problem)
             end, error = PropagationState.FAILED, str(problem)
@@ -662,8 +679,9 @@ class Session:
             end = PropagationState.FAILED
             error = f"{type(problem).__name__}; the server's log has the traceback"
         with self._condition:
-            if self._is_closed and end is PropagationState.STOPPED:
-                end = PropagationState.INTERRUPTED
+            if error is not None and self._is_interrupted:
+                # The stop may well be the reason; if not, the failure comes again.
+                end, error = PropagationState.INTERRUPTED, None
             self._propagation = replace(self._propagation, state=end, error=error)
             self._thread = None
             self._revision += 1
@@ -794,10 +812,13 @@ class Session:
         self._store.save(self.id, body, task_id=self.origin.task_id)
         self._save_frames(frames)
 
-    def _save_frames(self, frames: Iterable[FrameResult]) -> None:
+    def _save_frames(
+        self, frames: Iterable[FrameResult], propagation: Propagation | None = None
+    ) -> None:
+        """`propagation`: what it is about to be; None: as it is."""
         if self._store is None:
             return
-        known = self._propagation
+        known = propagation or self._propagation
         self._store.save_frames(
             self.id,
             [_frame_to_stored(frame) for frame in frames],
@@ -822,7 +843,7 @@ class Session:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._stop_asked.set()
+            self._ask_to_stop(PropagationState.INTERRUPTED)
             self._condition.notify_all()
         if not self.wait_until_still(_THREAD_END_SECONDS):
             logger.warning("session %s: its propagation does not end", self.id)
