@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from backend.deadlines import Deadline
-from backend.errors import BadRequest, NotFound, ServiceError, TooManySessions
+from backend.errors import BadRequest, Conflict, NotFound, ServiceError, TooManySessions
 from backend.left_out import LeftOut, sentence
 from backend.session_media import SessionOrigin
 from backend.session_values import (
@@ -59,6 +59,10 @@ _MAX_REMEMBERED = 1000
 _MAX_DURATION_MS = 1e9
 _TIME_TOLERANCE_SECONDS = 1e-6
 _ONLY_OBJECT = "object"
+
+_OVER = (PropagationState.DONE, PropagationState.STOPPED, PropagationState.FAILED)
+"""What is interrupted goes on, with the next question or the next process."""
+_NEVER_BEGUN = "the session has tracked nothing: ask for it again"
 
 _TARGETS: tuple[Json, ...] = (
     {"tag": "BitmaskLabels", "output": "mask"},
@@ -246,9 +250,7 @@ class EnterpriseEvents:
         return call.item("track_progress", value)
 
     def _new_frames(self, session: Session, may_wait: bool) -> Json:
-        known = session.propagation
-        if known is not None and known.state is PropagationState.INTERRUPTED:
-            known = session.resume()  # the service was stopped in its midst
+        _resume_interrupted(session)
         with self._lock:
             serial = self._read.get(session.id, 0)
         frames = session.frames_since(
@@ -262,7 +264,7 @@ class EnterpriseEvents:
             serial = frames[-1].serial
         # Read after the frames: done is said only once the last of them is sent.
         propagation = session.propagation
-        is_over = propagation is None or not propagation.is_running
+        is_over = propagation is None or propagation.state in _OVER
         has_more = bool(session.frames_since(serial, limit=1))
         pictures = [_frame(frame, session.info) for frame in frames]
         return {
@@ -270,7 +272,7 @@ class EnterpriseEvents:
             "produced": 0 if propagation is None else propagation.done_frames,
             "total": 0 if propagation is None else propagation.total_frames,
             "done": is_over and not has_more,
-            "error": None if propagation is None else propagation.error,
+            "error": _NEVER_BEGUN if propagation is None else propagation.error,
         }
 
     def _track_cancel(self, call: _Call) -> Json:
@@ -297,6 +299,15 @@ class EnterpriseEvents:
             known.move_to_end(key)
             while len(known) > _MAX_REMEMBERED:
                 known.popitem(last=False)
+
+
+def _resume_interrupted(session: Session) -> None:
+    """Go on with what the end of a process has interrupted."""
+    propagation = session.propagation
+    if propagation is not None and propagation.state is PropagationState.INTERRUPTED:
+        # Another question has resumed it just now, or this process is ending as well.
+        with contextlib.suppress(Conflict):
+            session.resume()
 
 
 # --- what is asked -----------------------------------------------------------

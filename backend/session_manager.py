@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
 from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
@@ -18,6 +18,7 @@ from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
 from backend.model import LoadedModel, ModelService
 from backend.session_media import SessionOrigin
+from backend.session_memories import SessionMemories
 from backend.session_store import KnownSession, SessionStore
 from backend.sessions import Session
 from backend.settings import Settings
@@ -59,6 +60,9 @@ class SessionManager:
         self._store = SessionStore(
             settings.data_folder / "sessions.sqlite3", clock=wall_clock
         )
+        self._memories = SessionMemories(
+            settings.data_folder / "session-memories", settings.session_memory_bytes
+        )
         self._lock = threading.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         """The longest unused first."""
@@ -71,6 +75,7 @@ class SessionManager:
         count = self._store.delete_old(self._settings.session_days * _DAY_SECONDS)
         if count:
             logger.info("%d old sessions are forgotten", count)
+        self._memories.keep_only(self._store.ids())
         threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
 
     def _look_after(self) -> None:
@@ -86,7 +91,7 @@ class SessionManager:
             self._open.clear()
         for entry in entries:  # all of them, before the first is waited for
             if entry.session is not None:
-                entry.session.stop()
+                entry.session.interrupt()
         for entry in entries:
             self._close(entry)
         self._store.close()
@@ -112,13 +117,13 @@ class SessionManager:
         a limit, and ServiceError for media that cannot be had.
         """
         session_id = uuid.uuid4().hex
-        store = self._store if is_stored else None
+        keeping = self._keeping if is_stored else {"store": None, "memories": None}
         entry = self._made(
             origin,
             deadline,
             lambda content, video: Session(
                 session_id, origin, video, self._model.scheduler,
-                content=content, max_objects=self._settings.max_objects, store=store,
+                content=content, max_objects=self._settings.max_objects, **keeping,
             ),
         )
         has_begun = False
@@ -132,6 +137,15 @@ class SessionManager:
             self._give_back(entry)
             if not has_begun:
                 self.close(session_id)
+
+    @property
+    def _keeping(self) -> dict[str, Any]:
+        """Where and how often a session keeps itself."""
+        return {
+            "store": self._store,
+            "memories": self._memories,
+            "save_seconds": self._settings.save_seconds,
+        }
 
     def _made(
         self,
@@ -254,7 +268,7 @@ class SessionManager:
                 )
             return Session.restored(
                 stored, origin, video, self._model.scheduler,
-                content=content, max_objects=self._settings.max_objects, store=self._store,
+                content=content, max_objects=self._settings.max_objects, **self._keeping,
             )
 
         logger.info("session %s of task %s is opened again", session_id, origin.task_id)
@@ -292,6 +306,7 @@ class SessionManager:
             raise _no_session(session_id)
         if entry is not None:
             self._close(entry)
+        self._memories.delete(session_id)
 
     def _close(self, entry: _Open) -> None:
         if entry.session is None:

@@ -149,6 +149,11 @@ class SessionStore(SqliteFile):
                 db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
             )
 
+    def ids(self) -> set[str]:
+        """Of all sessions."""
+        with self.transaction() as db:
+            return {row["id"] for row in db.execute("SELECT id FROM sessions")}
+
     def delete_old(self, age_seconds: float) -> int:
         """Forget sessions that nobody has used for so long; how many.
 

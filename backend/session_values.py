@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
@@ -162,6 +163,8 @@ class Propagation:
     done_frames: int = 0
     last_frame_index: int | None = None
     error: str | None = None
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """The same when it is resumed: the model goes on with what it remembers of it."""
 
     @property
     def total_frames(self) -> int:
@@ -200,22 +203,25 @@ class Propagation:
             **self.to_json(),
             "passes": [[order.start, order.stop, order.step] for order in self.passes],
             "last_frame_index": self.last_frame_index,
+            "name": self.name,
         }
 
     @classmethod
     def from_stored(cls, value: Mapping[str, Any]) -> Propagation:
-        """One that ran when it was stored was interrupted."""
-        state = PropagationState(value["state"])
-        if state is PropagationState.RUNNING:
-            state = PropagationState.INTERRUPTED
-        return cls(
+        """One that ran when it was stored was interrupted, unless it had just come to its end."""
+        stored = cls(
             direction=Direction(value["direction"]),
             passes=tuple(range(*order) for order in value["passes"]),
-            state=state,
+            state=PropagationState(value["state"]),
             done_frames=value["done_frames"],
             last_frame_index=value["last_frame_index"],
             error=value["error"],
+            name=value.get("name", ""),  # older ones had none
         )
+        if not stored.is_running:
+            return stored
+        ended = PropagationState.INTERRUPTED if stored.rest else PropagationState.DONE
+        return replace(stored, state=ended)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import logging
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, ContextManager, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from backend.errors import (
 from backend.log_context import carried, working_for
 from backend.scheduler import DeviceScheduler, Priority, in_turns
 from backend.session_media import SessionOrigin
+from backend.session_memories import SessionMemories
 from backend.session_store import SessionStore, StoredFrame, StoredSession
 from backend.session_values import (
     FrameResult,
@@ -59,6 +61,8 @@ _MAX_PROMPTED = 2000
 """Prompted frames of a session, all objects counted: each is kept in memory."""
 _THREAD_END_SECONDS = 60.0
 """A cancelled propagation ends within a frame."""
+_SAVING_SHARE = 0.05
+"""Of the time of a propagation, for keeping what the model remembers."""
 
 Objects = Mapping[str, SessionObject]
 
@@ -81,8 +85,16 @@ class Session:
         content: str,
         max_objects: int,
         store: SessionStore | None,
+        memories: SessionMemories | None = None,
+        save_seconds: float = 20.0,
     ) -> None:
-        """`content` names the frames; without a store nothing outlives the session."""
+        """
+        Args:
+            content: names the frames.
+            store: without one nothing outlives the session.
+            memories: without them tracking goes on from the masks once it is opened again.
+            save_seconds: how often those of a running propagation are kept.
+        """
         self.id = session_id
         self.origin = origin
         self.content = content
@@ -90,6 +102,8 @@ class Session:
         self._scheduler = scheduler
         self._max_objects = max_objects
         self._store = store
+        self._memories = memories
+        self._save_seconds = save_seconds
         self._condition = threading.Condition()
         self._objects: Objects = {}
         self._undo: list[Objects] = []
@@ -103,8 +117,15 @@ class Session:
         self._propagation: Propagation | None = None
         self._thread: threading.Thread | None = None
         self._stop_asked = threading.Event()
+        self._stop_as = PropagationState.STOPPED
+        """What a propagation that is asked to stop has become."""
         self._prewarming = 0
         self._saved: Saved | None = None
+        self._left_as: Propagation | None = None
+        """How an earlier opening left it, until what the model remembered then is read."""
+        self._memories_lost = False
+        self._memories_due = 0.0
+        """When they are to be kept next, by `time.monotonic`."""
         self._is_closed = False
         self.saving = threading.Lock()
         """Held while it is stored in Label Studio: two who save must not make two of it."""
@@ -125,6 +146,9 @@ class Session:
             session._serial = max(session._serial, frame.serial)
         if stored.propagation is not None:
             session._propagation = Propagation.from_stored(stored.propagation)
+            session._left_as = session._propagation
+            has_memories = session._memories is not None and session._memories.has(session.id)
+            session._memories_lost = session._propagation.done_frames > 0 and not has_memories
         return session
 
     @property
@@ -213,6 +237,7 @@ class Session:
                 ],
                 "serial": self._serial,
                 "saved": None if self._saved is None else self._saved.to_json(),
+                "memories_lost": self._memories_lost,
                 **self.summary(),
             }
 
@@ -590,6 +615,8 @@ class Session:
         self._check_open()
         if self._thread is not None:
             raise Conflict("the session is propagating: stop it first")
+        # Kept before it begins: a process that dies at its first frame must not forget it.
+        self._save_frames([], propagation)
         self._stop_asked.clear()
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
@@ -605,10 +632,23 @@ class Session:
 
     def stop(self) -> bool:
         """End the propagation after the frame it is at; False when none was running."""
+        return self._ask_to_stop(PropagationState.STOPPED)
+
+    def interrupt(self) -> bool:
+        """The same where no person wants it to end: it is to be resumed."""
+        return self._ask_to_stop(PropagationState.INTERRUPTED)
+
+    def _ask_to_stop(self, stop_as: PropagationState) -> bool:
         with self._condition:
             was_running = self._propagation is not None and self._propagation.is_running
+            if not self._stop_asked.is_set():
+                self._stop_as = stop_as
             self._stop_asked.set()
         return was_running
+
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._stop_asked.is_set() and self._stop_as is PropagationState.INTERRUPTED
 
     def wait_until_still(self, timeout_seconds: float) -> bool:
         """Wait until nothing is being propagated; False when the time is over before."""
@@ -625,9 +665,13 @@ class Session:
     def _propagate_to_the_end(self, objects: Objects, propagation: Propagation) -> None:
         end, error = PropagationState.DONE, None
         try:
-            self._track(objects, propagation)
+            try:
+                self._recall()
+                self._track(objects, propagation)
+            finally:
+                self._keep_memories()
             if self._stop_asked.is_set() and self._propagation.rest:
-                end = PropagationState.STOPPED
+                end = self._stop_as
         except (ServiceError, ValueError) as problem:  # what people can mend: no traceback
             logger.warning("session %s: propagation failed: %s", self.id, problem)
             end, error = PropagationState.FAILED, str(problem)
@@ -636,8 +680,9 @@ class Session:
             end = PropagationState.FAILED
             error = f"{type(problem).__name__}; the server's log has the traceback"
         with self._condition:
-            if self._is_closed and end is PropagationState.STOPPED:
-                end = PropagationState.INTERRUPTED
+            if error is not None and self._is_interrupted:
+                # The stop may well be the reason; if not, the failure comes again.
+                end, error = PropagationState.INTERRUPTED, None
             self._propagation = replace(self._propagation, state=end, error=error)
             self._thread = None
             self._revision += 1
@@ -647,7 +692,44 @@ class Session:
             except StorageFull as full:  # it is told by the next change that can be kept
                 logger.error("session %s: %s", self.id, full)
 
+    def _recall(self) -> None:
+        """Have the model remember what it did when the session was closed."""
+        left_as, self._left_as = self._left_as, None
+        if left_as is None or self._memories is None:
+            return
+        # Imported here: torch takes seconds, and /health answers meanwhile.
+        from sam2_model.kept_state import KeptState
+
+        try:
+            body = self._memories.load(self.id)
+            if body is None:
+                is_lost = left_as.done_frames > 0
+            else:
+                kept = KeptState.parse(body)
+                is_same = self._video.run_of(kept) == left_as.name
+                if not is_same and left_as.done_frames:
+                    raise ValueError("it is of an earlier propagation")
+                self._video.restore(kept, left_as.rest if is_same else None)
+                is_lost = False
+        except (OSError, ValueError) as error:
+            logger.warning("session %s: what the model remembered is of no use: %s", self.id, error)
+            is_lost = True
+        if is_lost:
+            logger.warning("session %s: tracking goes on from the masks alone", self.id)
+        with self._condition:
+            self._memories_lost = is_lost
+
+    def _keep_memories(self) -> None:
+        """What the model remembers now. Between the steps of the propagation."""
+        if self._memories is None:
+            return
+        begun = time.monotonic()
+        self._memories.save(self.id, self._video.save())
+        ended = time.monotonic()
+        self._memories_due = ended + max(self._save_seconds, (ended - begun) / _SAVING_SHARE)
+
     def _track(self, objects: Objects, propagation: Propagation) -> None:
+        self._memories_due = 0.0
         with self._condition:
             items = [
                 self._item(object_id, index, prompts)
@@ -657,6 +739,7 @@ class Session:
         frames = self._video.follow(
             items,
             propagation.rest,
+            name=propagation.name,
             known_mask=self._known_mask,
             is_cancelled=self._stop_asked.is_set,
         )
@@ -664,6 +747,10 @@ class Session:
         with contextlib.closing(steps):
             for frame_masks in steps:
                 if frame_masks is not None:
+                    # Before the frame: what is remembered may be ahead of what is shown, and
+                    # when it is behind, that is made up for.
+                    if time.monotonic() >= self._memories_due:
+                        self._keep_memories()
                     self._keep(frame_masks, objects, propagation.direction)
                 if self._stop_asked.is_set():
                     return
@@ -726,10 +813,13 @@ class Session:
         self._store.save(self.id, body, task_id=self.origin.task_id)
         self._save_frames(frames)
 
-    def _save_frames(self, frames: Iterable[FrameResult]) -> None:
+    def _save_frames(
+        self, frames: Iterable[FrameResult], propagation: Propagation | None = None
+    ) -> None:
+        """`propagation`: what it is about to be; None: as it is."""
         if self._store is None:
             return
-        known = self._propagation
+        known = propagation or self._propagation
         self._store.save_frames(
             self.id,
             [_frame_to_stored(frame) for frame in frames],
@@ -754,7 +844,7 @@ class Session:
             if self._is_closed:
                 return
             self._is_closed = True
-            self._stop_asked.set()
+            self._ask_to_stop(PropagationState.INTERRUPTED)
             self._condition.notify_all()
         if not self.wait_until_still(_THREAD_END_SECONDS):
             logger.warning("session %s: its propagation does not end", self.id)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-
-from sam2_model.session import FrameOutput, InferenceState, ObjectState
+from sam2_model.session import InferenceState
+from sam2_model.stored_outputs import Tensors, output_of, output_tensors, pack, unpack
 
 if TYPE_CHECKING:
     from sam2_model.tracker import Follower
 
 _VERSION = 1
-_HEADER_KEY = "bookmark"
+_KEY = "bookmark"
 
 
 class OtherRun(ValueError):
@@ -99,18 +94,17 @@ class Bookmark:
             places.append(self._orders[number].start)
             kept |= set(predictor.frames_needed_after(places[-1], True))
         near = predictor.memory_reach
-        tensors: dict[str, torch.Tensor] = {}
+        tensors: Tensors = {}
         for position, item in enumerate(state.objects.values()):
             for index, output in item.history.items():
                 if index not in kept:
                     continue
-                prefix = f"{position}/{index}/"
-                tensors[prefix + "pointer"] = output.object_pointer
-                tensors[prefix + "score"] = output.object_score_logits
-                if output.memory is not None and min(abs(index - p) for p in places) <= near:
-                    tensors[prefix + "memory"] = output.memory
-                if index in places:
-                    tensors[prefix + "logits"] = output.mask_logits
+                tensors |= output_tensors(
+                    f"{position}/{index}/",
+                    output,
+                    with_memory=min(abs(index - p) for p in places) <= near,
+                    with_logits=index in places,
+                )
         header = {
             "version": _VERSION,
             "orders": [[o.start, o.stop, o.step] for o in self._orders],
@@ -121,8 +115,7 @@ class Bookmark:
             "stopped": [i for i, key in enumerate(state.objects) if key in run.stopped],
             "lost_for": [run.lost_for.get(key, 0) for key in state.objects],
         }
-        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        return save(on_cpu, metadata={_HEADER_KEY: json.dumps(header)})
+        return pack(_KEY, header, tensors)
 
 
 @dataclass(frozen=True)
@@ -130,22 +123,11 @@ class _Saved:
     """A bookmark that was read."""
 
     header: dict[str, Any]
-    tensors: dict[str, torch.Tensor]
+    tensors: Tensors
 
     @classmethod
     def parse(cls, body: bytes) -> _Saved:
-        try:
-            tensors = load(body)
-            length = struct.unpack("<Q", body[:8])[0]
-            metadata = json.loads(body[8 : 8 + length])["__metadata__"]
-            header = json.loads(metadata[_HEADER_KEY])
-        except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
-            raise ValueError(f"not a bookmark: {error}") from None
-        if header.get("version") != _VERSION:
-            raise ValueError(
-                f"the bookmark has version {header.get('version')!r}, must have {_VERSION}"
-            )
-        return cls(header, tensors)
+        return cls(*unpack(_KEY, body, version=_VERSION))
 
     @property
     def number(self) -> int:
@@ -182,21 +164,11 @@ class _Saved:
             item = state.objects[ids[position]]
             # The order in which they were tracked is the one they are forgotten in.
             for index in sorted(indices, key=lambda index: -abs(index - self.frame_index)):
-                item.remember(index, self._output(state, item, f"{position}/{index}/"))
-
-    def _output(self, state: InferenceState, item: ObjectState, prefix: str) -> FrameOutput:
-        like = next(iter(item.conditioning.values()))
-        logits = self.tensors.get(prefix + "logits")
-        if logits is None:  # nobody looks at those of an older frame
-            logits = torch.zeros(1).expand(like.mask_logits.shape)
-        memory = self.tensors.get(prefix + "memory")
-        pointer, score = self.tensors[prefix + "pointer"], self.tensors[prefix + "score"]
-        return FrameOutput(
-            mask_logits=logits.to(like.mask_logits),
-            object_pointer=pointer.to(like.object_pointer),
-            object_score_logits=score.to(like.object_score_logits),
-            memory=None if memory is None else memory.to(like.memory),
-        )
+                output = output_of(
+                    f"{position}/{index}/", self.tensors,
+                    network=state.network, storage_device=state.storage_device,
+                )
+                item.remember(index, output)
 
 
 def _memory_shape(state: InferenceState) -> list[int]:

@@ -9,14 +9,18 @@ all other frames look at.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from dataclasses import dataclass
-from typing import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from converters.types import FrameMasks, ObjectId, Prompt, VideoInfo
 from sam2_model.device_memory import within_memory
+from sam2_model.kept_state import KeptState, save_state
 from sam2_model.masks import masks_at_size
 from sam2_model.session import FeatureCache, InferenceState, StateLimits
 from sam2_model.tracker import Follower, StopRules, apply_clicks, apply_prompts
@@ -35,6 +39,18 @@ class FramePrompt:
     mask_before: np.ndarray | None = None
     """(H, W) bool: the tracked mask that the prompt's points correct."""
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Equal for two prompts exactly if they say the same."""
+        prompt = self.prompt
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(repr((prompt.object_id, prompt.frame_index, prompt.box)).encode())
+        for array in (prompt.points_xy, prompt.point_labels, prompt.mask, self.mask_before):
+            if array is not None:
+                digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+            digest.update(b"/")
+        return digest.hexdigest()
+
     def adds_clicks_to(self, other: FramePrompt) -> bool:
         """Whether it is the other one with more points after its own."""
         old, new = other.prompt, self.prompt
@@ -48,6 +64,58 @@ class FramePrompt:
             and np.array_equal(old.point_labels, new.point_labels[:count])
             and _same_mask(self.mask_before, other.mask_before)
         )
+
+
+@dataclass
+class _Run:
+    """One propagation, as far as it has come."""
+
+    name: str
+    follower: Follower
+    left: list[range]
+    """Of its passes; the first one may have begun."""
+    has_begun: bool = False
+    """Whether it has."""
+
+    def move(self, frame_index: int) -> None:
+        """A frame of the first pass is done."""
+        order = self.left[0]
+        is_over = self.follower.has_ended(frame_index, order)
+        self.left[0] = order[len(order) :] if is_over else order[order.index(frame_index) + 1 :]
+        self.has_begun = True
+
+    def drop_finished(self) -> None:
+        while self.left and not self.left[0]:
+            del self.left[0]
+            self.has_begun = False
+
+    def go_on_with(self, passes: Sequence[range]) -> None:
+        """What is left in the caller's eyes: a frame more where it has not seen the last one."""
+        self.drop_finished()
+        is_same_pass = (
+            bool(self.left and passes)
+            and (passes[0].stop, passes[0].step) == (self.left[0].stop, self.left[0].step)
+        )
+        self.left, self.has_begun = list(passes), self.has_begun and is_same_pass
+        objects = self.follower.state.objects
+        self.follower.stopped.intersection_update(objects)
+
+    def to_json(self) -> dict[str, Any]:
+        """Reads back as `from_json`. Object ids must be texts."""
+        return {
+            "name": self.name,
+            "left": [[order.start, order.stop, order.step] for order in self.left],
+            "has_begun": self.has_begun,
+            "stopped": list(self.follower.stopped),
+            "lost_for": self.follower.lost_for,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], follower: Follower) -> _Run:
+        follower.stopped.update(value["stopped"])
+        follower.lost_for.update(value["lost_for"])
+        left = [range(*order) for order in value["left"]]
+        return cls(value["name"], follower, left, value["has_begun"])
 
 
 class InteractiveVideo:
@@ -79,8 +147,13 @@ class InteractiveVideo:
         self._looked_at: FramePrompt | None = None
         """What `_looking` has been told."""
         self._tracking = self._new_state()
-        self._applied: dict[tuple[ObjectId, int], FramePrompt | None] = {}
-        """What `_tracking` has been told; None for a mask of an earlier run."""
+        self._applied: dict[tuple[ObjectId, int], str | None] = {}
+        """What `_tracking` has been told, by `FramePrompt.fingerprint`; None for a mask of
+        an earlier run."""
+        self._run: _Run | None = None
+        """The last one."""
+        self._behind = 0
+        """So many frames of it were found after what was restored had been saved."""
 
     @classmethod
     def open(
@@ -185,6 +258,7 @@ class InteractiveVideo:
         items: Sequence[FramePrompt],
         passes: Sequence[range],
         *,
+        name: str = "",
         known_mask: KnownMask = lambda object_id, frame_index: None,
         is_cancelled: Callable[[], bool] = lambda: False,
     ) -> Iterator[FrameMasks | None]:
@@ -196,6 +270,8 @@ class InteractiveVideo:
 
         Args:
             items: all prompts there are, one an object and frame.
+            name: of the run; with that of the call before, this one goes on with it, and
+                `passes` are what is left.
             known_mask: what earlier runs, also of another process, have found.
             is_cancelled: asked before each frame.
 
@@ -205,33 +281,72 @@ class InteractiveVideo:
         Raises:
             ValueError: as `sam2_model.tracker.track`.
         """
+        yield from self._make_up(known_mask, is_cancelled)
+        if is_cancelled():
+            return
+        run = self._run if self._run is not None and self._run.name == name else None
         wanted = {(item.prompt.object_id, item.prompt.frame_index): item for item in items}
-        for _ in self._catch_up(wanted):
-            yield None
-        follower = Follower(self._predictor, self._tracking, self._stop)
-        for order in passes:
-            if is_cancelled() or not self._tracking.objects:
-                return
-            self._go_on_from_known(order, known_mask)
-            yield from follower.follow(order, is_cancelled)
+        yield from self._catch_up(wanted, is_same_run=run is not None)
+        if run is None:
+            follower = Follower(self._predictor, self._tracking, self._stop)
+            run = self._run = _Run(name, follower, list(passes))
+        else:
+            run.go_on_with(passes)
+        yield from self._follow(run, known_mask, is_cancelled)
 
-    def _catch_up(self, wanted: Mapping[tuple[ObjectId, int], FramePrompt]) -> Iterator[None]:
+    def _follow(
+        self, run: _Run, known_mask: KnownMask, is_cancelled: Callable[[], bool]
+    ) -> Iterator[FrameMasks]:
+        run.drop_finished()
+        while run.left and self._tracking.objects and not is_cancelled():
+            order = run.left[0]
+            if not run.has_begun:
+                self._go_on_from_known(order, known_mask)
+            with contextlib.closing(
+                run.follower.follow(order, is_cancelled, has_begun=run.has_begun)
+            ) as frames:
+                for frame_masks in frames:
+                    run.move(frame_masks.frame_index)
+                    yield frame_masks
+            if is_cancelled():
+                return
+            run.left[0] = order[len(order) :]  # all objects may have been given up before
+            run.drop_finished()
+
+    def _make_up(
+        self, known_mask: KnownMask, is_cancelled: Callable[[], bool]
+    ) -> Iterator[None]:
+        """Track once more what came after the restored state had been saved."""
+        if not self._behind:
+            return
+        with contextlib.closing(self._follow(self._run, known_mask, is_cancelled)) as frames:
+            while self._behind and next(frames, None) is not None:
+                self._behind -= 1
+                yield None
+        if not is_cancelled():
+            self._behind = 0
+
+    def _catch_up(
+        self, wanted: Mapping[tuple[ObjectId, int], FramePrompt], *, is_same_run: bool
+    ) -> Iterator[None]:
         """Bring `_tracking` to these prompts, one at a step."""
         state = self._tracking
         for object_id in {object_id for object_id, _ in self._applied}:
             if not any(other == object_id for other, _ in wanted):
                 self._predictor.remove_object(state, object_id, need_output=False)
                 self._applied = {
-                    key: item for key, item in self._applied.items() if key[0] != object_id
+                    key: said for key, said in self._applied.items() if key[0] != object_id
                 }
         for key, item in wanted.items():
-            if self._applied.get(key) is not item:
+            if self._applied.get(key) != item.fingerprint:
                 self._tell(state, item)
-                self._applied[key] = item
+                self._applied[key] = item.fingerprint
                 yield
-        for key in [key for key in self._applied if key not in wanted]:
-            self._forget(state, *key)
-            del self._applied[key]
+        for key, said in list(self._applied.items()):
+            # A run that goes on keeps the masks that it began with.
+            if key not in wanted and not (is_same_run and said is None):
+                self._forget(state, *key)
+                del self._applied[key]
 
     def _go_on_from_known(self, order: range, known_mask: KnownMask) -> None:
         if not order:
@@ -251,12 +366,58 @@ class InteractiveVideo:
                 )
                 self._applied[object_id, frame_before] = None
 
+    # --- for another process ---------------------------------------------------
+
+    def save(self) -> bytes:
+        """What `follow` remembers, for `restore`. To be called between its steps, or after
+        it. Object ids must be texts.
+
+        As large as what is remembered: `StateLimits.history_bytes`, and the prompted frames.
+        """
+        objects = self._tracking.objects
+        told = [
+            [object_id, index, said]
+            for (object_id, index), said in self._applied.items()
+            # A prompt whose output is not finished is not saved: it is to be told again.
+            if said is None or index in objects[object_id].conditioning
+        ]
+        run = None if self._run is None else self._run.to_json()
+        return save_state(self._tracking, {"applied": told, "run": run})
+
+    @staticmethod
+    def run_of(kept: KeptState) -> str | None:
+        """The name of the run that was the last one when it was saved."""
+        run = kept.note["run"]
+        return None if run is None else run["name"]
+
+    def restore(self, kept: KeptState, rest: Sequence[range] | None) -> None:
+        """Go on from what another video of the same frames has saved.
+
+        Args:
+            rest: what the caller has not seen yet of the saved run's passes; when more
+                than that was left as it was saved, the next `follow` begins by tracking
+                the frames between once more. None: it has seen no other frame.
+
+        Raises:
+            OtherModel: it was saved by another model.
+            ValueError: it is broken.
+        """
+        kept.restore(self._tracking)
+        note = kept.note
+        self._applied = {(object_id, index): said for object_id, index, said in note["applied"]}
+        follower = Follower(self._predictor, self._tracking, self._stop)
+        self._run = None if note["run"] is None else _Run.from_json(note["run"], follower)
+        if self._run is not None and rest is not None:
+            left = sum(map(len, self._run.left))
+            self._behind = max(0, left - sum(map(len, rest)))
+
     def close(self) -> None:
         """Let go of all; of the source too, if this video opened it."""
         for state in (self._looking, self._tracking):
             state.close()
         self._looked_at = None
         self._applied.clear()
+        self._run = None
         if self._owns_source:
             self._features.clear()
             self.source.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Hashable, Iterable, Iterator
@@ -59,7 +60,8 @@ class PointPrompt:
     """(1, P) int32: 1 and 0 clicks, 2 and 3 box corners."""
 
 
-_serials = itertools.count()
+_serials = itertools.count(secrets.randbits(62))
+"""Begins anywhere: outputs that another process has made keep theirs (`kept_state`)."""
 
 
 @dataclass
@@ -293,7 +295,7 @@ class InferenceState(MetaState):
         """Frames with a prompt for any object."""
         frames: set[int] = set()
         for state in self.objects.values():
-            frames.update(state.points, state.masks)
+            frames.update(state.points, state.masks, state.conditioning)
         return frames
 
     def features(self, frame_index: int, network: SAM2Network) -> ImageFeatures:

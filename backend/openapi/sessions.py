@@ -289,6 +289,7 @@ SCHEMAS: Json = {
                 id=whole(), at=NUMBER, revision=whole(), serial=whole(), **{"as": _SAVE_AS}
             )
         ),
+        memories_lost=BOOLEAN,
         can_undo=BOOLEAN,
         can_redo=BOOLEAN,
     ),

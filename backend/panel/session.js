@@ -28,6 +28,7 @@ export class Session extends EventTarget {
     this.taskId = state.task_id;
     this.projectId = state.project_id;
     this.video = state.video;
+    this.memoriesLost = state.memories_lost;
     this.masks = new Masks(state.video.width * state.video.height);
     this.touchedFrames = new Set(); // marked anew since tracking began last
     this.pendingCount = 0;

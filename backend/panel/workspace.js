@@ -78,6 +78,9 @@ export class Workspace {
     this._chooseTool("add");
     this._renderState();
     this._onFrame();
+    if (session.memoriesLost) {
+      say("The model no longer remembers what it tracked: tracking goes on from the masks alone.");
+    }
     session.follow();
   }
 

@@ -2,7 +2,8 @@
 
 `FAULTS` names a folder; files in it say what goes wrong:
 
-    gate    while it is there, no frame is tracked past the second one
+    gate    while it is there, no frame is tracked past the second one, or past the one whose
+            index is in it
     clock   seconds that the machine's clock is set forward by, or back
     memory  how many objects the device bears at once (of the real model alone)
 
@@ -45,7 +46,7 @@ def _hurry() -> None:
 
 def _wait_at_the_gate(object_ids: tuple, frame_index: int) -> None:
     gate = _FOLDER / "gate"
-    if frame_index != _GATED_FRAME or not gate.exists():
+    if not gate.exists() or frame_index != int(_number("gate", _GATED_FRAME)):
         return
     (_FOLDER / "reached").touch()
     while gate.exists():
@@ -75,6 +76,20 @@ def _limit_memory() -> None:
     SAM2Network.condition_on_memory = limited
 
 
+def _hold_frames() -> None:
+    """The gate, where the real model serves: the frame is found, and not shown yet."""
+    from sam2_model.tracker import Follower
+
+    follow = Follower.follow
+
+    def held(follower, order, is_cancelled, **options):
+        for frame_masks in follow(follower, order, is_cancelled, **options):
+            _wait_at_the_gate(frame_masks.object_ids, frame_masks.frame_index)
+            yield frame_masks
+
+    Follower.follow = held
+
+
 def main() -> int:
     _set_clock()  # before anything takes the real one for a default
     from backend import cli
@@ -84,6 +99,7 @@ def main() -> int:
         _serve_quick_model()
     else:
         _limit_memory()
+        _hold_frames()
     return cli.main(["serve", *sys.argv[1:]])
 
 
