@@ -40,6 +40,10 @@ class TrackBuilder:
         self._masks: dict[ObjectId, StoredMasks] = {}
         self._labels: dict[ObjectId, dict[str, None]] = {}
 
+    @property
+    def object_ids(self) -> tuple[ObjectId, ...]:
+        return tuple(self._masks)
+
     def add_object(self, object_id: ObjectId, labels: Iterable[str] = ()) -> None:
         """An object, or more labels of one."""
         self._masks.setdefault(object_id, StoredMasks(self._store, *self._size))

@@ -161,7 +161,8 @@ def keep_frames(video: AnnotatedVideo, frames: Sequence[int], report: Report) ->
         tracks.append(dataclasses.replace(track, masks=masks, scores=scores))
     names = file_names_of(video)
     return AnnotatedVideo(
-        video.name, _info_of(info, frames), tuple(tracks), tuple(names[frame] for frame in frames)
+        video.name, _info_of(info, frames), tuple(tracks), tuple(names[frame] for frame in frames),
+        frozenset(new_index[f] for f in video.unknown_frames if f in new_index),
     )
 
 

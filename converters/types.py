@@ -198,3 +198,5 @@ class AnnotatedVideo:
     tracks: tuple[Track, ...]
     file_names: tuple[str, ...] = ()
     """One image name a frame, relative to the data set's image folder; empty when unknown."""
+    unknown_frames: frozenset[int] = frozenset()
+    """Frames with a mask that could not be read: what is not on them is not known."""
