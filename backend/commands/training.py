@@ -94,20 +94,19 @@ def open_cases(data: Path, options: argparse.Namespace) -> Sequence:
     """The videos of a data set in any format the converters read."""
     from backend.annotated import cases_of
     from converters.report import Report
-    from sam2_model.evaluation.datasets import is_data_set, open_data_set
 
-    only = getattr(options, "videos", None)
     if not data.exists():
         raise FileNotFoundError(f"{data} is not there")
-    if is_data_set(data):
-        return open_data_set(data, only)
     report = Report()
     cases = cases_of(
         data, label_config=options.label_config.read_text() if options.label_config else None,
-        media_root=options.media_root, only=only, report=report,
+        media_root=options.media_root, only=getattr(options, "videos", None), report=report,
     )
-    for reason, count in report.dropped.items():
-        print(f"left out: {count} {reason}", file=sys.stderr)
+    for title, counts in (("left out", report.dropped), ("changed", report.changed)):
+        for reason, count in counts.items():
+            print(f"{title}: {count} {reason}", file=sys.stderr)
+    for malformed in report.malformed:
+        print(f"left out: {malformed}", file=sys.stderr)
     return cases
 
 
