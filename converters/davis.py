@@ -37,7 +37,7 @@ from converters.folders import (
 )
 from converters.indexed_png import MAX_OBJECTS, write_indices
 from converters.malformed import MalformedValue
-from converters.mask_readings import VideoMasks, survey_masks
+from converters.mask_readings import VideoMasks, distinct, survey_masks
 from converters.mask_store import MaskStore
 from converters.masks import decode_mask, encode_mask
 from converters.reading import TrackBuilder, video_info
@@ -307,9 +307,9 @@ def _add_objects(
     builder: TrackBuilder, masks: VideoMasks, path: Path, frame_index: int, report: Report
 ) -> None:
     objects = masks.objects(path)
-    for object_id in np.unique(objects).tolist():
+    for object_id, pixels in zip(*(array.tolist() for array in distinct(objects))):
         if object_id == masks.void:
-            report.drop("pixels (void)", np.count_nonzero(objects == object_id))
+            report.drop("pixels (void)", pixels)
         elif object_id:
             builder.add_object(object_id)
             builder.add_mask(object_id, frame_index, encode_mask(objects == object_id))

@@ -73,7 +73,8 @@ def image_folder(folder: str | os.PathLike[str]) -> Path:
     for name in (IMAGES, "JPEGImages"):
         if (folder / name).is_dir():
             return folder / name
-    return folder / IMAGES
+    # Training files have their videos beside them.
+    return folder / IMAGES if _annotations_folder(folder) else folder
 
 
 def load_sav(
