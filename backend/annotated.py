@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,6 +203,7 @@ def cases_of(
     """The videos of a data set that show an object, with their pictures.
 
     Masks that are out of date are left out: nothing is to be learned from them.
+    So are crowds (COCO's `iscrowd`): nobody is asked to find them as one object.
 
     Args:
         media_root: where the pictures are; None: where the format has them.
@@ -221,6 +223,10 @@ def cases_of(
         names.append(video.name)
         if only is not None and video.name not in only:
             continue
+        objects = tuple(track for track in video.tracks if not track.is_crowd)
+        if report is not None:
+            report.drop("objects (crowds, by iscrowd)", len(video.tracks) - len(objects))
+        video = dataclasses.replace(video, tracks=objects)
         if any(len(track.masks) for track in video.tracks):
             place = locate(root, video, media)
             is_list = has_all_masks and isinstance(place, list)

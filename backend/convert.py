@@ -12,15 +12,15 @@ from backend.annotated import read_videos
 from backend.data_set_media import IMAGES, save_images
 from converters import davis, sav
 from converters.coco import save_coco
-from converters.dataset import file_names_of
+from converters.dataset import categories_of, file_names_of
 from converters.files import write_json
-from converters.folders import folder_name, frame_stems, made_folder
+from converters.folders import folder_name, frame_stems, made_folder, names_in_own_folder
 from converters.formats import Format, image_folder, recognise
 from converters.frames import DEFAULT_QUALITY
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
 from converters.tracks_json import save_tracks
-from converters.types import AnnotatedVideo
+from converters.types import AnnotatedVideo, Category
 from converters.youtube_vis import save_youtube_vis
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from converters.label_studio.regions import KeyframeChoice
 
 _FOLDER_FORMATS = (Format.DAVIS, Format.SAV)
+_WITHOUT_CROWDS = (Format.DAVIS, Format.SAV, Format.LABEL_STUDIO)
+"""Formats that cannot say that a mask is a crowd's."""
 _ONLY_FOR = {
     "polygons": Format.COCO,
     "compressed": Format.YOUTUBE_VIS,
@@ -49,8 +51,9 @@ class ConvertOptions:
     out: Path
     """A file; for SA-V and DAVIS a folder."""
     selection: Selection = Selection()
-    categories: tuple[str, ...] | None = None
-    """In the order of their ids; None: the labels, sorted."""
+    categories: tuple[str | Category, ...] | None = None
+    """All that there may be; names in the order of their ids. None: the source's, with their
+    ids, or the label config's, or else the labels, sorted (`dataset.categories_of`)."""
     validation: float | None = None
     """Part of the videos, in [0, 1], that is written as its own validation set."""
     seed: int = 0
@@ -103,20 +106,17 @@ def convert(options: ConvertOptions, report: Report) -> Report:
     return report
 
 
-def _all_categories(options: ConvertOptions, report: Report) -> tuple[str, ...] | None:
+def _all_categories(options: ConvertOptions, report: Report) -> tuple[str | Category, ...] | None:
     """Those of both splits, so that ids mean the same in both; None where there are no ids."""
     if options.categories is not None or options.to not in (Format.COCO, Format.YOUTUBE_VIS):
         return options.categories
     # Only labels are wanted: nothing is tracked for them.
     if options.stale == "resegment":
         options = dataclasses.replace(options, stale="leave-out", resegment=None)
-    labels = {
-        track.labels[0]
+    return categories_of(
+        map_labels(video, options.selection, Report())
         for video, _ in _read(options, Report(strict=report.strict))
-        for track in map_labels(video, options.selection, Report()).tracks
-        if track.labels
-    }
-    return tuple(sorted(labels))
+    )
 
 
 def check_options(options: ConvertOptions) -> None:
@@ -157,15 +157,19 @@ def _selected(
     options: ConvertOptions, split: str | None, report: Report, reading: Report | None = None
 ) -> Iterator[AnnotatedVideo]:
     """The videos of the split after selection, their images written on the way."""
+    taken: set[str] = set()
     for video, media in _read(options, reading or report):
         if split is not None:
             is_val = is_validation(video.name, options.validation or 0.0, options.seed)
             if is_val != (split == "val"):
                 continue
         selected = select(video, options.selection, report)
+        if options.to in _WITHOUT_CROWDS:
+            crowds = sum(track.is_crowd for track in selected.video.tracks)
+            report.change("crowds written as objects", crowds)
         if options.images:
             out = options.out if split is None else _split_path(options, split)
-            selected = _with_images(video, selected, media, options, out)
+            selected = _with_images(video, selected, media, options, out, taken)
         yield selected.video
 
 
@@ -175,9 +179,15 @@ def _with_images(
     media: Sequence[str],
     options: ConvertOptions,
     out: Path,
+    taken: set[str],
 ) -> SelectedVideo:
-    """Writes the selected frames' images; the video with their names."""
+    """Writes the selected frames' images under names not yet `taken`; the video with these."""
     names = _image_names(selected.video, options.to)
+    if not taken.isdisjoint(names):
+        names = names_in_own_folder(selected.video)
+    if len(set(names)) < len(names) or not taken.isdisjoint(names):
+        raise ValueError(f"video {video.name!r}: another image would have the name of one of its")
+    taken.update(names)
     save_images(
         options.media_root or image_folder(options.source),
         _image_folder(options.to, out),
@@ -194,10 +204,11 @@ def _image_names(video: AnnotatedVideo, to: Format) -> tuple[str, ...]:
     names = file_names_of(video)
     if to == Format.COCO:
         return names
-    # A folder a video; readers of DAVIS and SA-V look for .jpg alone.
-    suffixes = [".jpg" if to in _FOLDER_FORMATS else Path(name).suffix for name in names]
+    if to == Format.YOUTUBE_VIS:
+        return names_in_own_folder(video)
+    # Readers of DAVIS and SA-V look for .jpg alone.
     folder = folder_name(video)
-    return tuple(f"{folder}/{stem}{end}" for stem, end in zip(frame_stems(video), suffixes))
+    return tuple(f"{folder}/{stem}.jpg" for stem in frame_stems(video))
 
 
 def _image_folder(to: Format, out: Path) -> Path:

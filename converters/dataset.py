@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
-from typing import Iterable, Sequence
+from typing import AbstractSet, Any, Iterable, Sequence
 
 from converters.masks import mask_area, mask_box
-from converters.types import AnnotatedVideo, MaskRLE, Track
+from converters.types import AnnotatedVideo, Category, MaskRLE, Track
 
 
 def check_videos(
@@ -63,64 +65,90 @@ def file_names_of(video: AnnotatedVideo) -> tuple[str, ...]:
     return video.file_names
 
 
-def check_unique_file_names(videos: Sequence[AnnotatedVideo]) -> None:
-    """Raises ValueError when two images of the data set have the same name."""
-    owners: dict[str, str] = {}
-    for video in videos:
-        for name in file_names_of(video):
-            if name in owners:
-                raise ValueError(
-                    f"file name {name!r} of video {video.name!r} is already that of a "
-                    f"frame of video {owners[name]!r}, must be unique"
-                )
-            owners[name] = video.name
+def have_own_file_names(videos: Iterable[AnnotatedVideo]) -> bool:
+    """Whether no two images of the data set have the same name."""
+    names = [name for video in videos for name in file_names_of(video)]
+    return len(set(names)) == len(names)
 
 
-def check_unique_folders(videos: Sequence[AnnotatedVideo]) -> None:
-    """Raises ValueError when frames of two videos lie in the same top folder.
+def have_own_folders(videos: Sequence[AnnotatedVideo]) -> bool:
+    """Whether each image lies in a folder, and no two videos' in the same top folder.
 
     TrackEval takes the first part of a file name for the video's name, and
     merges videos that share it.
     """
     owners: dict[str, int] = {}
     for number, video in enumerate(videos):
-        for folder in sorted({_top_folder(name, video) for name in file_names_of(video)}):
-            if owners.setdefault(folder, number) != number:
-                raise ValueError(
-                    f"folder {folder!r} of video {video.name!r} also holds video "
-                    f"{videos[owners[folder]].name!r}, must be one video's alone"
-                )
+        for folder in {name.rpartition("/")[0].partition("/")[0] for name in file_names_of(video)}:
+            if folder in ("", ".", "..") or owners.setdefault(folder, number) != number:
+                return False
+    return True
 
 
-def _top_folder(file_name: str, video: AnnotatedVideo) -> str:
-    folder, slash, _ = file_name.partition("/")
-    if not slash or not folder:
-        raise ValueError(
-            f"file name {file_name!r} of video {video.name!r} must be "
-            "<video folder>/<frame image>"
-        )
-    return folder
+def categories_of(
+    videos: Iterable[AnnotatedVideo], given: Sequence[str | Category] | None = None
+) -> tuple[Category, ...]:
+    """The categories of a data set, each with its own id and name.
 
+    `given` are all that there may be: names have the ids 1, 2, ... in their
+    order. Without them: those that the videos know of, in their order and with
+    their ids, then other labels, sorted, with ids after the highest of those;
+    of videos that know none, the labels with ids from 1. A track's category is
+    its first label.
 
-def category_ids(
-    videos: Sequence[AnnotatedVideo], categories: Sequence[str] | None
-) -> dict[str, int]:
-    """Category name -> id from 1, in the given order or sorted by name.
-
-    A track's category is its first label. Raises ValueError for a repeated
-    category, or a track whose category is not among the given ones.
+    Raises ValueError for a repeated category, or a track whose category is not
+    among the given ones.
     """
-    used = {track.labels[0] for video in videos for track in video.tracks}
-    if categories is None:
-        names = sorted(used)
-    else:
-        names = list(categories)
-        if len(set(names)) != len(names):
-            raise ValueError(f"categories {names} repeat")
-        missing = sorted(used - set(names))
-        if missing:
-            raise ValueError(f"label {missing[0]!r} is not in categories {names}")
-    return {name: number for number, name in enumerate(names, start=1)}
+    known: dict[str, Category] = {}
+    used: set[str] = set()
+    before: tuple[Category, ...] = ()
+    for video in videos:
+        used.update(track.labels[0] for track in video.tracks if track.labels)
+        if video.categories != before:
+            before = video.categories
+            for category in before:
+                known.setdefault(category.name, category)
+    if given is not None:
+        return _given_categories(given, used)
+    return _with_own_ids((*known.values(), *sorted(used - known.keys())))
+
+
+def _given_categories(
+    given: Sequence[str | Category], used: AbstractSet[str]
+) -> tuple[Category, ...]:
+    categories = tuple(
+        item if isinstance(item, Category) else Category(number, item)
+        for number, item in enumerate(given, start=1)
+    )
+    names = [category.name for category in categories]
+    ids = [category.id for category in categories]
+    if len(set(names)) != len(names) or len(set(ids)) != len(ids):
+        raise ValueError(f"categories {names} with the ids {ids} repeat")
+    missing = sorted(used - set(names))
+    if missing:
+        raise ValueError(f"label {missing[0]!r} is not in categories {names}")
+    return categories
+
+
+def _with_own_ids(items: Sequence[Category | str]) -> tuple[Category, ...]:
+    """Labels with ids above all others; so also of two with one id, from two data sets, the later."""
+    ids = [item.id for item in items if isinstance(item, Category)]
+    following = itertools.count(max([0, *(n for n in ids if isinstance(n, int))]) + 1)
+    taken: set[int | str] = set()
+    found = []
+    for item in items:
+        if isinstance(item, str):
+            item = Category(next(following), item)
+        elif item.id in taken:
+            item = dataclasses.replace(item, id=next(following))
+        taken.add(item.id)
+        found.append(item)
+    return tuple(found)
+
+
+def category_entries(categories: Sequence[Category]) -> list[dict[str, Any]]:
+    """As COCO and YouTube-VIS write them."""
+    return [dataclasses.asdict(category) for category in categories]
 
 
 def visible_frames(track: Track) -> list[int]:

@@ -299,7 +299,7 @@ def _load_video(
     return AnnotatedVideo(
         folder.name, video_info(width, height, len(frames)),
         tuple(sorted(builder.tracks(), key=lambda track: track.object_id)),
-        tuple(frame.file_name for frame in frames), frozenset(unknown),
+        tuple(frame.file_name for frame in frames), unknown_frames=frozenset(unknown),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from contextlib import contextmanager
@@ -181,7 +182,9 @@ def _members(path: Path, video: str, objects: Any, report: Report) -> Iterator[t
 def _labels_of(value: Any, path: Path, where: Location) -> tuple[str, ...]:
     if isinstance(value, dict):
         # YouTube-VOS' test set has no categories.
-        value = value.get("category") or []
+        value = value.get("category")
+    if value is None:
+        return ()
     try:
         return (value,) if isinstance(value, str) and value else texts(value, where)
     except BadValue as error:
@@ -209,6 +212,35 @@ def frame_stems(video: AnnotatedVideo) -> tuple[str, ...]:
         twice = next(stem for stem in stems if stems.count(stem) > 1)
         raise ValueError(f"video {video.name!r} has two frames with the name {twice!r}")
     return stems
+
+
+def names_in_own_folder(video: AnnotatedVideo) -> tuple[str, ...]:
+    """`<video folder>/<image>` for each frame, under the names that its images have.
+
+    Where two of them have the same, under their whole names, with `__` for
+    each `/`. Raises ValueError as `folder_name` does.
+    """
+    folder, names = folder_name(video), file_names_of(video)
+    last = [PurePosixPath(name).name for name in names]
+    if len(set(last)) < len(last):
+        last = [name.replace("/", "__") for name in names]
+    return tuple(f"{folder}/{name}" for name in last)
+
+
+def with_own_folders(
+    videos: Iterable[AnnotatedVideo], report: Report
+) -> tuple[AnnotatedVideo, ...]:
+    """The videos with all their images named as `names_in_own_folder` does, which is counted.
+
+    Raises ValueError when two videos would have one folder.
+    """
+    named = tuple(
+        dataclasses.replace(video, file_names=names_in_own_folder(video))
+        for _, video in unique_folder_names(videos)
+    )
+    count = sum(video.info.frame_count for video in named)
+    report.change("image names, written with a folder a video", count)
+    return named
 
 
 @contextmanager

@@ -162,15 +162,23 @@ def _check_is_text(path: Path) -> None:
 def _recognise_json(path: Path) -> Format:
     _check_is_text(path)
     top: set[str] = set()
+    keys: set[str] = set()
     for prefix, event, value in prefixed_events(path):
         if prefix == "" and event == "map_key":
             top.add(value)
         found = _by_top(prefix, event, value)
         if found is not None:
             return found
-        if prefix in ("item", "annotations.item") and event == "start_map":
-            return _by_first_item(path, prefix)
-        if prefix == "item":
+        if prefix == "item" and event == "start_map":
+            return _by_first_task(path)
+        if prefix == "annotations.item" and event == "end_map":
+            found = _by_annotation(keys)
+            if found is not None:
+                return found
+            keys.clear()
+        elif prefix == "annotations.item" and event == "map_key":
+            keys.add(value)
+        elif prefix == "item":
             break
     if {"videos", "categories"} <= top:
         return Format.YOUTUBE_VIS
@@ -193,18 +201,25 @@ def _by_top(prefix: str, event: str, value: Any) -> Format | None:
     return None
 
 
-def _by_first_item(path: Path, where: str) -> Format:
-    """By the keys of the first item of the top array, or of `annotations`."""
+def _by_annotation(keys: set[str]) -> Format | None:
+    """By the keys of an item of `annotations`; None where they do not tell."""
+    if keys & {"segmentations", "bboxes"}:
+        return Format.YOUTUBE_VIS
+    if "image_id" in keys or "segmentation" in keys:
+        return Format.COCO
+    if "video_id" in keys:
+        return Format.YOUTUBE_VIS
+    return Format.LABEL_STUDIO if "result" in keys else None
+
+
+def _by_first_task(path: Path) -> Format:
+    """By the keys of the first item of the top array."""
     keys: set[str] = set()
     for prefix, event, value in prefixed_events(path):
-        if prefix == where and event == "map_key":
+        if prefix == "item" and event == "map_key":
             keys.add(value)
-        elif prefix == where and event == "end_map":
+        elif prefix == "item" and event == "end_map":
             break
-    if where == "annotations.item":
-        if "segmentations" in keys:
-            return Format.YOUTUBE_VIS
-        return Format.COCO if keys & {"segmentation", "image_id"} else Format.LABEL_STUDIO
     if {"segmentations", "video_id"} <= keys:
         raise ValueError(
             f"{path}: holds YouTube-VIS results, which name no videos: give the ground truth"

@@ -8,6 +8,7 @@ one in the order of the file.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Iterable, Iterator, Union
 
@@ -52,11 +53,16 @@ def read_parts(
     A pattern is keys with a dot between and `[]` for each item of an array:
     `videos[].tracks[]`. A part comes after the parts inside it, and without
     them. What matches `skip` is passed over; so is what lies outside all parts.
+    Where another kind of value stands than the pattern has, or null, the part
+    around it has it as it is.
+
+    NaN and infinities, which JSON has not but many tools write, are read as
+    null; whole numbers of 19 digits and more, such as hashes, as texts.
 
     Raises:
-        ValueError: the file is not JSON (NaN and infinity are not), is nested
-            deeper than 100, or has another kind of value where a pattern has
-            an object or an array. It names the file and the place.
+        ValueError: the file is not JSON, is nested deeper than 100, or a
+            section of it is of another kind than asked for, and not null. It
+            names the file and the place.
         OSError: the file cannot be read.
     """
     tree = _Node()
@@ -85,6 +91,12 @@ class _Node:
     skip: bool = False
     children: dict[str, "_Node"] = field(default_factory=dict)
 
+    def begins_with(self, event: str) -> bool:
+        """Whether a value that begins with this event is of the kind that is asked for."""
+        if not self.children:
+            return True
+        return event == ("start_array" if "[]" in self.children else "start_map")
+
     def at(self, pattern: str) -> "_Node":
         node = self
         for step in pattern.replace("[]", ".[]").removeprefix(".").split("."):
@@ -102,16 +114,16 @@ class _Walk:
 
     def parts(self, tree: _Node) -> Iterator[Part]:
         event, value = next(self.events)
+        if not tree.begins_with(event):
+            raise self._error(f"must be an object, is {_kind(event)}")
         yield from self._walk(event, value, tree)
         # Reads on to the end: there must be nothing but white space.
         for _ in self.events:
             pass
 
     def _guarded(self, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-        if file.read(3) != b"\xef\xbb\xbf":
-            file.seek(0)
         try:
-            yield from ijson.basic_parse(file, buf_size=_CHUNK_BYTES, use_float=True)
+            yield from _events(file)
         except (ijson.JSONError, UnicodeDecodeError) as error:
             # What is wrong and the text around; a third line would point at the character.
             detail = " ".join(" ".join(str(error).splitlines()[:2]).split())
@@ -125,15 +137,11 @@ class _Walk:
 
     def _walk(self, event: str, value: Any, node: _Node) -> Iterator[Part]:
         """The parts at and below a place, of the value that begins with this event."""
-        if not node.children:
+        if not node.children or not node.begins_with(event):
             whole = self._build(event, value)
-        elif "[]" in node.children:
-            if event != "start_array":
-                raise self._error(f"must be an array, is {_kind(event)}")
+        elif event == "start_array":
             whole = yield from self._walk_array(node)
         else:
-            if event != "start_map":
-                raise self._error(f"must be an object, is {_kind(event)}")
             whole = yield from self._walk_object(node)
         if node.pattern is not None:
             yield Part(node.pattern, tuple(self._location), whole)
@@ -143,7 +151,7 @@ class _Walk:
         self._location.append(0)
         for position, (event, value) in enumerate(_until(self.events, "end_array")):
             self._location[-1] = position
-            if child.skip:
+            if child.skip or not (child.pattern or child.begins_with(event)):
                 self._pass_over(event)
             else:
                 yield from self._walk(event, value, child)
@@ -157,10 +165,16 @@ class _Walk:
             self._location[-1] = key
             event, value = next(self.events)
             child = node.children.get(key)
-            if child is not None and not child.skip:
-                yield from self._walk(event, value, child)
-            elif child is None and node.pattern is not None:
+            if child is not None and (child.skip or child.begins_with(event)):
+                if child.skip:
+                    self._pass_over(event)
+                else:
+                    yield from self._walk(event, value, child)
+            elif node.pattern is not None:
                 rest[key] = self._build(event, value)
+            elif child is not None and event != "null" and len(self._location) == 1:
+                # A whole section that is something else: to go on would lose it.
+                raise self._error(f"must be an array, is {_kind(event)}")
             else:
                 self._pass_over(event)
         self._location.pop()
@@ -210,14 +224,74 @@ class _Walk:
                 depth -= 1
 
 
+def _events(file: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """ijson's events of the file. Raises what ijson raises."""
+    return ijson.basic_parse(_PlainJson(file), buf_size=_CHUNK_BYTES, use_float=True)
+
+
+_IN_TOKENS = frozenset(bytes([b]) for b in b"-+.0123456789abcdefghijklmnopqrstuvwxyzIN")
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+_REST_OF_TEXT = rb'[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)'
+_TOKEN = re.compile(
+    rb'"' + _REST_OF_TEXT + rb"|-?(?:NaN|Infinity)\b|-?\d[\d.eE+-]*", re.DOTALL
+)
+_LONG_NUMBER = re.compile(rb"-?\d{19,}")
+
+
+class _PlainJson:
+    """A file as ijson takes it: without a byte-order mark and what JSON has no numbers for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._in_text = False
+        if file.read(3) != b"\xef\xbb\xbf":
+            file.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        if size > 0:
+            chunk += self._rest_of_token(chunk)
+        started_in_text = self._in_text
+        # Most of a data set is masks: it goes through here by what bytes do fast.
+        quotes = chunk.replace(b"\\\\", b"").replace(b'\\"', b"").count(b'"')
+        self._in_text ^= quotes % 2 == 1
+        if not (b"NaN" in chunk or b"Infinity" in chunk or _has_long_number(chunk)):
+            return chunk
+        start = re.match(_REST_OF_TEXT, chunk, re.DOTALL).end() if started_in_text else 0
+        return chunk[:start] + _TOKEN.sub(_plain_token, chunk[start:])
+
+    def _rest_of_token(self, chunk: bytes) -> bytes:
+        """What must come with it, or a number, a NaN or an escape would be cut in two."""
+        more = b""
+        while len(more) < 64 and (chunk[-1:] + more)[-1:] in _IN_TOKENS:
+            following = self._file.read(1)
+            if not following:
+                break
+            more += following
+        end = chunk[-64:] + more
+        escapes = len(end) - len(end.rstrip(b"\\"))
+        return more + self._file.read(1) if escapes % 2 else more
+
+
+def _has_long_number(chunk: bytes) -> bool:
+    return b"0" * 19 in chunk.translate(_DIGITS)
+
+
+def _plain_token(match: re.Match[bytes]) -> bytes:
+    token = match.group()
+    if token.startswith(b'"'):
+        return token
+    if token.endswith((b"NaN", b"Infinity")):
+        return b"null"
+    return b'"' + token + b'"' if _LONG_NUMBER.fullmatch(token) else token
+
+
 def _place_of_bad_json(path: str) -> Location:
     """Where in a file that is not JSON the first mistake is."""
     location: list[Union[str, int]] = []
     with open(path, "rb") as file:
-        if file.read(3) != b"\xef\xbb\xbf":
-            file.seek(0)
         try:
-            for event, value in ijson.basic_parse(file, buf_size=_CHUNK_BYTES, use_float=True):
+            for event, value in _events(file):
                 if event == "map_key":
                     location[-1] = value
                     continue

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from typing import Any, Iterator, Mapping, Sequence
-
-import numpy as np
-from pycocotools import mask as coco_mask
 
 from converters.json_stream import Location, location_text
 from converters.malformed import MalformedValue
@@ -16,6 +14,7 @@ from converters.masks import encode_runs, mask_runs
 from converters.types import MaskRLE
 
 _MAX_WHOLE = 2**53
+_WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,14}")
 
 
 class BadValue(MalformedValue):
@@ -77,6 +76,18 @@ def identifier(value: Any, location: Location) -> int | str:
     return whole(value, location, minimum=-_MAX_WHOLE)
 
 
+def data_set_id(value: Any, location: Location) -> int | str:
+    """An id of a data set: 7, 7.0 and "7" are the same, as tools disagree on which they write."""
+    return identifier(unquoted(value), location)
+
+
+def unquoted(value: Any) -> Any:
+    """A text that is a whole number as that number; anything else as it is."""
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        return int(value)
+    return value
+
+
 def texts(value: Any, location: Location) -> tuple[str, ...]:
     """An array of strings."""
     return tuple(text(item, (*location, i)) for i, item in enumerate(array(value, location)))
@@ -92,8 +103,9 @@ def array(value: Any, location: Location) -> Sequence[Any]:
 def run_length_mask(value: Any, location: Location) -> MaskRLE:
     """`{size: [height, width], counts}`, counts a string or a list of runs.
 
-    Nothing of the declared size is allocated. Raises BadValue when counts do
-    not cover exactly height * width pixels, or are no RLE at all.
+    Runs may be written as 10.0. Nothing of the declared size is allocated.
+    Raises BadValue when counts do not cover exactly height * width pixels, or
+    are no RLE at all.
     """
     size = array(member(value, "size", location), (*location, "size"))
     if len(size) != 2:
@@ -102,6 +114,8 @@ def run_length_mask(value: Any, location: Location) -> MaskRLE:
     counts = member(value, "counts", location)
     try:
         if isinstance(counts, list):
+            if any(type(run) is float for run in counts):
+                counts = [int(run) if type(run) is float and run % 1 == 0 else run for run in counts]
             return encode_runs(counts, height, width)
         mask = MaskRLE(height, width, counts)
         mask_runs(mask)
@@ -110,41 +124,9 @@ def run_length_mask(value: Any, location: Location) -> MaskRLE:
         raise BadValue((*location, "counts"), str(error)) from None
 
 
-def polygon_mask(value: Any, height: int, width: int, location: Location) -> MaskRLE:
-    """The union of `[[x, y, x, y, ...], ...]` in pixels, as pycocotools draws it.
-
-    A corner may lie outside the picture, but by no more than its size.
-    Raises BadValue for fewer than three corners and for odd or unbounded numbers.
-    """
-    polygons = []
-    for position, polygon in enumerate(array(value, location)):
-        place = (*location, position)
-        numbers = [finite(number, (*place, i)) for i, number in enumerate(array(polygon, place))]
-        if len(numbers) < 6 or len(numbers) % 2:
-            raise BadValue(
-                place, f"has {len(numbers)} numbers, must be x, y of three corners or more"
-            )
-        _check_bounds(numbers, height, width, place)
-        polygons.append(numbers)
-    if not polygons:
-        return encode_runs([height * width], height, width)
-    merged = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    return MaskRLE(height, width, merged["counts"].decode("ascii"))
-
-
-def _check_bounds(numbers: Sequence[float], height: int, width: int, place: Location) -> None:
-    # pycocotools walks along every edge: one of a billion pixels takes gigabytes.
-    xy = np.asarray(numbers).reshape(-1, 2)
-    size = np.array([width, height])
-    outside = np.flatnonzero(((xy < -size) | (xy > 2 * size)).ravel())
-    if len(outside):
-        position = int(outside[0])
-        raise BadValue(
-            (*place, position),
-            f"is {numbers[position]}, too far outside the picture of {width} x {height} pixels",
-        )
-
-
 def _shown(value: Any) -> str:
+    if value is None:
+        # NaN is read as null: see json_stream.
+        return "null or NaN"
     shown = repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-# Values within a rule's text: quoted texts (but the names of fields), lists and numbers.
-_VALUES = re.compile(r"(?<!has no )'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*")
+# Values within a rule's text: quoted texts, lists and numbers; the names of fields are kept.
+_VALUES = re.compile(
+    r"(has no '[^']*')|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\[[^\[\]]*\]|-?\b\d[\w.+-]*"
+)
 
 
 class MalformedValue(ValueError):
@@ -27,7 +29,7 @@ class MalformedValue(ValueError):
 
         Begins with the field: "segmentation: must be an array, is …".
         """
-        rule = _VALUES.sub("…", self.rule)
+        rule = _VALUES.sub(lambda found: found.group(1) or "…", self.rule)
         is_file = "/" in self.place or "\\" in self.place
         field = "" if is_file else re.sub(r"\[[^\]]*\]", "", self.place).rpartition(".")[2]
         return f"{field}: {rule}" if field else rule

@@ -7,12 +7,13 @@ what stays in memory is a few numbers a mask.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import weakref
 from typing import Iterator, Mapping
 
-from converters.types import AnnotatedVideo, MaskRLE, Track
+from converters.types import AnnotatedVideo, MaskRLE
 
 
 class MaskStore:
@@ -125,5 +126,5 @@ def store_masks(video: AnnotatedVideo, store: MaskStore) -> AnnotatedVideo:
         masks = StoredMasks(store, video.info.height, video.info.width)
         for frame_index, mask in track.masks.items():
             masks.add(frame_index, mask)
-        tracks.append(Track(track.object_id, track.labels, masks, track.scores))
-    return AnnotatedVideo(video.name, video.info, tuple(tracks), video.file_names)
+        tracks.append(dataclasses.replace(track, masks=masks))
+    return dataclasses.replace(video, tracks=tuple(tracks))

@@ -7,6 +7,7 @@ it only encodes here; strings are parsed and checked by this module.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -95,6 +96,23 @@ def encode_runs(runs: Sequence[int], height: int, width: int) -> MaskRLE:
         )
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": list(runs)}, height, width)
     return MaskRLE(height, width, encoded["counts"].decode("ascii"))
+
+
+def box_mask(box: Box, height: int, width: int) -> MaskRLE | None:
+    """The pixels whose centres lie in a box, as much of it as lies in the picture.
+
+    Written as runs: an object's course is thousands of boxes. None for no pixel.
+    """
+    left, right = (min(max(math.ceil(x - 0.5), 0), width) for x in (box.x_min, box.x_max))
+    top, bottom = (min(max(math.ceil(y - 0.5), 0), height) for y in (box.y_min, box.y_max))
+    if left >= right or top >= bottom:
+        return None
+    inside = bottom - top
+    runs = [left * height + top, inside] + [height - inside, inside] * (right - left - 1)
+    if inside == height:
+        runs = [left * height, height * (right - left)]
+    after = height * width - sum(runs)
+    return encode_runs(runs + [after] if after else runs, height, width)
 
 
 def mask_area(rle: MaskRLE) -> int:

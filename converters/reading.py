@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import PurePosixPath
-from typing import Iterable
+from typing import Iterable, Sequence
 
 from converters.mask_store import MaskStore, StoredMasks
-from converters.types import AnnotatedVideo, MaskRLE, ObjectId, Track, VideoInfo
+from converters.report import Report
+from converters.types import AnnotatedVideo, Category, MaskRLE, ObjectId, Track, VideoInfo
 
 _NUMBER = re.compile(r"(\d+)")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
 def video_info(width: int, height: int, frame_count: int, fps: float = 0.0) -> VideoInfo:
@@ -31,6 +34,46 @@ def folder_of(file_name: str) -> str:
     return "" if parent == "." else parent
 
 
+def names_of_any_system(names: Sequence[str], report: Report) -> tuple[str, ...]:
+    """The names of a data set's images, or videos, as they are but for those of Windows.
+
+    `\\` parts folders as `/` does. Of paths with a drive or a server, such as
+    `C:\\data\\clip\\0.jpg`, the folders above all of them are left out, which
+    nobody else has; the folder that a file lies in stays: `clip/0.jpg`.
+    """
+    split = {}
+    for index, name in enumerate(names):
+        if "\\" in name or _DRIVE.match(name):
+            parts = [part for part in re.split(r"[\\/]+", name) if part not in ("", ".")]
+            split[index] = parts or [name]
+    absolute = [i for i in split if _DRIVE.match(names[i])]
+    if absolute:
+        folders = [split[i][:-1] for i in absolute]
+        above = os.path.commonprefix(folders)
+        if above in folders:
+            above = above[:-1]
+        for index in absolute:
+            split[index] = [part.replace(":", "") for part in split[index][len(above) :]]
+    report.change("names of Windows, written with /", len(split) - len(absolute))
+    report.change("paths of Windows, written from the folders they share", len(absolute))
+    return tuple("/".join(split[i]) if i in split else name for i, name in enumerate(names))
+
+
+def told_apart(names: Sequence[str], ids: Sequence[int | str], report: Report) -> list[str]:
+    """The names of a data set's videos, those that come a second time with their id behind."""
+    taken, unique = set(names), []
+    seen: set[str] = set()
+    for name, number in zip(names, ids):
+        new = name
+        while new in seen or (new != name and new in taken):
+            new = f"{new}-{number}"
+        seen.add(new)
+        unique.append(new)
+    changed = sum(a != b for a, b in zip(names, unique))
+    report.change("videos of one name, told apart by their ids", changed)
+    return unique
+
+
 class TrackBuilder:
     """The tracks of one video while its masks come in, in the order of first appearance."""
 
@@ -39,6 +82,7 @@ class TrackBuilder:
         self._size = (height, width)
         self._masks: dict[ObjectId, StoredMasks] = {}
         self._labels: dict[ObjectId, dict[str, None]] = {}
+        self._crowds: dict[ObjectId, set[int]] = {}
 
     @property
     def object_ids(self) -> tuple[ObjectId, ...]:
@@ -54,7 +98,13 @@ class TrackBuilder:
         self._masks[object_id].add(frame_index, mask)
 
     def add(
-        self, object_id: ObjectId, labels: Iterable[str], frame_index: int, mask: MaskRLE
+        self,
+        object_id: ObjectId,
+        labels: Iterable[str],
+        frame_index: int,
+        mask: MaskRLE,
+        *,
+        is_crowd: bool = False,
     ) -> None:
         """A mask with its object's labels: both, or neither where `add_mask` raises."""
         is_new = object_id not in self._masks
@@ -66,12 +116,25 @@ class TrackBuilder:
                 del self._masks[object_id], self._labels[object_id]
             raise
         self.add_object(object_id, labels)
+        if is_crowd:
+            self._crowds.setdefault(object_id, set()).add(frame_index)
 
     def tracks(self) -> tuple[Track, ...]:
         return tuple(
-            Track(object_id, tuple(self._labels[object_id]), masks)
+            Track(
+                object_id,
+                tuple(self._labels[object_id]),
+                masks,
+                crowd_frames=frozenset(self._crowds.get(object_id, ())),
+            )
             for object_id, masks in self._masks.items()
         )
 
-    def video(self, name: str, info: VideoInfo, file_names: Iterable[str]) -> AnnotatedVideo:
-        return AnnotatedVideo(name, info, self.tracks(), tuple(file_names))
+    def video(
+        self,
+        name: str,
+        info: VideoInfo,
+        file_names: Iterable[str],
+        categories: tuple[Category, ...] = (),
+    ) -> AnnotatedVideo:
+        return AnnotatedVideo(name, info, self.tracks(), tuple(file_names), categories)

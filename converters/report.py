@@ -30,6 +30,8 @@ class Report:
     """Whether the first malformed value stops the reading instead of being left out."""
     malformed: list[str] = field(default_factory=list)
     """The first `PLACES_KEPT` malformed values, each by its place and the rule it breaks."""
+    malformed_count: int = 0
+    """Of all of them."""
     progress: Callable[[int], None] = field(default=lambda done: None, repr=False, compare=False)
     """Called with the number of masks (in DAVIS and SA-V frames) just written."""
 
@@ -61,11 +63,31 @@ class Report:
         try:
             yield
         except MalformedValue as error:
-            if self.strict:
-                raise
-            self.drop(f"{what} ({error.reason})")
-            if len(self.malformed) < PLACES_KEPT:
-                self.malformed.append(str(error))
+            self.leave_out(what, error)
+
+    @contextlib.contextmanager
+    def making_do(self, what: str) -> Iterator[None]:
+        """The same where nothing is lost but the value: `what` says what stands for it.
+
+        Counted as changed: "frame rates taken for unknown (fps: must be >= 0, is …)".
+        """
+        try:
+            yield
+        except MalformedValue as error:
+            self._note(error)
+            self.change(f"{what} ({error.reason})")
+
+    def leave_out(self, what: str, error: MalformedValue) -> None:
+        """Count what `error` spoiled. Raises it when strict."""
+        self._note(error)
+        self.drop(f"{what} ({error.reason})")
+
+    def _note(self, error: MalformedValue) -> None:
+        if self.strict:
+            raise error
+        self.malformed_count += 1
+        if len(self.malformed) < PLACES_KEPT:
+            self.malformed.append(str(error))
 
     def visible_frames(self, track: Track) -> list[int]:
         """Sorted frame indices with a mask that is not empty; the track is counted."""

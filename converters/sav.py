@@ -73,8 +73,7 @@ def image_folder(folder: str | os.PathLike[str]) -> Path:
     for name in (IMAGES, "JPEGImages"):
         if (folder / name).is_dir():
             return folder / name
-    # Training files have their videos beside them.
-    return folder / IMAGES if _annotations_folder(folder) else folder
+    return folder / IMAGES
 
 
 def load_sav(
@@ -277,7 +276,7 @@ def _load_pngs(
     height, width = surveyed.size_hw
     return AnnotatedVideo(
         folder.name, video_info(width, height, len(frames)), builder.tracks(),
-        tuple(frame.file_name for frame in frames), frozenset(unknown),
+        tuple(frame.file_name for frame in frames), unknown_frames=frozenset(unknown),
     )
 
 
@@ -313,4 +312,6 @@ def _load_jsons(
     info = video_info(width, height, frame_count, first.fps)
     names = image_names(name, frame_count, first.step, image_folder(folder))
     unknown = frozenset(frame for one in loaded for frame in one.unknown_frames)
-    return AnnotatedVideo(first.video_id or name, info, tuple(tracks), names, unknown)
+    return AnnotatedVideo(
+        first.video_id or name, info, tuple(tracks), names, unknown_frames=unknown
+    )

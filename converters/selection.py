@@ -17,7 +17,7 @@ from converters.dataset import file_names_of, visible_frames
 from converters.mask_store import RenumberedMasks
 from converters.masks import mask_area
 from converters.report import Report
-from converters.types import AnnotatedVideo, Track, VideoInfo
+from converters.types import AnnotatedVideo, Category, Track, VideoInfo
 
 
 class LabelPolicy(enum.StrEnum):
@@ -100,7 +100,27 @@ def map_labels(video: AnnotatedVideo, selection: Selection, report: Report) -> A
             continue
         report.drop("labels (left out by the category map)", new.count(None))
         tracks += _apply_policy(dataclasses.replace(track, labels=kept), video, selection, report)
-    return dataclasses.replace(video, tracks=tuple(tracks))
+    categories = _renamed(video.categories, selection.category_map)
+    return dataclasses.replace(video, tracks=tuple(tracks), categories=categories)
+
+
+def _renamed(
+    categories: tuple[Category, ...], category_map: Mapping[str, str | None]
+) -> tuple[Category, ...]:
+    """The categories with their new names, and the ids that they had.
+
+    Of several that have one name now, the id is that of the one that had the
+    name before, else of the first.
+    """
+    if not category_map:
+        return categories
+    own = {category.name for category in categories if category.name not in category_map}
+    renamed: dict[str, Category] = {}
+    for category in categories:
+        name = category_map.get(category.name, category.name)
+        if name is not None and (name == category.name or name not in own):
+            renamed.setdefault(name, dataclasses.replace(category, name=name))
+    return tuple(renamed.values())
 
 
 def _apply_policy(
@@ -157,12 +177,18 @@ def keep_frames(video: AnnotatedVideo, frames: Sequence[int], report: Report) ->
         sources = {new_index[f]: f for f in sorted(track.masks) if f in new_index}
         report.drop("masks (on frames not selected)", len(track.masks) - len(sources))
         scores = {new_index[f]: score for f, score in track.scores.items() if f in new_index}
+        crowd = frozenset(new_index[f] for f in track.crowd_frames if f in new_index)
         masks = RenumberedMasks(track.masks, sources)
-        tracks.append(dataclasses.replace(track, masks=masks, scores=scores))
+        tracks.append(
+            dataclasses.replace(track, masks=masks, scores=scores, crowd_frames=crowd)
+        )
     names = file_names_of(video)
-    return AnnotatedVideo(
-        video.name, _info_of(info, frames), tuple(tracks), tuple(names[frame] for frame in frames),
-        frozenset(new_index[f] for f in video.unknown_frames if f in new_index),
+    return dataclasses.replace(
+        video,
+        info=_info_of(info, frames),
+        tracks=tuple(tracks),
+        file_names=tuple(names[frame] for frame in frames),
+        unknown_frames=frozenset(new_index[f] for f in video.unknown_frames if f in new_index),
     )
 
 

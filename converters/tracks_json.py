@@ -11,16 +11,20 @@
               "scores": [[0, 2.5], ...]}]}]}
 
 Frames are 0-based indices, masks have the size of their video, scores are
-logits. `format` and `version` come before `videos`, and `info` before
+logits. A track may have `crowd_frames` (see `types.Track`); `categories`, of the
+file or else of a video, are `[{"id": 1, "name": "Car", "supercategory": ""}]`,
+before what they are of. `format` and `version` come before `videos`, and `info` before
 `tracks`, so that a reader never has to hold more than one mask.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any, Iterable, Iterator
 
-from converters.dataset import check_videos
+from converters.categories import CategoryReader
+from converters.dataset import category_entries, check_videos
 from converters.files import write_json
 from converters.json_stream import Location, Part, read_parts
 from converters.json_values import (
@@ -36,12 +40,14 @@ from converters.json_values import (
     whole,
 )
 from converters.mask_store import MaskStore, StoredMasks
+from converters.reading import names_of_any_system
 from converters.report import Report
-from converters.types import AnnotatedVideo, ObjectId, Track, VideoInfo
+from converters.types import AnnotatedVideo, Category, ObjectId, Track, VideoInfo
 
 FORMAT = "sam2-tracks"
 VERSION = 1
 
+_CATEGORY = "categories[]"
 _INFO = "videos[].info"
 _MASK = "videos[].tracks[].masks[]"
 _TRACK = "videos[].tracks[]"
@@ -62,8 +68,15 @@ def save_tracks(
     text nor a whole number.
     """
     report = report or Report()
-    written = (_video(video, report) for video in videos)
-    write_json(path, {"format": FORMAT, "version": VERSION, "videos": written})
+    following = iter(videos)
+    first = next(following, None)
+    categories = () if first is None else first.categories
+    header: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    if categories:
+        header["categories"] = category_entries(categories)
+    every = () if first is None else itertools.chain((first,), following)
+    written = (_video(video, categories, report) for video in every)
+    write_json(path, {**header, "videos": written})
     return report
 
 
@@ -72,11 +85,13 @@ def load_tracks(
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a tracks.json, one at a time, masks read when asked for.
 
-    Raises ValueError naming the value's place in the file
+    A malformed mask, score, object or video is left out, with what depends on
+    it, and counted in `report`; without one, or with a strict one, the first
+    raises ValueError naming the value's place in the file
     (`videos[0].tracks[2].masks[7][1]`) and the rule it breaks.
     """
-    reader = _Reader()
-    patterns = ["format", "version", _INFO, _MASK, _TRACK, _VIDEO]
+    reader = _Reader(report or Report(strict=True))
+    patterns = ["format", "version", _CATEGORY, _INFO, _MASK, _TRACK, _VIDEO]
     with naming_file(path):
         for part in read_parts(path, patterns):
             video = reader.take(part)
@@ -85,11 +100,17 @@ def load_tracks(
         reader.check_header(())
 
 
-def _video(video: AnnotatedVideo, report: Report) -> dict[str, Any]:
+def _video(
+    video: AnnotatedVideo, categories: tuple[Category, ...], report: Report
+) -> dict[str, Any]:
     check_videos([video], labels_needed=False)
     report.add_video(video.info.frame_count)
     info = video.info
+    own = {} if video.categories == categories else {
+        "categories": category_entries(video.categories)
+    }  # fmt: skip
     return {
+        **own,
         "name": video.name,
         "info": {
             "width": int(info.width),
@@ -111,6 +132,7 @@ def _track(track: Track, video: AnnotatedVideo, report: Report) -> dict[str, Any
         "labels": list(track.labels),
         "masks": _masks(track, report),
         "scores": [[int(i), float(track.scores[i])] for i in sorted(track.scores)],
+        **({"crowd_frames": sorted(map(int, track.crowd_frames))} if track.crowd_frames else {}),
     }
 
 
@@ -133,13 +155,16 @@ def _json_id(object_id: ObjectId, video: AnnotatedVideo) -> int | str:
 class _Reader:
     """Puts the parts of the file together to videos."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._store = MaskStore()
         self._header: set[str] = set()
+        self._categories = CategoryReader(report)
         self._start_video()
 
     def _start_video(self) -> None:
         self._info: VideoInfo | None = None
+        self._is_left_out = False
         self._tracks: dict[ObjectId, Track] = {}
         self._masks: StoredMasks | None = None
 
@@ -157,24 +182,44 @@ class _Reader:
             self._header.add(part.pattern)
             return None
         self.check_header(part.location)
-        if part.pattern == _INFO:
-            self._info = _read_info(part.value, part.location)
-        elif part.pattern == _MASK:
-            self._add_mask(part)
-        elif part.pattern == _TRACK:
-            self._add_track(part)
-        else:
+        if part.pattern == _CATEGORY:
+            self._categories.add(part)
+        elif part.pattern == _VIDEO:
             return self._finish(part)
+        elif self._is_left_out:
+            if part.pattern == _TRACK:
+                self._report.drop("objects (of videos that were left out)")
+        else:
+            self._take_of_video(part)
         return None
+
+    def _take_of_video(self, part: Part) -> None:
+        """Of a video that cannot be read nothing is kept."""
+        try:
+            if part.pattern == _INFO:
+                self._info = _read_info(part.value, part.location)
+            info = self._known_info(part.location)
+        except BadValue as error:
+            self._report.leave_out("videos", error)
+            self._is_left_out = True
+            if part.pattern == _TRACK:
+                self._report.drop("objects (of videos that were left out)")
+            return
+        if part.pattern == _MASK:
+            with self._report.leaving_out("masks"):
+                self._add_mask(part, info)
+        elif part.pattern == _TRACK:
+            with self._report.leaving_out("objects"):
+                self._add_track(part, info)
+            self._masks = None
 
     def _known_info(self, location: Location) -> VideoInfo:
         if self._info is None:
             raise BadValue(location[:2], "must have 'info', and before 'tracks'")
         return self._info
 
-    def _add_mask(self, part: Part) -> None:
+    def _add_mask(self, part: Part, info: VideoInfo) -> None:
         where = part.location
-        info = self._known_info(where)
         pair = array(part.value, where)
         if len(pair) != 2:
             raise BadValue(where, "must be [frame index, counts]")
@@ -189,31 +234,52 @@ class _Reader:
         except ValueError as error:
             raise BadValue(where, str(error)) from None
 
-    def _add_track(self, part: Part) -> None:
+    def _add_track(self, part: Part, info: VideoInfo) -> None:
         value, where = part.value, part.location
-        info = self._known_info(where)
         object_id = identifier(member(value, "object_id", where), (*where, "object_id"))
         if object_id in self._tracks:
             raise BadValue((*where, "object_id"), f"{object_id!r} is used twice in the video")
         labels = texts(member(value, "labels", where), (*where, "labels"))
-        scores = _read_scores(value.get("scores", []), info, (*where, "scores"))
-        masks = StoredMasks(self._store, info.height, info.width)
-        self._tracks[object_id] = Track(object_id, labels, self._masks or masks, scores)
-        self._masks = None
+        # A list of masks that was read item by item is not in the track any more.
+        array(value.get("masks") or [], (*where, "masks"))
+        crowd: frozenset[int] = frozenset()
+        with self._report.making_do("objects taken for no crowds"):
+            at = (*where, "crowd_frames")
+            frames = array(value.get("crowd_frames") or [], at)
+            crowd = frozenset(_frame_index(n, info, (*at, i)) for i, n in enumerate(frames))
+        scores = _read_scores(value.get("scores") or [], info, (*where, "scores"), self._report)
+        masks = self._masks or StoredMasks(self._store, info.height, info.width)
+        self._tracks[object_id] = Track(object_id, labels, masks, scores, crowd)
 
-    def _finish(self, part: Part) -> AnnotatedVideo:
+    def _finish(self, part: Part) -> AnnotatedVideo | None:
+        try:
+            if not self._is_left_out:
+                with self._report.leaving_out("videos"):
+                    return self._video(part)
+        finally:
+            self._start_video()
+        return None
+
+    def _video(self, part: Part) -> AnnotatedVideo:
         value, where = part.value, part.location
         info = self._known_info(where)
-        name = text(member(value, "name", where), (*where, "name"))
-        file_names = texts(value.get("file_names", []), (*where, "file_names"))
-        if file_names and len(file_names) != info.frame_count:
-            raise BadValue(
-                (*where, "file_names"),
-                f"has {len(file_names)} items, must have one for each of {info.frame_count} frames",
-            )
-        video = AnnotatedVideo(name, info, tuple(self._tracks.values()), file_names)
-        self._start_video()
-        return video
+        name = f"video-{where[1]}"
+        with self._report.making_do("videos named by their place in the file"):
+            name = text(member(value, "name", where), (*where, "name"))
+        array(value.get("tracks") or [], (*where, "tracks"))
+        file_names: tuple[str, ...] = ()
+        with self._report.making_do("image names taken for unknown"):
+            file_names = _read_file_names(value.get("file_names") or [], info, (*where, "file_names"))
+        file_names = names_of_any_system(file_names, self._report)
+        (name,) = names_of_any_system([name], self._report)
+        categories = self._categories
+        if "categories" in value:
+            categories = CategoryReader(self._report)
+            at = (*where, "categories")
+            for position, entry in enumerate(array(value["categories"] or [], at)):
+                categories.add(Part(_CATEGORY, (*at, position), entry))
+        tracks = tuple(self._tracks.values())
+        return AnnotatedVideo(name, info, tracks, file_names, categories.categories)
 
 
 def _read_info(value: Any, where: Location) -> VideoInfo:
@@ -233,14 +299,27 @@ def _read_info(value: Any, where: Location) -> VideoInfo:
     return VideoInfo(width, height, frame_count, fps, times, duration)
 
 
-def _read_scores(value: Any, info: VideoInfo, where: Location) -> dict[int, float]:
+def _read_scores(
+    value: Any, info: VideoInfo, where: Location, report: Report
+) -> dict[int, float]:
     scores: dict[int, float] = {}
     for position, pair in enumerate(array(value, where)):
         place = (*where, position)
-        if len(array(pair, place)) != 2:
-            raise BadValue(place, "must be [frame index, score]")
-        scores[_frame_index(pair[0], info, (*place, 0))] = finite(pair[1], (*place, 1))
+        with report.leaving_out("scores"):
+            if len(array(pair, place)) != 2:
+                raise BadValue(place, "must be [frame index, score]")
+            scores[_frame_index(pair[0], info, (*place, 0))] = finite(pair[1], (*place, 1))
     return scores
+
+
+def _read_file_names(value: Any, info: VideoInfo, where: Location) -> tuple[str, ...]:
+    file_names = texts(value, where)
+    if file_names and len(file_names) != info.frame_count:
+        raise BadValue(
+            where,
+            f"has {len(file_names)} items, must have one for each of {info.frame_count} frames",
+        )
+    return file_names
 
 
 def _frame_index(value: Any, info: VideoInfo, where: Location) -> int:

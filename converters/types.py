@@ -178,6 +178,16 @@ class MaskRLE:
 
 
 @dataclass(frozen=True)
+class Category:
+    """A class of objects in a data set: what the `category_id` of its annotations means."""
+
+    id: int | str
+    name: str
+    """The label of its objects."""
+    supercategory: str = ""
+
+
+@dataclass(frozen=True)
 class Track:
     """One object through a video."""
 
@@ -187,6 +197,13 @@ class Track:
     """frame index -> mask; a missing key means not visible on that frame."""
     scores: Mapping[int, float] = field(default_factory=dict)
     """frame index -> object-presence logit, for frames that were tracked."""
+    crowd_frames: frozenset[int] = frozenset()
+    """Frames whose mask is of a crowd: many of a kind that nobody told apart (COCO's `iscrowd`)."""
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether all of its masks are a crowd's: no single object to be found or followed."""
+        return bool(self.masks) and self.crowd_frames.issuperset(self.masks)
 
 
 @dataclass(frozen=True)
@@ -198,5 +215,7 @@ class AnnotatedVideo:
     tracks: tuple[Track, ...]
     file_names: tuple[str, ...] = ()
     """One image name a frame, relative to the data set's image folder; empty when unknown."""
+    categories: tuple[Category, ...] = ()
+    """All of its data set, used or not, where that has ids for them; the same for its videos."""
     unknown_frames: frozenset[int] = frozenset()
     """Frames with a mask that could not be read: what is not on them is not known."""

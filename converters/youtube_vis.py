@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from converters.dataset import (
     box_xywh,
-    category_ids,
-    check_unique_folders,
+    categories_of,
+    category_entries,
     check_videos,
     file_names_of,
+    have_own_folders,
     track_score,
 )
 from converters.files import write_json
+from converters.folders import with_own_folders
 from converters.json_values import naming_file
 from converters.masks import mask_area, mask_runs
 from converters.report import Report
-from converters.types import AnnotatedVideo, MaskRLE, Track
+from converters.types import AnnotatedVideo, Category, MaskRLE, Track
 from converters.youtube_vis_reader import read_youtube_vis
 
 _INFO = {"description": "SAM 2 video annotation for Label Studio: YouTube-VIS"}
@@ -28,7 +30,7 @@ _Gather = Callable[[Iterator[Any]], Any]
 def to_youtube_vis(
     videos: Iterable[AnnotatedVideo],
     *,
-    categories: Sequence[str] | None = None,
+    categories: Sequence[str | Category] | None = None,
     compressed: bool = False,
     report: Report | None = None,
 ) -> dict[str, Any]:
@@ -37,11 +39,15 @@ def to_youtube_vis(
     `segmentations`, `bboxes` and `areas` have one item a frame, None in all
     three where the object is not visible. Counts are lists (TrackEval takes
     no others in ground truth), or compressed strings with `compressed`. An
-    object that is never visible is left out. Ids are from 1 and come from
-    order. FORMATS section 5.
+    object that is never visible is left out. `iscrowd` is 1 where all masks
+    of an object are a crowd's. Ids are from 1 and come from order; categories
+    and their ids as `dataset.categories_of` says. FORMATS section 5.
 
-    Raises ValueError as `dataset.check_videos` does, when two videos share a
-    folder, and for a label that is not in `categories`.
+    Where an image lies in no folder, or in one with another video's, all are
+    named `<video>/<image>`, since readers tell videos by their folders.
+
+    Raises ValueError as `dataset.check_videos` does, when two videos would
+    then have one name, and for a label that is not in `categories`.
     """
     return _ground_truth(videos, categories, compressed, list, report or Report())
 
@@ -50,7 +56,7 @@ def save_youtube_vis(
     path: str | os.PathLike[str],
     videos: Iterable[AnnotatedVideo],
     *,
-    categories: Sequence[str] | None = None,
+    categories: Sequence[str | Category] | None = None,
     compressed: bool = False,
     report: Report | None = None,
 ) -> Report:
@@ -70,20 +76,25 @@ def load_youtube_vis(
 
     Each annotation is an object, with its id as object id. RLE may be
     compressed or not; None is "not visible". A video's name is its `name`, or
-    the folder of its first frame, or its id. The frame rate is unknown (0.0).
-    `bboxes`, `areas` and `iscrowd` are not looked at.
+    the folder of its first frame, or its id. The frame rate is its `fps`, or
+    unknown (0.0). Segmentations may be RLE or polygons; where a frame has a
+    box in `bboxes` and no mask, the box is its mask, which is counted. Sizes
+    and lengths that a video does not say are taken from its annotations. With
+    `iscrowd` 1 all masks of an object are a crowd's. `areas` are not looked at.
 
     The file is read as a stream, one mask at a time.
 
-    Raises ValueError naming the value's place in the file
+    A malformed mask or annotation is left out, other values made do without,
+    and both counted in `report`; without one, or with a strict one, the first
+    raises ValueError naming the value's place in the file
     (`annotations[12].segmentations[3].counts`) and the rule it breaks.
     """
     with naming_file(path):
-        yield from read_youtube_vis(path)
+        yield from read_youtube_vis(path, report or Report(strict=True))
 
 
 def to_youtube_vis_results(
-    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str] | None = None
+    videos: Iterable[AnnotatedVideo], *, categories: Sequence[str | Category] | None = None
 ) -> list[dict[str, Any]]:
     """The tracks as YouTube-VIS results, with the ids of `to_youtube_vis`.
 
@@ -99,7 +110,7 @@ def save_youtube_vis_results(
     path: str | os.PathLike[str],
     videos: Iterable[AnnotatedVideo],
     *,
-    categories: Sequence[str] | None = None,
+    categories: Sequence[str | Category] | None = None,
 ) -> None:
     """Writes what `to_youtube_vis_results` gives, a mask at a time; whole or not at all."""
     write_json(path, _results(videos, categories, iter))
@@ -107,31 +118,31 @@ def save_youtube_vis_results(
 
 def _ground_truth(
     videos: Iterable[AnnotatedVideo],
-    categories: Sequence[str] | None,
+    categories: Sequence[str | Category] | None,
     compressed: bool,
     gather: _Gather,
     report: Report,
 ) -> dict[str, Any]:
-    checked, ids = _checked(videos, categories)
+    checked, known = _checked(videos, categories, report)
+    ids = {category.name: category.id for category in known}
     for video in checked:
         report.add_video(video.info.frame_count)
     return {
         "info": dict(_INFO),
         "licenses": [],
         "videos": [_video(video, number) for number, video in enumerate(checked, start=1)],
-        "categories": [
-            {"id": number, "name": name, "supercategory": ""} for name, number in ids.items()
-        ],
+        "categories": category_entries(known),
         "annotations": gather(_annotations(checked, ids, compressed, gather, report)),
     }
 
 
 def _checked(
-    videos: Iterable[AnnotatedVideo], categories: Sequence[str] | None
-) -> tuple[tuple[AnnotatedVideo, ...], dict[str, int]]:
+    videos: Iterable[AnnotatedVideo], categories: Sequence[str | Category] | None, report: Report
+) -> tuple[tuple[AnnotatedVideo, ...], tuple[Category, ...]]:
     checked = check_videos(videos)
-    check_unique_folders(checked)
-    return checked, category_ids(checked, categories)
+    if not have_own_folders(checked):
+        checked = with_own_folders(checked, report)
+    return checked, categories_of(checked, categories)
 
 
 def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
@@ -146,7 +157,7 @@ def _video(video: AnnotatedVideo, number: int) -> dict[str, Any]:
 
 def _annotations(
     videos: Sequence[AnnotatedVideo],
-    ids: dict[str, int],
+    ids: Mapping[str, int | str],
     compressed: bool,
     gather: _Gather,
     report: Report,
@@ -155,6 +166,8 @@ def _annotations(
     write = _compressed if compressed else _uncompressed
     for video_id, video, track, visible in _visible_tracks(videos, report):
         annotation_id += 1
+        if not track.is_crowd:
+            report.change("masks of a crowd, written as an object's", len(track.crowd_frames))
         annotation = {
             "id": annotation_id,
             "video_id": video_id,
@@ -162,7 +175,7 @@ def _annotations(
             "segmentations": gather(_each_frame(video, track, visible, write)),
             "bboxes": gather(_each_frame(video, track, visible, box_xywh)),
             "areas": gather(_each_frame(video, track, visible, mask_area)),
-            "iscrowd": 0,
+            "iscrowd": int(track.is_crowd),
             "width": int(video.info.width),
             "height": int(video.info.height),
             "length": int(video.info.frame_count),
@@ -174,9 +187,10 @@ def _annotations(
 
 
 def _results(
-    videos: Iterable[AnnotatedVideo], categories: Sequence[str] | None, gather: _Gather
+    videos: Iterable[AnnotatedVideo], categories: Sequence[str | Category] | None, gather: _Gather
 ) -> Iterator[dict[str, Any]]:
-    checked, ids = _checked(videos, categories)
+    checked, known = _checked(videos, categories, Report())
+    ids = {category.name: category.id for category in known}
     return (
         {
             "video_id": video_id,

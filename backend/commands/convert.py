@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from backend.commands.options import add_model_options, with_options
+from backend.commands.options import (
+    add_model_options,
+    add_strict_option,
+    say_malformed,
+    with_options,
+)
 from backend.commands.preview import results_option
 from backend.settings import Settings
 
@@ -62,11 +66,7 @@ def add_content_options(parser: argparse.ArgumentParser) -> None:
     """What of the source is written, and how: for `convert` and `export`."""
     add = parser.add_argument
     add("--quiet", action="store_true", help="no progress bar, no summary")
-    add(
-        "--strict", action="store_true",
-        help="stop at the first malformed value of the source; default: leave out what it "
-        "spoils, count it and say where",
-    )
+    add_strict_option(parser)
 
     what = parser.add_argument_group("what is written")
     add = what.add_argument
@@ -76,7 +76,11 @@ def add_content_options(parser: argparse.ArgumentParser) -> None:
         "--category", type=_renamed, action="append", default=[], metavar="OLD=NEW",
         help="rename a label; OLD= leaves it out; repeat for more",
     )
-    add("--categories", metavar="A,B,...", help="all categories, in the order of their ids")
+    add(
+        "--categories", metavar="A,B,...",
+        help="all categories, in the order of their ids; default: those of the source or the "
+        "label config, with their ids",
+    )
     add("--default-label", metavar="LABEL", help="for objects without a label")
     add(
         "--labels", default="attributes",
@@ -208,8 +212,7 @@ def run_conversion(
         convert(conversion, report)
     if not options.quiet:
         print(report.summary())
-    for malformed in report.malformed:
-        print(f"left out: {malformed}", file=sys.stderr)
+    say_malformed(report, counts=False)
     return 0
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import sys
+from typing import TYPE_CHECKING
 
 from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from converters.report import Report
 
 _SETTINGS = (
     "model", "checkpoint", "device", "dtype", "direction", "label_studio_url",
@@ -27,6 +32,29 @@ def add_label_studio_options(parser: argparse.ArgumentParser) -> None:
         "--label-studio-url", metavar="URL", help="default LABEL_STUDIO_URL; the key is "
         "LABEL_STUDIO_API_KEY",
     )
+
+
+def add_strict_option(parser: argparse._ActionsContainer) -> None:
+    """--strict, of all commands that read a data set."""
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="stop at the first malformed value of the data set; default: leave out what it "
+        "spoils, count it and say where",
+    )  # fmt: skip
+
+
+def say_malformed(report: Report, *, counts: bool = True) -> None:
+    """On standard error: what was left out or changed, and where the first malformed values are.
+
+    Without `counts` for commands whose summary has them.
+    """
+    for line in report.remarks() if counts else ():
+        print(line, file=sys.stderr)
+    for place in report.malformed:
+        print(f"malformed: {place}", file=sys.stderr)
+    more = report.malformed_count - len(report.malformed)
+    if more:
+        print(f"malformed: ... and {more} more", file=sys.stderr)
 
 
 def with_options(settings: Settings, options: argparse.Namespace) -> Settings:

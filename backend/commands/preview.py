@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence
 
-from backend.commands.options import at_least_one
+from backend.commands.options import add_strict_option, at_least_one, say_malformed
 from converters.types import AnnotatedVideo, ObjectId
 
 # The drawing modules load av and Pillow; only `run` imports them, so that the
 # other commands start without.
 if TYPE_CHECKING:
+    from converters.report import Report
     from sam2_model.video import FrameSource
 
 _KIND_BY_SUFFIX = {".mp4": "video", ".gif": "gif", ".png": "sheet"}
@@ -87,6 +88,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="Label Studio masks that a later edit made out of date: their box (default), or "
         "nothing; to see them tracked again, convert to tracks first",
     )
+    add_strict_option(parser)
     parser.add_argument("--font", type=Path, help="font file, for labels that look like ???")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
 
@@ -139,6 +141,7 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
     do not go together, a video that does not fit the annotations, annotations
     without an object.
     """
+    from converters.report import Report
     from sam2_model.video import open_frame_source
 
     _check_out(options)
@@ -147,13 +150,15 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
         raise FileNotFoundError(f"no such video file or folder: {options.video}")
     config = options.label_config.read_text() if options.label_config else None
     remarks: dict[str, list[str]] = {}
+    report = Report(strict=options.strict)
     videos = annotated_videos(
         options.source, config, results=options.results, stale=options.stale,
-        media_root=options.video.parent, remarks=remarks,
+        media_root=options.video.parent, remarks=remarks, report=report,
     )
     video = choose_video(videos, options.name, options.video)
     if not any(track.masks for track in video.tracks):
-        raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask")
+        why = "; ".join(["", *remarks.get(video.name, ())])
+        raise ValueError(f"{options.source}: video {video.name!r} has no object with a mask{why}")
     with open_frame_source(options.video) as source:
         _check_size(video, source)
         job = _Job(options, kind, video, source, _chosen_objects(video, options.objects))
@@ -161,6 +166,7 @@ def run(options: argparse.Namespace, settings: object = None) -> int:
         summary = _DRAW[kind](job)
     if not options.quiet:
         print("\n".join([*summary, *remarks.get(video.name, ())]))
+    say_malformed(report, counts=False)
     return 0
 
 
@@ -172,20 +178,26 @@ def annotated_videos(
     stale: str = "rectangle",
     media_root: Path | None = None,
     remarks: dict[str, list[str]] | None = None,
+    report: Report | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of an annotation file of any format that is known.
 
     `results`, `stale` and `media_root` are for Label Studio exports: see
     `annotated.read_videos`. `remarks` is filled with what of each video was
-    left out or is not as a person left it, by its name.
+    left out or is not as a person left it, by its name: of a Label Studio
+    export the video's own, of other formats all that was read. `report` is
+    told of malformed values; without one the first raises.
     Raises ValueError, at its end, when a file gives no video, with the reason.
     """
     from backend.annotated import read_videos
+    from converters.formats import Format, recognise
     from converters.report import Report
 
     if not path.exists():
         raise FileNotFoundError(f"no such annotation file: {path}")
-    report, is_empty = Report(), True
+    report, is_empty = report or Report(strict=True), True
+    # Other formats are read as a whole before their first video is known.
+    is_a_task_each = recognise(path) == Format.LABEL_STUDIO
     for video, _ in read_videos(
         path, label_config=label_config, media_root=media_root, stale=stale, results=results,
         report=report,
@@ -193,8 +205,9 @@ def annotated_videos(
         is_empty = False
         if remarks is not None:
             remarks[video.name] = report.remarks()
-        report.dropped.clear()
-        report.changed.clear()
+        if is_a_task_each:
+            report.dropped.clear()
+            report.changed.clear()
         yield video
     if is_empty and report.dropped:
         why = ", ".join(f"{count} {what}" for what, count in report.dropped.items())

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
+from backend.commands.options import add_strict_option, say_malformed
 from backend.settings import Settings
 from converters.files import whole_file
 from sam2_model.evaluation import options as evaluation_options
@@ -82,6 +83,7 @@ def _add_media_options(parser: argparse.ArgumentParser) -> None:
         help="folder of the videos or images; default: where the data set is",
     )
     parser.add_argument("--label-config", type=Path, help="of a Label Studio export, if not in it")
+    add_strict_option(parser)
 
 
 def _evaluate(options: argparse.Namespace, settings: Settings) -> int:
@@ -97,16 +99,12 @@ def open_cases(data: Path, options: argparse.Namespace) -> Sequence:
 
     if not data.exists():
         raise FileNotFoundError(f"{data} is not there")
-    report = Report()
+    report = Report(strict=options.strict)
     cases = cases_of(
         data, label_config=options.label_config.read_text() if options.label_config else None,
         media_root=options.media_root, only=getattr(options, "videos", None), report=report,
     )
-    for title, counts in (("left out", report.dropped), ("changed", report.changed)):
-        for reason, count in counts.items():
-            print(f"{title}: {count} {reason}", file=sys.stderr)
-    for malformed in report.malformed:
-        print(f"left out: {malformed}", file=sys.stderr)
+    say_malformed(report)
     return cases
 
 

@@ -216,6 +216,7 @@ class _GroupReader:
                 info=info,
                 tracks=tuple(item.track for item in objects),
                 file_names=self.media.file_names(name),
+                categories=self.options.label_config.categories if self.options.label_config else (),
             ),
             task_id=self.source.task_id,
             source=self.source.description,

@@ -8,12 +8,15 @@ The config is untrusted input: no DOCTYPE, no entities, bounded size and depth.
 from __future__ import annotations
 
 import enum
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Mapping, TypeVar
 from xml.parsers import expat
+
+from converters.types import Category
 
 _MAX_CHARACTERS = 1_000_000
 _MAX_DEPTH = 200
@@ -148,6 +151,9 @@ class LabelConfig:
     """Known controls that cannot be served, each with the reason."""
     label_colours: Mapping[str, str] = field(default_factory=dict)
     """Label -> the colour that the config gives it, as written: any CSS colour."""
+    categories: tuple[Category, ...] = ()
+    """All labels, in the order written, with their ids in data sets: those of their
+    `category` attributes, and for labels without one the numbers from 1 that are free."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -202,6 +208,7 @@ def parse_label_config(xml: str) -> LabelConfig:
         text_areas=tuple(_text_area(element) for element in _of(elements, "textarea")),
         ignored=skipped_rectangles + skipped_vectors + skipped_controls,
         label_colours=_label_colours(elements),
+        categories=_categories(elements),
     )
     _check_servable(config)
     return config
@@ -393,6 +400,24 @@ def _label_colours(elements: Iterable[ElementTree.Element]) -> dict[str, str]:
         if element.tag == "label" and name and colour:
             colours.setdefault(name, colour)
     return colours
+
+
+def _categories(elements: Iterable[ElementTree.Element]) -> tuple[Category, ...]:
+    """Where a label stands in several controls, its first `category` counts.
+
+    One that is no whole number, or another label's, is as good as none.
+    """
+    given: dict[str, int | None] = {}
+    for element in elements:
+        name = _label_name(element) if element.tag == "label" else None
+        if name and given.setdefault(name, None) is None:
+            written = element.get("category", "").strip()
+            number = int(written) if re.fullmatch(r"[0-9]{1,15}", written) else None
+            given[name] = None if number in given.values() else number
+    free = (number for number in itertools.count(1) if number not in given.values())
+    return tuple(
+        Category(next(free) if number is None else number, name) for name, number in given.items()
+    )
 
 
 def _video_rectangles(

@@ -15,12 +15,10 @@ than the video's, go with the frames that it shows before and after them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from converters.geometry import clip_box, indices_of_ls_frames
 from converters.label_studio.keyframes import (
@@ -34,7 +32,7 @@ from converters.label_studio.paths import named
 from converters.label_studio.polygons import outline_mask
 from converters.label_studio.regions import stored_masks
 from converters.label_studio.results import labels_of, last_ls_frame
-from converters.masks import encode_mask
+from converters.masks import box_mask, encode_mask
 from converters.types import Box, MaskRLE, Track, VideoInfo
 
 
@@ -113,28 +111,10 @@ def rectangle_mask(box: PercentBox, size_hw: tuple[int, int]) -> MaskRLE | None:
     corners = box.corners(size_hw)
     if box.rotation_degrees % 360 == 0:
         (left, top), _, (right, bottom), _ = corners
-        return _upright_mask(sorted((left, right)), sorted((top, bottom)), size_hw)
+        (left, right), (top, bottom) = sorted((left, right)), sorted((top, bottom))
+        return box_mask(Box(left, top, right, bottom), *size_hw)
     mask = outline_mask(corners, size_hw)
     return encode_mask(mask) if mask.any() else None
-
-
-def _upright_mask(
-    across: Sequence[float], down: Sequence[float], size_hw: tuple[int, int]
-) -> MaskRLE | None:
-    """As `outline_mask`, written as runs: an object's life span is thousands of boxes."""
-    height, width = size_hw
-    left, right = (min(max(math.ceil(x - 0.5), 0), width) for x in across)
-    top, bottom = (min(max(math.ceil(y - 0.5), 0), height) for y in down)
-    if left >= right or top >= bottom:
-        return None
-    inside = bottom - top
-    runs = [left * height + top, inside] + [height - inside, inside] * (right - left - 1)
-    if inside == height:
-        runs = [left * height, height * (right - left)]
-    after = height * width - sum(runs)
-    runs += [after] if after else []
-    counts = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return MaskRLE(height, width, counts["counts"].decode("ascii"))
 
 
 class _Timeline:

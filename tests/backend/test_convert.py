@@ -275,7 +275,7 @@ def test_a_video_that_is_another_is_refused(tracks, tmp_path, capsys, count, siz
         (["empty.json", "--to", "coco", "--out", "x.json"], "empty.json gives no video"),
         (["empty.json", "--to", "davis", "--out", "x"], "empty.json gives no video"),
         (["empty.json", "--to", "sav", "--out", "x"], "empty.json gives no video"),
-        (["bad.json", "--to", "coco", "--out", "x.json"], "videos[0].info.width: must be >= 1, is 0"),
+        (["bad.json", "--to", "coco", "--out", "x.json", "--strict"], "videos[0].info.width: must be >= 1, is 0"),
     ],
 )
 def test_a_mistake_is_said_in_a_line_and_leaves_nothing(

@@ -168,7 +168,7 @@ A = moving_track(constant_rate_info(), [1], object_id="a")
     ("videos", "options", "message"),
     [
         ([annotated_video("")], {}, "empty name"),
-        ([annotated_video(), annotated_video()], {}, "'clip/00000.jpg'.*must be unique"),
+        ([annotated_video(), annotated_video()], {}, "would both have the folder 'clip'"),
         ([annotated_video(file_names=("a.jpg",))], {}, "has 1 file_names"),
         ([annotated_video(tracks=[A, A])], {}, "repeat"),
         ([annotated_video(tracks=[Track("t", (), {})])], {}, "object 't': has no label"),

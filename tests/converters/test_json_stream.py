@@ -53,13 +53,12 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path):
         ("{x}", r"x.json: is not valid JSON[^^\n]*$"),
         ("", "x.json: is not valid JSON"),
         ("{", "x.json: .*is not valid JSON"),
-        ('{"a": [{"b": 1}, {"b": [0, NaN]}]}', r"x.json: a\[1\].b\[1\]: is not valid JSON.*NaN"),
-        ('{"z": [{"c": [1, 2, NaN]}], "a": []}', r"z\[0\].c\[2\]: is not valid JSON"),
-        ('{"a": [{"b": Infinity}]}', r"a\[0\].b: is not valid JSON"),
+        ('{"a": [{"b": 1}, {"b": [0, Nan]}]}', r"x.json: a\[1\].b\[1\]: is not valid JSON.*Nan"),
+        ('{"z": [{"c": [1, 2, nope]}], "a": []}', r"z\[0\].c\[2\]: is not valid JSON"),
+        ('{"a": [{"b": Infinite}]}', r"a\[0\].b: is not valid JSON"),
         ('{"a": [1]} {"a": [2]}', "is not valid JSON"),
         (b'{"a": ["\xff"]}', "is not valid JSON"),
         ('{"a": {"b": 1}}', "a: must be an array, is an object"),
-        ('{"a": null}', "a: must be an array, is a null"),
         ("[1]", "x.json: must be an object, is an array"),
         ('{"a": [' + "[" * 200 + "]" * 200 + "]}", "nested deeper than 100"),
     ],
@@ -67,6 +66,35 @@ def test_a_byte_order_mark_is_no_hindrance(tmp_path):
 def test_what_is_no_such_file_is_refused_with_the_place(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         parts(written(tmp_path, text), ["a[]"])
+
+
+def test_what_python_and_javascript_write_for_numbers_that_json_has_not(tmp_path):
+    text = '{"a": [{"x": NaN, "y": [-Infinity, Infinity], "n": 18446744073709551615, "f": 0.5}]}'
+    (part,) = read_parts(written(tmp_path, text), ["a[]"])
+    assert part.value == {"x": None, "y": [None, None], "n": "18446744073709551615", "f": 0.5}
+
+
+@pytest.mark.parametrize("padding", range(0, 40))
+def test_numbers_and_texts_are_the_same_wherever_a_read_ends(tmp_path, padding):
+    values = ["NaN, [NaN]", 'a "NaN" \\\\', 'b\\', "c"] * 3
+    inner = ",".join(json.dumps(value) + ", -Infinity, NaN, 1e5, 0.1234567890123456789" for value in values)
+    text = '{"p": "' + "x" * (65536 - 260 + padding * 7) + '", "a": [' + inner + "]}"
+    found = [part.value for part in read_parts(written(tmp_path, text), ["a[]"])]
+    assert found == [v for value in values for v in (value, None, None, 1e5, 0.12345678901234568)]
+
+
+def test_null_is_nothing_and_another_kind_is_left_to_the_part_around_it(tmp_path):
+    patterns = ["a[]", "a[].b[]", "a[].c.d"]
+    assert parts(written(tmp_path, '{"a": null}'), patterns) == []
+    path = written(tmp_path, '{"a": [5, {"b": null, "c": []}, {"b": {"x": [1]}}, null]}')
+    assert parts(path, patterns) == [
+        ("a[]", "a[0]", 5),
+        ("a[]", "a[1]", {"b": None, "c": []}),
+        ("a[]", "a[2]", {"b": {"x": [1]}}),
+        ("a[]", "a[3]", None),
+    ]
+    # Without a part around it there is nobody to tell.
+    assert parts(path, ["a[].b[]"]) == []
 
 
 def test_a_large_file_is_never_in_memory(tmp_path):

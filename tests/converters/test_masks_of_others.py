@@ -337,7 +337,7 @@ def test_davis_unsupervised_and_youtube_vos_with_categories(tmp_path):
     assert recognise(tmp_path) == Format.DAVIS
     video, report = load_one(tmp_path)
     assert [t.labels for t in video.tracks] == [("cat",), ("object",), ("object",)]
-    assert report.dropped == {"labels (must be an array, is None)": 1}
+    assert not report.dropped
 
 
 @pytest.mark.parametrize("annotations", ["Annotations", "Annotations_6fps", "Annotations_unsupervised"])
@@ -485,13 +485,21 @@ def test_a_bad_mask_costs_itself(tmp_path):
     assert seen(sav_json(tmp_path, masklet=later)[0]) == {10: [0, 1, 2], 12: [1, 2]}
 
 
-@pytest.mark.parametrize("form", ["bytes", "runs"])
+def test_null_may_stand_where_a_list_would(tmp_path):
+    video, report = sav_json(tmp_path, masklet=[FRAMES[0], None, FRAMES[2]])
+    assert seen(video) == {10: [0, 2], 12: [0, 2]} and video.info.frame_count == 3
+    video, report = sav_json(tmp_path, masklet=None, masklet_labels=None)
+    assert seen(video) == {10: [], 12: []} and video.info.frame_count == 0
+
+
+@pytest.mark.parametrize("form", ["bytes", "runs", "runs as floats"])
 def test_counts_as_other_tools_write_them(tmp_path, form):
     def changed(mask):
         if form == "bytes":
             return mask | {"counts": str(mask["counts"].encode())}
         runs = np.diff(np.flatnonzero(np.diff(np.r_[-1, disk().T.ravel(), -1])))
-        return mask | {"counts": [int(run) for run in runs]}
+        kind = float if form == "runs as floats" else int
+        return mask | {"counts": [kind(run) for run in runs]}
 
     frames = [[changed(mask) for mask in frame] for frame in FRAMES]
     video, _ = sav_json(tmp_path, masklet=frames)

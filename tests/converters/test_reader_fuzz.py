@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from converters.coco import load_coco, save_coco, to_coco
 from converters.dataset import check_videos
 from converters.formats import recognise
+from converters.report import Report
 from converters.sav import load_sav, save_sav
 from converters.tracks_json import load_tracks, save_tracks
 from converters.youtube_vis import load_youtube_vis, save_youtube_vis
@@ -66,12 +67,13 @@ def test_a_changed_file_is_read_or_refused_with_its_name(tmp_path, save, load, n
         else:
             at[last] = copy.deepcopy(data.draw(odd_values))
     path.write_text(json.dumps(document))
-    try:
-        videos = list(load(path))
-        # What was read can be checked, and so written.
-        check_videos(videos, labels_needed=False)
-    except ValueError as error:
-        assert name in str(error) or "repeat" in str(error) or "empty name" in str(error)
+    for report in (None, Report()):
+        try:
+            videos = list(load(path, report=report))
+            # What was read can be checked, and so written.
+            check_videos(videos, labels_needed=False)
+        except ValueError as error:
+            assert name in str(error) or "repeat" in str(error) or "empty name" in str(error)
     try:
         recognise(path)
     except ValueError as error:

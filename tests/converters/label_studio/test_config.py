@@ -103,6 +103,19 @@ def test_labels_are_the_names_that_results_hold():
         control.check_labels(["Elsewhere"])
 
 
+def test_categories_are_all_labels_in_the_order_written_with_ids_of_their_own():
+    config = parse_label_config(
+        """<View><Image name="i" value="$i"/>
+        <RectangleLabels name="r" toName="i"><Label value="Cat"/><Label value="Dog" category="3"/>
+          <Label value="x" alias="Bird"/><Label value="Fish" category="first"/></RectangleLabels>
+        <BrushLabels name="b" toName="i"><Label value="Dog" category="5"/>
+          <Label value="Cat" category="7"/><Label value="Cow" category="3"/></BrushLabels></View>"""
+    )
+    assert [(category.name, category.id) for category in config.categories] == [
+        ("Cat", 7), ("Dog", 3), ("Bird", 1), ("Fish", 2), ("Cow", 4),
+    ]  # fmt: skip
+
+
 def test_labels_from_task_data_are_not_checked():
     config = parse_label_config(
         '<View><Image name="i" value="$i"/>'
