@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -104,15 +105,27 @@ def _read_header(path: str | os.PathLike[str], report: Report) -> _Header:
             break
     for number, part in entries.items():
         try:
-            header.videos[number] = _video(part, number, told[number], report)
+            header.videos[number] = _video(part, told[number], report)
         except BadValue as error:
             header.left_out.add(number)
             report.leave_out("videos", error)
-    names = names_of_any_system([video.name for video in header.videos.values()], report)
-    names = told_apart(names, list(header.videos), report)
-    for video, name in zip(header.videos.values(), names):
-        video.name = name
+    _name(header.videos, report)
     return header
+
+
+def _name(videos: Mapping[_Id, _Video], report: Report) -> None:
+    """Give the videos and their images the names that they have here."""
+    # Of paths of Windows the folders that all images share are left out, so all at once.
+    names = iter(
+        names_of_any_system([name for v in videos.values() for name in v.file_names], report)
+    )
+    for number, video in videos.items():
+        video.file_names = tuple(itertools.islice(names, len(video.file_names)))
+        folder = folder_of(video.file_names[0]) if video.file_names else ""
+        video.name = video.name or folder or str(number)
+    own = names_of_any_system([video.name for video in videos.values()], report)
+    for video, name in zip(videos.values(), told_apart(own, list(videos), report)):
+        video.name = name
 
 
 def _note_owner(part: Part, header: _Header, told: Mapping[_Id, dict[str, int]]) -> None:
@@ -149,7 +162,8 @@ def _look_at_masks(
         told[owner].setdefault("length", length)
 
 
-def _video(part: Part, number: _Id, told: Mapping[str, int], report: Report) -> _Video:
+def _video(part: Part, told: Mapping[str, int], report: Report) -> _Video:
+    """Its name is empty where the file has none."""
     entry, where = part.value, part.location
     known = {**told, **{key: value for key, value in entry.items() if value is not None}}
     width, height = (
@@ -168,11 +182,10 @@ def _video(part: Part, number: _Id, told: Mapping[str, int], report: Report) -> 
             raise BadValue((*where, "length"), f"is {told_length} for {length} file_names")
     with report.making_do("frame rates taken for unknown"):
         fps = frame_rate(entry, where)
-    file_names = names_of_any_system(file_names, report)
-    name = folder = folder_of(file_names[0]) if file_names else ""
+    name = ""
     with report.making_do("videos named by their folders or ids"):
-        name = text(entry.get("name") or folder or str(number), (*where, "name"))
-    return _Video(name or str(number), video_info(width, height, length, fps), file_names)
+        name = text(entry["name"], (*where, "name")) if entry.get("name") else ""
+    return _Video(name, video_info(width, height, length, fps), file_names)
 
 
 # --- objects ------------------------------------------------------------------

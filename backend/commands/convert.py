@@ -209,10 +209,13 @@ def run_conversion(
 
         conversion = _with_resegment(conversion, options, settings, new_bar)
         report = Report(progress=new_bar(" masks").update, strict=options.strict)
-        convert(conversion, report)
+        try:
+            convert(conversion, report)
+        finally:
+            # Also where nothing good is left, which is an error.
+            say_malformed(report, counts=False)
     if not options.quiet:
         print(report.summary())
-    say_malformed(report, counts=False)
     return 0
 
 

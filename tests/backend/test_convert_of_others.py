@@ -76,6 +76,14 @@ def test_strict_stops_at_the_first_and_writes_nothing(spoiled, tmp_path, capsys)
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_file_without_anything_good_says_what_is_wrong_with_it(tmp_path, capsys):
+    source = write(tmp_path / "in.json", coco(["a.jpg"], []) | {"images": [{"id": 1, "file_name": "a.jpg"}, 7]})
+    assert run(source, "coco", tmp_path / "out.json") == 2
+    err = capsys.readouterr().err
+    assert "malformed: images[1]: must be an object, is 7" in err
+    assert "gives no video; dropped: 1 images (images: must be an object" in err
+
+
 def test_what_is_read_twice_is_counted_once(spoiled, tmp_path, capsys):
     assert run(spoiled, "coco", tmp_path / "out.json", "--val", "0.5", "--seed", "3") == 0
     out, err = capsys.readouterr()

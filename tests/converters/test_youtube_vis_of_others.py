@@ -158,6 +158,18 @@ def test_annotations_null_is_none_of_them_and_names_of_windows_have_folders(read
     assert report.changed == {"paths of Windows, written from the folders they share": 3}
 
 
+def test_videos_of_windows_in_folders_of_one_name_stay_apart(read):
+    whole = document()
+    whole["videos"] = [
+        {**whole["videos"][0], "id": n, "file_names": [rf"C:\{top}\clip\{i}.jpg" for i in range(3)]}
+        for n, top in ((1, "a"), (2, "b"))
+    ]
+    videos, _ = read(whole)
+    assert [(v.name, v.file_names[0]) for v in videos] == [
+        ("a/clip", "a/clip/0.jpg"), ("b/clip", "b/clip/0.jpg"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("names", "written"),
     [
