@@ -24,6 +24,7 @@ from converters.json_values import (
 from converters.mask_store import MaskStore, StoredMasks
 from converters.masks import encode_runs, mask_area
 from converters.report import Report
+from converters.segmentations import is_missing, read_mask
 from converters.types import AnnotatedVideo, MaskRLE, Track
 
 _FRAME = "masklet[]"
@@ -181,14 +182,24 @@ class SavJson:
         self._masks_on_frame += 1
         if number == len(self._masks):
             self._masks.append(None)
-        if part.value is None:
+        if _is_nothing(part.value):
             return
         is_read = False
         with self._leaving_out("masks"):
-            self._add_mask(number, run_length_mask(_without_bytes(part.value), part.location), part)
+            self._add_mask(number, self._mask(part.value, part.location), part)
             is_read = True
         if not is_read:
             self._unknown.add(self._frame_count)
+
+    def _mask(self, value: Any, where: Location) -> MaskRLE:
+        """`{size, counts}`; with the video's size before it also COCO's polygons, or a `bbox`."""
+        size = self._given_size()
+        if size is None or not isinstance(value, dict) or value.get("counts") is not None:
+            return run_length_mask(_without_bytes(value), where)
+        segmentation, bbox = (*where, "segmentation"), (*where, "bbox")
+        return read_mask(
+            value.get("segmentation"), value.get("bbox"), size, segmentation, bbox, self._report
+        )
 
     def _add_mask(self, number: int, mask: MaskRLE, part: Part) -> None:
         masks, size = self._masks[number], (mask.height, mask.width)
@@ -319,6 +330,13 @@ class SavJson:
                 with self._leaving_out("labels"):
                     labels[number] = texts(value, (*where, number))
         return labels
+
+
+def _is_nothing(mask: Any) -> bool:
+    """Whether an object is not on a frame: null, `[]`, or counts that are null and no box."""
+    if isinstance(mask, dict):
+        return all(mask.get(key) is None for key in ("counts", "segmentation", "bbox"))
+    return is_missing(mask)
 
 
 def _without_bytes(mask: Any) -> Any:

@@ -490,6 +490,18 @@ def test_null_may_stand_where_a_list_would(tmp_path):
     assert seen(video) == {10: [0, 2], 12: [0, 2]} and video.info.frame_count == 3
     video, report = sav_json(tmp_path, masklet=None, masklet_labels=None)
     assert seen(video) == {10: [], 12: []} and video.info.frame_count == 0
+    for nothing in (None, [], {"size": [48, 64], "counts": None}):
+        frames = [FRAMES[0], [FRAMES[1][0], nothing], FRAMES[2]]
+        video, report = sav_json(tmp_path, masklet=frames)
+        assert seen(video) == {10: [0, 1, 2], 12: [0, 2]} and not report.dropped
+
+
+def test_boxes_alone_are_boxes(tmp_path):
+    frames = [[{"bbox": [8, 6, 10, 4]}, mask] for _, mask in FRAMES]
+    video, report = sav_json(tmp_path, masklet=frames)
+    assert seen(video) == ALL and decode_mask(video.tracks[0].masks[0])[6:10, 8:18].all()
+    assert decode_mask(video.tracks[0].masks[0]).sum() == 40
+    assert report.changed == {"masks missing, written as their box": 3}
 
 
 @pytest.mark.parametrize("form", ["bytes", "runs", "runs as floats"])
