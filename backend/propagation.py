@@ -72,6 +72,9 @@ from sam2_model.video import FrameSource
 
 logger = logging.getLogger(__name__)
 
+_ANSWERS = 2
+"""One more whenever the same request has another answer, so that stored ones are not given."""
+
 _OUTPUT_KINDS = (
     ImageControlKind.BRUSH,
     ImageControlKind.BITMASK,
@@ -174,7 +177,8 @@ class TaskPropagation:
     def _asked(self) -> Any:
         stored = self.request.to_json()
         kept = ("label_config", "command", "region_commands")
-        return [{name: stored[name] for name in kept}, [part.signature() for part in self._parts]]
+        asked = {name: stored[name] for name in kept}
+        return [_ANSWERS, asked, [part.signature() for part in self._parts]]
 
     @property
     def has_tracked(self) -> bool:
