@@ -62,7 +62,8 @@ def mask_files(folder: Path, root: Path, report: Report) -> dict[str, Path]:
         with report.leaving_out("masks"):
             check_inside(path, root)
             if path.stem in found:
-                raise MalformedValue(str(path), f"is of the same frame as {found[path.stem].name!r}")
+                other = found[path.stem].name
+                raise MalformedValue(str(path), f"is of the same frame as {other!r}")
             found[path.stem] = path
     return {stem: found[stem] for stem in sorted(found, key=natural_order)}
 

@@ -63,6 +63,8 @@ def read_mask_picture(path: str | os.PathLike[str]) -> MaskPicture:
     place = os.fspath(path)
     try:
         with warnings.catch_warnings():
+            # Odd EXIF tags do not matter; too many pixels do.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 picture = _picture(image)
