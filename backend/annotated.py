@@ -7,18 +7,19 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from backend.data_set_media import frame_numbers, locate, media_infos
 from converters.folders import image_files
 from converters.formats import Format, image_folder, open_source, recognise
+from converters.label_studio.references import path_of
 from converters.mask_store import MaskStore, store_masks
 from converters.masks import decode_mask
 from converters.reading import natural_order
 from converters.report import Report
-from converters.types import AnnotatedVideo
+from converters.types import AnnotatedVideo, VideoInfo
 from sam2_model.video import open_frame_source
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _read_label_studio(
 
     options = ExportOptions(
         label_config=None if label_config is None else parse_label_config(label_config),
-        video_infos=None if media_root is None else media_infos(media_root),
+        video_infos=None if media_root is None else _told_infos(media_root, report),
         stale=stale,
         resegment=resegment,
         sources=results,
@@ -190,6 +191,25 @@ def _read_label_studio(
         for region in item.dropped:
             report.drop(f"regions ({region.reason})")
         yield store_masks(item.video, store), item.media
+
+
+def _told_infos(root: Path, report: Report) -> Callable[[str], VideoInfo | None]:
+    """`media_infos`, with what is not there in the report: by the first one's name."""
+    infos = media_infos(root)
+    missing: dict[str, str] = {}
+
+    def info(media: str) -> VideoInfo | None:
+        found = infos(media)
+        if found is None and media not in missing:
+            name = path_of(media).rpartition("/")[2] or media
+            missing[media] = next(iter(missing.values()), name)
+            report.change(
+                f"videos or images not under {root} (such as {missing[media]!r}): "
+                "sizes and times are what their regions say"
+            )
+        return found
+
+    return info
 
 
 def cases_of(

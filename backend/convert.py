@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Sequence
-from urllib.parse import quote
 
 from backend.annotated import read_videos
 from backend.data_set_media import IMAGES, save_images
@@ -277,6 +276,7 @@ def _write_format(
 def _write_label_studio(
     out: Path, videos: Iterable[AnnotatedVideo], options: ConvertOptions, report: Report
 ) -> None:
+    from converters.label_studio.references import filled
     from converters.label_studio.tasks import to_tasks
 
     def counted() -> Iterator[AnnotatedVideo]:
@@ -288,11 +288,10 @@ def _write_label_studio(
 
     def media(video: AnnotatedVideo) -> str | list[str]:
         template = options.media_url or ""
-        name = quote(video.name)
         if "{file_name}" not in template:
-            return template.replace("{name}", name)
+            return filled(template, name=video.name)
         return [
-            template.replace("{name}", name).replace("{file_name}", quote(file_name))
+            filled(template, name=video.name, file_name=file_name)
             for file_name in file_names_of(video)
         ]
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Callable, Iterable, Mapping, Sequence
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from backend.media_folder import MediaFolder, is_under
 from converters.dataset import file_names_of
 from converters.frames import copy_frames, missing_images, write_frames
+from converters.label_studio.references import path_of, steps_of
+from converters.media_kinds import (
+    IMAGE_FORMATS,
+    MediaKind,
+    image_format_of_file,
+    is_image_file,
+    kind_of_file,
+    suffix_of,
+)
 from converters.types import AnnotatedVideo, VideoInfo
 from sam2_model.video import FrameSource, open_frame_source
+from sam2_model.video.image_file import IMAGE_ERRORS, is_upright
 
 IMAGES = "images"
 """The folder beside a file that frames are written to."""
-
-_VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
-"""Label Studio puts this before the names of uploaded files."""
 
 
 def save_images(
@@ -32,6 +37,8 @@ def save_images(
     quality: int,
 ) -> None:
     """Copies frames that are image files as they are, takes others out of the video in one pass.
+
+    Image files that an EXIF tag turns are written upright, without it.
 
     `names`: frame index in the video -> name of its image in `folder`.
     Pictures are looked for under `root`: by `media`, what Label Studio calls
@@ -47,58 +54,52 @@ def save_images(
     wanted = {old_names[frame]: name for frame, name in names.items()}
     # An image that stands for two frames has no one name to be copied to.
     is_one_each = len(wanted) == len(names)
-    if is_one_each and _same_suffixes(wanted) and not missing_images(pictures.root, wanted):
+    if is_one_each and not missing_images(pictures.root, wanted):
         _check_inside(pictures.root, wanted)
-        copy_frames(pictures.root, folder, wanted)
+        _copy_or_write(pictures.root, folder, wanted, video, quality)
         return
     with open_frame_source(pictures.place()) as source:
         numbers = frame_numbers(source, video, list(names))
         write_frames(folder, source.frames(), dict(zip(numbers, names.values())), quality=quality)
 
 
+def _copy_or_write(
+    root: Path, folder: Path, names: Mapping[str, str], video: AnnotatedVideo, quality: int
+) -> None:
+    """Image files as they are; those of another format or that an EXIF tag turns, as pictures.
+
+    Masks are of the upright picture, and half of all readers take no notice of the tag.
+    """
+    same = {old: new for old, new in names.items() if _can_be_copied(root / old, new)}
+    copy_frames(root, folder, same)
+    others = {old: new for old, new in names.items() if old not in same}
+    if others:
+        with open_frame_source([root / old for old in others]) as source:
+            _check_size(video, source.info)
+            write_frames(folder, source.frames(), dict(enumerate(others.values())), quality=quality)
+
+
+def _can_be_copied(path: Path, name: str) -> bool:
+    try:
+        is_same = image_format_of_file(path) == IMAGE_FORMATS[suffix_of(name)]
+        return is_same and suffix_of(path) in IMAGE_FORMATS and is_upright(path)
+    except IMAGE_ERRORS as error:
+        raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
 def media_infos(root: Path) -> Callable[[str], VideoInfo | None]:
-    """What is known of a task's media: of the file that `find_media` finds, or None."""
+    """What is known of a task's media: of the file that `MediaFolder` finds, or None."""
+    files = MediaFolder(root)
 
     @functools.cache
     def info(media: str) -> VideoInfo | None:
-        path = find_media(root, media)
+        path = files.find(media)
         if path is None:
             return None
-        with open_frame_source([path] if _is_image(path) else path) as source:
+        with open_frame_source(path) as source:
             return source.info
 
     return info
-
-
-def find_media(root: Path, media: str) -> Path | None:
-    """The file under the root that a task's media means, or None.
-
-    Its path is that of the URL, or its `d` parameter (local files); as much of
-    the path's end counts as there is under the root, and the prefix that
-    Label Studio gives uploads may be missing.
-    """
-    parts = urlsplit(media)
-    local = parse_qs(parts.query).get("d")
-    steps = [s for s in PurePosixPath(local[0] if local else unquote(parts.path)).parts if s != "/"]
-    for start in range(len(steps)):
-        *folders, name = steps[start:]
-        for candidate in (name, _UPLOAD_PREFIX.sub("", name)):
-            path = root.joinpath(*folders, candidate)
-            if candidate and "\0" not in str(path) and path.is_file() and _is_under(path, root):
-                return path
-    return None
-
-
-def _is_under(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in (".jpg", ".jpeg", ".png")
-
-
-def _same_suffixes(names: Mapping[str, str]) -> bool:
-    return all(Path(a).suffix.lower() == Path(b).suffix.lower() for a, b in names.items())
 
 
 def _folder_of_images(root: Path, video: AnnotatedVideo) -> Path:
@@ -132,13 +133,20 @@ class _Pictures:
     """The files that Label Studio's names mean."""
     is_frames: bool
     """Whether these are its frames, one each."""
+    missing: tuple[str, ...]
+    """Those of Label Studio's names that mean no file there."""
 
     @classmethod
     def of(cls, root: Path, video: AnnotatedVideo, media: Sequence[str]) -> _Pictures:
         root = _folder_of_images(root, video)
-        found = tuple(path for item in media if (path := find_media(root, item)) is not None)
-        is_whole = 0 < len(found) == len(media)
-        return cls(root, video, found, is_whole and all(map(_is_image, found)))
+        files = MediaFolder(root)
+        found = {item: files.find(item) for item in media}
+        missing = [item for item, path in found.items() if path is None]
+        paths = [path for path in map(found.__getitem__, media) if path is not None]
+        # A video file may be of an image's kind, as GIF: then it is one for many frames.
+        is_frames = len(media) > 1 or video.info.frame_count == 1
+        is_frames = is_frames and not missing and all(map(is_image_file, paths))
+        return cls(root, video, tuple(paths), is_frames and bool(paths), tuple(missing))
 
     @property
     def image_names(self) -> tuple[str, ...]:
@@ -149,20 +157,47 @@ class _Pictures:
 
     def place(self) -> Path | list[Path]:
         """As `open_frame_source` takes it; raises as `locate` does."""
-        if self.media:
+        if self.media and not self.missing:
             return list(self.media) if self.is_frames else self.media[0]
         root, video, names = self.root, self.video, file_names_of(self.video)
         if video.file_names and not missing_images(root, names):
             _check_inside(root, names)
             return [root / name for name in names]
-        for suffix in ("", *_VIDEO_SUFFIXES):
-            place = root / f"{video.name}{suffix}"
-            if "\0" not in video.name and place.exists() and _is_under(place, root):
-                return place
+        place = _place_named(root, video.name)
+        if place is not None:
+            return place
+        looked_for = f"images {names[:1]} nor a video or folder {video.name!r}"
+        if self.missing:
+            name = steps_of(path_of(self.missing[0]))[-1:]
+            more = f" ({len(self.missing)} files are missing)" if len(self.missing) > 1 else ""
+            looked_for = f"{name[0] if name else ''!r} of {self.missing[0]!r}{more} nor " + looked_for
         raise FileNotFoundError(
-            f"video {video.name!r}: there are neither images {names[:1]} nor a video or folder "
-            f"{video.name!r} in {root}: say where with the media root"
+            f"video {video.name!r}: there are neither {looked_for} in {root}: say where with "
+            "the media root"
         )
+
+
+def _place_named(root: Path, name: str) -> Path | None:
+    """A folder of this name, or the file that is a video, whatever its suffix, or an image."""
+    if "\0" in name or not name or ".." in steps_of(name):
+        return None
+    place = root / name
+    if place.exists():
+        return place if is_under(place, root) else None
+    if not place.parent.is_dir() or not is_under(place.parent, root):
+        return None
+    files = [p for p in sorted(place.parent.iterdir()) if p.stem == place.name and p.is_file()]
+    kinds = {path: kind_of_file(path) for path in files if is_under(path, root)}
+    for kind in (MediaKind.VIDEO, MediaKind.IMAGE):
+        found = [path for path in files if kinds.get(path) is kind]
+        if len(found) > 1:
+            raise ValueError(
+                f"video {name!r} may be {found[0].name} or {found[1].name} in {place.parent}: "
+                "move one of them away"
+            )
+        if found:
+            return found[0]
+    return None
 
 
 def _check_inside(root: Path, names: Iterable[str]) -> None:
@@ -171,7 +206,7 @@ def _check_inside(root: Path, names: Iterable[str]) -> None:
     Names that climb out of the folder were refused when they were looked for.
     """
     for name in names:
-        if not _is_under(root / name, root):
+        if not is_under(root / name, root):
             raise ValueError(f"image {name!r} leads out of {root}, must lie in it")
 
 
@@ -181,9 +216,7 @@ def frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[i
     A data set may hold every fourth frame of a video: then images are named
     by the numbers of the video's.
     """
-    size, media_size = ((info.width, info.height) for info in (video.info, source.info))
-    if size != media_size:
-        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}")
+    _check_size(video, source.info)
     if source.info.frame_count == video.info.frame_count:
         return list(frames)
     stems = [PurePosixPath(file_names_of(video)[frame]).stem for frame in frames]
@@ -192,3 +225,13 @@ def frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[i
     raise ValueError(
         f"video {video.name!r} has {video.info.frame_count} frames, its media {len(source)}"
     )
+
+
+def _check_size(video: AnnotatedVideo, media: VideoInfo) -> None:
+    size, media_size = ((info.width, info.height) for info in (video.info, media))
+    if size != media_size:
+        turned = (
+            " as they are shown: its masks are of pictures that lie as they are stored, without "
+            "their orientation (EXIF)" if size == media_size[::-1] else ""
+        )
+        raise ValueError(f"video {video.name!r} has {size} pixels, its media {media_size}{turned}")

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Callable, Iterator, Mapping, Protocol
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from backend.checked_connection import connection_until
+from backend.content_coding import Coding, Decoder, coding_of
 from backend.deadlines import Deadline
 from backend.errors import (
     CutOff,
@@ -208,6 +209,8 @@ class _Transfer:
     deadline: Deadline
     version: Version
     on_begin: Callable[[Version], None] | None
+    coding: Coding | None = None
+    """What the answer that is being read is compressed with."""
 
     def attempt(self, known: Version) -> int | None:
         headers = self.version.rest_headers(self.file.tell())
@@ -232,10 +235,16 @@ class _Transfer:
 
     def _begin(self, response: http.client.HTTPResponse, shown: str) -> None:
         """Check what the answer announces, and put the file where it goes on."""
-        if response.getheader("Content-Encoding", "identity").lower() != "identity":
-            raise MediaUnreachable(f"{shown} is compressed, which was not asked for")
+        self.coding = coding_of(response.getheader("Content-Encoding"), shown)
         total = response.length
-        if response.status == 206:
+        if self.coding is not None:
+            # What arrives is not counted as the file's bytes are: nothing to go on with.
+            total = None
+            self._start_over()
+            self.version = Version(is_fixed=self.version.is_fixed)
+            if response.status == 206:
+                raise MediaUnreachable(f"{shown} gave a part of it compressed, must give all of it")
+        elif response.status == 206:
             total = self._check_part(response, shown)
         else:
             self._start_over()
@@ -259,19 +268,32 @@ class _Transfer:
         return total
 
     def _receive(self, response: http.client.HTTPResponse, shown: str) -> None:
-        is_beginning = self.file.tell() == 0
-        while chunk := self._read(response, shown):
-            if is_beginning and _PAGE.match(chunk):
-                raise MediaUnreachable(_page_instead(shown, "a page"))
-            is_beginning = False
-            if self.file.tell() + len(chunk) > self.max_bytes:
-                raise MediaTooLarge(f"{shown} has more than {self.max_bytes} bytes")
-            self.file.write(chunk)
+        decoder = Decoder(self.coding, shown)
+        try:
+            for chunk in self._chunks(response, decoder, shown):
+                if self.file.tell() == 0 and _PAGE.match(chunk):
+                    raise MediaUnreachable(_page_instead(shown, "a page"))
+                if self.file.tell() + len(chunk) > self.max_bytes:
+                    raise MediaTooLarge(f"{shown} has more than {self.max_bytes} bytes")
+                self.file.write(chunk)
+        except CutOff:
+            if self.coding is not None:
+                self._start_over()
+            raise
         received, total = self.file.tell(), self.version.total_bytes
         if total is not None and received < total:
             raise CutOff(f"{shown} broke off after {received} of {total} bytes")
         if received == 0:
             raise MediaUnreachable(f"{shown} is empty")
+
+    def _chunks(
+        self, response: http.client.HTTPResponse, decoder: Decoder, shown: str
+    ) -> Iterator[bytes]:
+        """The file's bytes as they come; none of them empty."""
+        while chunk := self._read(response, shown):
+            yield from decoder.decoded(chunk)
+        if not decoder.has_ended:
+            raise CutOff(f"{shown} broke off after {self.file.tell()} bytes")
 
     def _read(self, response: http.client.HTTPResponse, shown: str) -> bytes:
         """What is there, so that the file has it when the rest does not come."""

@@ -7,10 +7,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Protocol, Sequence
-from urllib.parse import quote
 
 from backend.label_configs import media_videos
 from converters.label_studio.config import LabelConfig, resolve_framerate
+from converters.label_studio.references import filled
 from converters.types import VideoInfo
 
 MAX_FRAMES_UNASKED = 1000
@@ -106,7 +106,7 @@ def make_task(
         if fields.video is not None:
             _warn_of_traps(path, source.info, config, fields, warn)
             data[fields.video] = (
-                reference.replace("{name}", quote(path.name))
+                filled(reference, name=path.name)
                 if reference is not None
                 else client.upload_file(project_id, path)
             )

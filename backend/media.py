@@ -30,6 +30,14 @@ from backend.http_client import Access, Origin, download, without_query
 from backend.label_studio_auth import LabelStudioAuthorization
 from backend.media_cache import MediaCache
 from backend.settings import Settings
+from converters.label_studio.references import (
+    CLOUD_SCHEMES,
+    is_cloud,
+    is_windows_path,
+    path_of,
+    scheme_of,
+)
+from converters.media_kinds import suffix_of
 from sam2_model.video import FrameSource
 
 _LABEL_STUDIO_PATH = re.compile(
@@ -38,9 +46,7 @@ _LABEL_STUDIO_PATH = re.compile(
 )
 _LOCAL_FILES = "/data/local-files/"
 _UPLOADS = "/data/upload/"
-_CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _DOWNLOADS_AT_ONCE = 6
 
 
@@ -133,23 +139,46 @@ class MediaStore:
     def _file(self, reference: object, task_id: object, max_bytes: int) -> Path:
         if not isinstance(reference, str) or not reference.strip():
             raise UnusableTask(f"media reference {reference!r:.80} must be a path or a URL")
+        reference = reference.strip()  # as browsers do
         if reference.startswith(_UPLOADS.removeprefix("/data/")):  # as exports have it
             reference = f"/data/{reference}"
         path = self._path_on_label_studio(reference)
         if path is not None:
             return self._label_studio_file(path, max_bytes)
-        scheme = _SCHEME.match(reference)
+        scheme = scheme_of(reference)
         if scheme is None:
-            return file_within(Path(reference), self._settings.media_roots, "SAM2_MEDIA_ROOTS")
-        name = scheme[1].lower()
-        if name in _CLOUD_SCHEMES:
+            return self._path(reference)
+        if scheme in CLOUD_SCHEMES:
             return self._cloud_file(reference, task_id, max_bytes)
-        if name not in ("http", "https"):
+        if scheme not in ("http", "https"):
             raise MediaRefused(
-                f"{scheme[0]} media cannot be fetched; http, https, Label Studio's uploads, "
-                f"local files and cloud storage ({', '.join(_CLOUD_SCHEMES)}) can"
+                f"{scheme} media cannot be fetched; http, https, Label Studio's uploads, "
+                f"local files and cloud storage ({', '.join(CLOUD_SCHEMES)}) can"
             )
         return self._downloaded(reference, max_bytes)
+
+    def _path(self, reference: str) -> Path:
+        """A file inside the roots. Raises as `file_within`, with what may be meant instead."""
+        roots = self._settings.media_roots
+        try:
+            return file_within(Path(reference), roots, "SAM2_MEDIA_ROOTS")
+        except (MediaRefused, MediaNotFound) as error:
+            hint = self._meant_instead(reference)
+            if not hint:
+                raise
+            raise type(error)(f"{error.detail}; {hint}") from None
+
+    def _meant_instead(self, reference: str) -> str:
+        if is_windows_path(reference):
+            return "it is a path of a Windows machine: give tasks a path or URL that is one here"
+        below = _LABEL_STUDIO_PATH.search(reference)
+        if below is None or not reference.startswith("/"):
+            return ""
+        base, prefix = self._settings.label_studio_url, reference[: below.start()]
+        return (
+            f"if Label Studio is under {prefix}, set LABEL_STUDIO_URL to "
+            f"{base or 'http://HOST'}{prefix}"
+        )
 
     def _path_on_label_studio(self, reference: str) -> str | None:
         """Path and query below Label Studio's own URL; None for what lies elsewhere."""
@@ -173,8 +202,7 @@ class MediaStore:
                 raise MediaRefused(f"{_LOCAL_FILES} must have one ?d=, the file's path")
             name = names[0]
             if root is not None:
-                file = root / name.lstrip("/")
-                return file_within(file, (root,), "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT")
+                return _local_file(root, name)
         if _has_parent(name):
             raise MediaRefused(f"{name!r:.200} must not hold ..")
         if base is None:
@@ -190,7 +218,7 @@ class MediaStore:
         label-studio-sdk knows the same address, but sends a personal access token
         as it is, follows any redirect, and keeps the file in memory.
         """
-        base, shown = self._settings.label_studio_url, without_query(uri)
+        base, shown = self._settings.label_studio_url, _shown(uri)
         if base is None:
             raise UnusableTask(f"{shown!r} is resolved by Label Studio: set LABEL_STUDIO_URL")
         if type(task_id) is not int or task_id < 1:
@@ -220,7 +248,7 @@ class MediaStore:
     ) -> Path:
         Origin.of(url)  # refused before anything is written
         identity = url.partition("#")[0] if identity is None else identity
-        suffix = Path(name or urlsplit(identity).path).suffix.lower()
+        suffix = suffix_of(name or path_of(identity))
         deadline = Deadline(self._settings.download_seconds)
         assert self._lease is not None  # `_file` is called inside `in_use` alone
         return self._cache.file(
@@ -229,11 +257,19 @@ class MediaStore:
                 download, url, access=self._access, max_bytes=max_bytes, deadline=deadline
             ),
             suffix=suffix if _SUFFIX.fullmatch(suffix) else "",
-            shown=f"{name!r:.200}" if name else without_query(identity),
+            shown=f"{name!r:.200}" if name else _shown(identity),
             lease=self._lease,
             deadline=deadline,
             is_fixed=is_fixed,
         )
+
+
+def _shown(reference: str) -> str:
+    """For messages: without what may be a key to it, which in a bucket's may be a name too."""
+    if not is_cloud(reference):
+        return without_query(reference)
+    before, mark, _ = reference.partition("?")
+    return without_query(before.replace("#", "%23")).replace("%23", "#") + (mark and "?...")
 
 
 @contextlib.contextmanager
@@ -243,6 +279,17 @@ def _naming(name: str) -> Iterator[None]:
         yield
     except ServiceError as error:
         raise type(error)(f"{name!r:.200}: {error.detail}") from error
+
+
+def _local_file(root: Path, name: str) -> Path:
+    """Label Studio on Windows writes `dir\\file`, which may be a name of its own here."""
+    names = dict.fromkeys((name, name.replace("\\", "/")))
+    *others, last = [root / name.lstrip("/") for name in names]
+    setting = "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"
+    for file in others:
+        with contextlib.suppress(MediaNotFound):
+            return file_within(file, (root,), setting)
+    return file_within(last, (root,), setting)
 
 
 def _has_parent(path: str) -> bool:

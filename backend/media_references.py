@@ -7,7 +7,9 @@ import binascii
 import contextlib
 import re
 from dataclasses import dataclass
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
+
+from converters.label_studio.references import path_of
 
 _RESOLVED = re.compile(r"/tasks/(\d{1,18})/(?:presign|resolve)/", re.ASCII)
 _SHOWN_CHARACTERS = 80
@@ -49,7 +51,5 @@ def spellings(reference: str, label_studio_url: str | None) -> list[str]:
 
 def short_name(reference: str) -> str:
     """A file's name, for people; of a path, a URL or Label Studio's local files."""
-    parts = urlsplit(reference)
-    inner = parse_qs(parts.query).get("d", [parts.path])[-1]
-    name = unquote(inner.rstrip("/").rpartition("/")[2]) or reference
+    name = path_of(reference).rstrip("/").rpartition("/")[2] or reference
     return name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…"

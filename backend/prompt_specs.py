@@ -8,8 +8,9 @@ The file holds a list, one entry an object and frame:
 
 Frames are 0-based, boxes x1, y1, x2, y2 with the maxima exclusive, in pixels or
 in percent of the picture. A point with a 0 behind it is background. Masks are
-images of the video's size, the object where they are not black (0 in a palette
-image); their paths are relative to the file.
+images of the video's size, the object where they are not transparent, or, when no part
+of them is, where they are not black (0 in a palette image); their paths are relative to
+the file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from PIL import Image, UnidentifiedImageError
 from converters.json_values import BadValue, array, finite, identifier, text, whole
 from converters.label_studio.results import ObjectRequest
 from converters.types import Box, ObjectId, Prompt, VideoInfo
+from sam2_model.video.image_file import orientation_of, turned
 
 _KEYS = frozenset({"frame", "object", "label", "box", "points", "mask"})
 
@@ -168,8 +170,8 @@ def _read_mask(path: Path, info: VideoInfo) -> np.ndarray:
     """(H, W) bool."""
     try:
         with Image.open(path) as image:
-            shown = image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("L")
-            mask = np.asarray(shown) != 0
+            orientation = orientation_of(image)
+            mask = turned(_object_in(image), orientation)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image") from None
     if mask.shape != (info.height, info.width):
@@ -178,8 +180,18 @@ def _read_mask(path: Path, info: VideoInfo) -> np.ndarray:
             f"{info.width} x {info.height}"
         )
     if not mask.any():
-        raise ValueError(f"{path} is black all over, must show the object")
+        raise ValueError(f"{path} is black or transparent all over, must show the object")
     return mask
+
+
+def _object_in(image: Image.Image) -> np.ndarray:
+    """(H, W) bool: where it is not transparent; where nothing is, where it is not black."""
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
+        if not alpha.all():
+            return alpha != 0
+    shown = image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("L")
+    return np.asarray(shown) != 0
 
 
 # --- the command line's form ---------------------------------------------------

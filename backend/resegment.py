@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Hashable, Iterator, Mapping
 
-from backend.data_set_media import find_media
+from backend.media_folder import find_media
 from backend.model import Tracker
 from converters.label_studio.exported import Resegment, ResegmentRequest
 from converters.mask_store import MaskStore, StoredMasks

@@ -13,8 +13,6 @@ from converters.label_studio.export import ExportOptions, SkippedTask, export_ta
 from converters.label_studio.exported import Source, StaleChoice
 from converters.types import AnnotatedVideo, VideoInfo
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 @dataclass(frozen=True, eq=False)
 class TaskVideo:
@@ -67,10 +65,8 @@ def task_videos(
 def _infos(media: MediaStore, task_id: object) -> Callable[[str], VideoInfo | None]:
     @functools.cache
     def info(reference: str) -> VideoInfo:
-        path = media.video_file(reference, task_id=task_id)
-        # Asked for the first of a list of images as well.
-        is_image = path.suffix.lower() in _IMAGE_SUFFIXES
-        with media.opened([path] if is_image else path) as source:
+        # The first of a list of images as well: a still one is a video of one frame.
+        with media.opened(media.video_file(reference, task_id=task_id)) as source:
             return source.info
 
     return info

@@ -14,6 +14,7 @@ from converters.dataset import file_names_of
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
 from converters.malformed import MalformedValue
+from converters.media_kinds import is_image_name
 from converters.reading import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo
@@ -21,7 +22,6 @@ from converters.types import AnnotatedVideo
 FolderLabels = dict[str, tuple[str, ...]]
 """Object, as the data set names it -> its labels."""
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _STRAY_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 
 
@@ -44,7 +44,7 @@ def image_files(folder: Path) -> Iterator[Path]:
     """The image files right in it, in no order; stray ones are left out."""
     return (
         path for path in folder.iterdir()
-        if path.suffix.lower() in _IMAGE_SUFFIXES and not is_stray(path)
+        if is_image_name(path.name) and not is_stray(path)
     )
 
 

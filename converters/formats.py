@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Callable, Collection, Iterator
 
-from converters import davis, sav
+from converters import davis, media_kinds, sav
 from converters.coco import load_coco
 from converters.folders import image_files, video_folders
 from converters.json_stream import prefixed_events
@@ -34,25 +34,14 @@ _ACCEPTED = (
     "(DAVIS, SA-V)"
 )
 _SIGNATURES = (
-    (0, b"\x1aE\xdf\xa3", "a video (Matroska or WebM)"),
-    (0, b"\x00\x00\x01\xba", "a video (MPEG)"),
-    (8, b"AVI ", "a video (AVI)"),
-    (8, b"WEBP", "an image (WebP)"),
-    (0, b"\x89PNG", "an image (PNG)"),
-    (0, b"\xff\xd8\xff", "an image (JPEG)"),
-    (0, b"GIF8", "an image (GIF)"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it first"),
-    (0, b"\x1f\x8b", "compressed (gzip): unpack it first"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"\xff\xfe", "text in UTF-16: write it as UTF-8"),
-    (0, b"\xfe\xff", "text in UTF-16: write it as UTF-8"),
-    (0, b"<", "XML or HTML"),
-    # An mp4's boxes: four bytes of size before each name.
-    (4, b"ftyp", "a video (mp4)"),
-    (4, b"moov", "a video (mp4)"),
-    (4, b"mdat", "a video (mp4)"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"\x1f\x8b", "compressed (gzip): unpack it first"),
+    (b"%PDF", "a PDF document"),
+    (b"\xff\xfe", "text in UTF-16: write it as UTF-8"),
+    (b"\xfe\xff", "text in UTF-16: write it as UTF-8"),
+    (b"<", "XML or HTML"),
 )
-"""(offset, bytes, what a file that has them there is)"""
+"""(a file's first bytes, what it is); images and videos are `media_kinds`' matter"""
 
 _TASK_KEYS = {"annotations", "predictions", "data", "completions", "drafts"}
 _MIN_TASK_KEYS = {"annotator", "annotation_id", "lead_time", "created_at"}
@@ -147,14 +136,12 @@ def _check_is_text(path: Path) -> None:
     """Raises ValueError, saying what it is, for a file that is no JSON at first sight."""
     with open(path, "rb") as file:
         head = file.read(4096)
-    kind = "empty" if not head.strip() else None
-    for offset, signature, name in _SIGNATURES:
-        if head[offset:].startswith(signature):
+    kind = "empty" if not head.strip() else media_kinds.described(head)
+    for signature, name in _SIGNATURES:
+        if kind is None and head.startswith(signature):
             kind = name
-            break
-    else:
-        if b"\0" in head:
-            kind = "a binary file of an unknown kind"
+    if kind is None and b"\0" in head:
+        kind = "a binary file of an unknown kind"
     if kind is not None:
         raise ValueError(f"{path}: is {kind}; a data set is {_ACCEPTED}")
 

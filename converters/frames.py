@@ -1,4 +1,4 @@
-"""Frame images of a data set: pictures in, JPEG or PNG files out.
+"""Frame images of a data set: pictures in, image files out.
 
 This package decodes no video: the caller gives the pictures, in one pass.
 """
@@ -13,8 +13,10 @@ from typing import Iterable, Mapping
 import numpy as np
 from PIL import Image
 
+from converters.media_kinds import IMAGE_FORMATS, suffix_of
+
 DEFAULT_QUALITY = 95
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+_LOSSY = ("JPEG", "WEBP", "AVIF")
 
 
 def write_frames(
@@ -31,8 +33,9 @@ def write_frames(
         frames: (frame index, (H, W, 3) uint8 RGB), in any order; those without
             a name are passed over, so a whole video's frames may come.
         file_names: frame index -> name relative to the folder; its suffix
-            says JPEG or PNG.
-        quality: of JPEG, 1 to 100; colours are not subsampled from 90 on.
+            says the format: `media_kinds.IMAGE_FORMATS`.
+        quality: of JPEG, WebP and AVIF, 1 to 100; JPEG's colours are not subsampled
+            from 90 on.
 
     Raises:
         ValueError: a quality, name or picture breaks these rules, a name lies
@@ -41,6 +44,9 @@ def write_frames(
     if not 1 <= quality <= 100:
         raise ValueError(f"quality {quality} must be in [1, 100]")
     missing = {index: image_path(folder, name) for index, name in file_names.items()}
+    for name in file_names.values():
+        if IMAGE_FORMATS[suffix_of(name)] == "GIF":
+            raise ValueError(f"image {name!r}: a GIF has 256 colours, a picture may have more")
     written = len(missing)
     for frame_index, picture in frames:
         path = missing.pop(frame_index, None)
@@ -68,7 +74,7 @@ def copy_frames(
     """
     for name, new_name in file_names.items():
         path, new_path = image_path(source, name), image_path(folder, new_name)
-        if _FORMATS[path.suffix.lower()] != _FORMATS[new_path.suffix.lower()]:
+        if IMAGE_FORMATS[suffix_of(path)] != IMAGE_FORMATS[suffix_of(new_path)]:
             raise ValueError(f"image {name!r} cannot be copied to {new_name!r}: another format")
         if path.resolve() != new_path.resolve():
             new_path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,8 +95,8 @@ def image_path(folder: str | os.PathLike[str], name: str) -> Path:
     relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts or "\0" in name or not relative.parts:
         raise ValueError(f"image name {name!r} must lie in the image folder")
-    if relative.suffix.lower() not in _FORMATS:
-        raise ValueError(f"image name {name!r} must end in {', '.join(_FORMATS)}")
+    if suffix_of(name) not in IMAGE_FORMATS:
+        raise ValueError(f"image name {name!r} must end in {', '.join(IMAGE_FORMATS)}")
     return Path(folder) / relative
 
 
@@ -102,7 +108,8 @@ def _write(path: Path, picture: np.ndarray, quality: int) -> None:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.ascontiguousarray(picture))
-    if _FORMATS[path.suffix.lower()] == "PNG":
-        image.save(path, format="PNG")
-    else:
-        image.save(path, format="JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    format = IMAGE_FORMATS[suffix_of(path)]
+    options: dict[str, object] = {"quality": quality} if format in _LOSSY else {}
+    if format == "JPEG":
+        options["subsampling"] = 0 if quality >= 90 else 2
+    image.save(path, format=format, **options)

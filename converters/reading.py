@@ -7,11 +7,11 @@ import re
 from pathlib import PurePosixPath
 from typing import Iterable, Sequence
 
+from converters.frame_names import natural_order as natural_order
 from converters.mask_store import MaskStore, StoredMasks
 from converters.report import Report
 from converters.types import AnnotatedVideo, Category, MaskRLE, ObjectId, Track, VideoInfo
 
-_NUMBER = re.compile(r"(\d+)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 
@@ -20,12 +20,6 @@ def video_info(width: int, height: int, frame_count: int, fps: float = 0.0) -> V
     rate = fps or 1.0
     times = tuple(index / rate for index in range(frame_count))
     return VideoInfo(width, height, frame_count, fps, times, frame_count / rate)
-
-
-def natural_order(name: str) -> tuple:
-    """Sort key that puts `9.jpg` before `10.jpg`."""
-    parts = _NUMBER.split(name)
-    return tuple((int(p), "") if i % 2 else (-1, p) for i, p in enumerate(parts)), name
 
 
 def folder_of(file_name: str) -> str:

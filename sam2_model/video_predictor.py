@@ -130,11 +130,12 @@ class SAM2VideoPredictor:
         async_loading_frames: bool = False,
         *,
         limits: StateLimits | None = None,
+        upright: bool = False,
     ) -> InferenceState:
         """Open a video for annotation.
 
         Args:
-            video_path: a video file, a folder of JPEG or PNG frames, a list of
+            video_path: a video file, a folder of frames as image files, a list of
                 images, or a frame source.
             offload_video_to_cpu: accepted for scripts that pass it; frames are
                 read when needed and never kept on the device.
@@ -142,12 +143,15 @@ class SAM2VideoPredictor:
             async_loading_frames: accepted likewise; frames are always read
                 ahead in a thread.
             limits: bytes to spend on caches; the predictor's own if None.
+            upright: image files of a folder or list are turned by their EXIF
+                orientation, as browsers and `track` turn them. By default they are
+                read as stored, as SAM 2 reads them.
 
         Raises:
             VideoDecodeError: nothing in the file can be decoded.
             FileNotFoundError: there is no such file or folder.
         """
-        source = open_frame_source(video_path)
+        source = open_frame_source(video_path, upright=upright)
         return InferenceState(
             source,
             self.model,

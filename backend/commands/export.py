@@ -6,9 +6,8 @@ import argparse
 import os
 import shutil
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.commands.convert import (
     FORMATS,
@@ -18,6 +17,7 @@ from backend.commands.convert import (
 )
 from backend.commands.options import add_label_studio_options, with_options
 from backend.settings import Settings
+from converters.label_studio.references import path_of, steps_of
 
 _FILE_NAMES = {
     "coco": "coco.json",
@@ -137,11 +137,9 @@ def _link(file: Path, reference: str, folder: Path) -> None:
 
 
 def media_path(reference: str) -> Path:
-    """Where `find_media` looks for a reference: its URL's path, or its `d`, without `..`."""
-    parts = urlsplit(reference)
-    local = parse_qs(parts.query).get("d")
-    text = local[0] if local else unquote(parts.path)
-    steps = [step for step in PurePosixPath(text).parts if step not in ("/", "..")]
-    if not steps or "\0" in text:
+    """Where `find_media` looks for a reference: its path, without `..`."""
+    path = path_of(reference)
+    steps = [step for step in steps_of(path) if step != ".."]
+    if not steps or "\0" in path:
         raise ValueError(f"media reference {reference!r:.80} names no file")
     return Path(*steps)

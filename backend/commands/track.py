@@ -35,7 +35,8 @@ def add_track(commands: Any) -> None:
     )
     add(
         "--mask", type=_spec("parse_mask"), action="append", dest="prompts",
-        metavar="FRAME:FILE[:ID]", help="an image of the video's size, the object not black",
+        metavar="FRAME:FILE[:ID]",
+        help="an image of the video's size, the object not transparent, or not black",
     )
     add("--prompts", type=Path, dest="prompt_file", metavar="FILE", help="JSON list of prompts")
     add("--percent", action="store_true", help="coordinates are percent of the picture")

@@ -24,6 +24,7 @@ from converters.label_studio.lifespan import read_lifespan, rectangle_mask
 from converters.label_studio.paths import InputError, at
 from converters.label_studio.regions import logit_of
 from converters.label_studio.results import (
+    check_original_size,
     check_upright,
     image_kind_of,
     item_index_of,
@@ -325,9 +326,7 @@ def _mask_on_image(
 ) -> MaskRLE | None:
     """The region's pixels; None when there is none."""
     check_upright(region)
-    for name, right in zip(("original_height", "original_width"), size_hw):
-        if region.get(name) not in (None, right):
-            raise InputError(name, f"{region.get(name)!r} must be {right}, the picture's")
+    check_original_size(region, size_hw)
     if kind is ImageControlKind.RECTANGLE:
         return rectangle_mask(rectangle_of(region), size_hw)
     pixels = mask_of(region, kind, size_hw)

@@ -83,6 +83,7 @@ def video_requests(
                 raise ValueError("there is more than one videorectangle of this id")
             labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
             config.video_rectangle(region.get("from_name")).check_labels(labels)
+            check_original_size(region, (info.height, info.width))
             prompts = _keyframe_prompts(region, info, framerate)
         requests[region_id] = ObjectRequest(region_id, labels, prompts, region)
     return tuple(requests.values())
@@ -320,6 +321,7 @@ def _shape(region: Result, kind: ImageControlKind, info: VideoInfo) -> dict[str,
     """The pixels of a region, as the fields of a `_Mark`."""
     size_hw = (info.height, info.width)
     check_upright(region)
+    check_original_size(region, size_hw)
     if kind is ImageControlKind.KEY_POINT:
         return _key_point(region, info)
     if kind is ImageControlKind.RECTANGLE:
@@ -350,7 +352,7 @@ def mask_of(region: Result, kind: ImageControlKind, size_hw: tuple[int, int]) ->
     """
     value = region["value"]
     if kind in (ImageControlKind.BRUSH, ImageControlKind.BITMASK):
-        _check_original_size(region, size_hw)
+        check_original_size(region, size_hw, is_needed=True)
     if kind is ImageControlKind.BITMASK:
         with at("value.imageDataURL"):
             return bitmask_png.decode(value.get("imageDataURL"), size_hw)
@@ -364,13 +366,22 @@ def mask_of(region: Result, kind: ImageControlKind, size_hw: tuple[int, int]) ->
         return polygons.outline_mask(read(value, size_hw), size_hw)
 
 
-def _check_original_size(region: Result, size_hw: tuple[int, int]) -> None:
-    for name, right in zip(("original_height", "original_width"), size_hw):
-        if region.get(name) != right:
+def check_original_size(
+    region: Result, size_hw: tuple[int, int], *, is_needed: bool = False
+) -> None:
+    """Raises InputError, with both, where a region was drawn on a picture of another size.
+
+    `is_needed`: the region must say its size; else it may be missing or null.
+    """
+    height, width = size_hw
+    said = region.get("original_width"), region.get("original_height")
+    for name, given, right in zip(("original_width", "original_height"), said, (width, height)):
+        if given != right and (given is not None or is_needed):
+            turned = ": one of them is turned" if said == (height, width) else ""
             raise InputError(
                 name,
-                f"{region.get(name)!r} must be {right}: the picture has "
-                f"{size_hw[0]} x {size_hw[1]} pixels (height x width)",
+                f"{given!r} must be {right}: the region says {said[0]!r} x {said[1]!r} pixels, "
+                f"the picture has {width} x {height} (width x height){turned}",
             )
 
 

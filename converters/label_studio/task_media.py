@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Mapping, Sequence
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from converters.label_studio.config import LabelConfig, resolve_framerate, resolve_value
 from converters.label_studio.exported import VideoInfos
@@ -22,14 +21,13 @@ from converters.label_studio.keyframes import (
     shown_keyframes,
 )
 from converters.label_studio.paths import InputError, at
+from converters.label_studio.references import UPLOAD_PREFIX, path_of
+from converters.media_kinds import MediaKind, is_image_name, kind_of_name
 from converters.types import VideoInfo
 
 Results = Sequence[tuple[str, Mapping[str, Any]]]
 """(path from the task, result) of each."""
 
-_VIDEO_ENDINGS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ogv", ".mpg", ".mpeg"}
-_IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=[^.])")
 _MAX_PIXELS = 1 << 27  # 16,384 x 8,192; a file may claim any size
 _MAX_FRAMES_WITHOUT_VIDEO = 1_000_000
 _DEFAULT_FRAMERATE = 24.0
@@ -49,7 +47,7 @@ class TaskMedia:
 
     def name(self, task: str, suffix: str = "") -> str:
         """A folder's name that begins with the task's, so that it is unique."""
-        first = PurePosixPath(_path_of(self.references[0]))
+        first = PurePosixPath(path_of(self.references[0]))
         stem = first.parent.name if len(self.references) > 1 else first.stem
         text = re.sub(r"[^\w.-]+", "_", (f"{task}-{stem}" if stem else task) + suffix)
         return text.strip("-.") or "task"
@@ -60,7 +58,7 @@ class TaskMedia:
         Label Studio puts eight random characters before the name of an uploaded
         file, which are left off: readers sort frames by name.
         """
-        names = [PurePosixPath(_path_of(reference)).name for reference in self.references]
+        names = [PurePosixPath(path_of(reference)).name for reference in self.references]
         if self.is_video or len(set(names)) < len(names) or not all(names):
             return ()
         return tuple(f"{folder}/{name}" for name in _in_frame_order(names))
@@ -68,10 +66,10 @@ class TaskMedia:
 
 def _in_frame_order(names: Sequence[str]) -> Sequence[str]:
     """The names without upload prefixes, or numbers where these do not tell frames apart."""
-    are_uploads = [bool(_UPLOAD_PREFIX.match(name)) for name in names]
+    are_uploads = [bool(UPLOAD_PREFIX.match(name)) for name in names]
     if not any(are_uploads):
         return names
-    own = [_UPLOAD_PREFIX.sub("", name) for name in names]
+    own = [UPLOAD_PREFIX.sub("", name) for name in names]
     is_sorted = list(names) == sorted(names)
     if all(are_uploads) and len({PurePosixPath(name).stem for name in own}) == len(own):
         # A date looks like a prefix too, but then the frames are in its order.
@@ -177,8 +175,8 @@ def _guessed_media(
     tag = tag_name if isinstance(tag_name, str) and tag_name else None
     texts = [value for value in data.values() if isinstance(value, str) and value]
     lists = [value for value in data.values() if _is_list_of_texts(value)]
-    videos = [text for text in texts if _ending(text) in _VIDEO_ENDINGS]
-    images = [text for text in texts if _ending(text) in _IMAGE_ENDINGS]
+    videos = [text for text in texts if kind_of_name(path_of(text)) is MediaKind.VIDEO]
+    images = [text for text in texts if is_image_name(path_of(text))]
     if is_video is not False and len(videos) == 1:
         return TaskMedia(tag, (videos[0],), True)
     if is_video is not True and len(lists) == 1:
@@ -198,20 +196,6 @@ def _guessed_media(
 
 def _is_list_of_texts(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
-
-
-def _path_of(reference: str) -> str:
-    """The path within a reference: of local files what follows `d=`."""
-    try:
-        parts = urlsplit(reference)
-    except ValueError:  # such as "http://[": a name like any other
-        return reference
-    local = parse_qs(parts.query).get("d")
-    return unquote(local[0] if local else parts.path)
-
-
-def _ending(reference: str) -> str:
-    return PurePosixPath(_path_of(reference)).suffix.lower()
 
 
 # --- sizes and counts from the regions ---------------------------------------

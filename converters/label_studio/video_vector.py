@@ -41,6 +41,7 @@ from converters.label_studio.regions import (
 )
 from converters.label_studio.results import (
     ObjectRequest,
+    check_original_size,
     labels_beside_regions,
     labels_of,
     last_ls_frame,
@@ -159,6 +160,7 @@ def video_vector_requests(
                 raise ValueError("there is more than one vector of this id")
             labels = labels_of(region, ("labels",)) or separate_labels.get(region_id, ())
             config.video_vector(region.get("from_name")).check_labels(labels)
+            check_original_size(region, size_hw)
             masks = {
                 index: outline_mask(outline, size_hw)
                 for index, (_, outline) in drawn_keyframes(region, info, framerate).items()

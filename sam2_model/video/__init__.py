@@ -17,8 +17,12 @@ applied. The sample aspect ratio is not applied (pixels stay the file's
 pixels) and interlaced pictures are not deinterlaced. Where the picture size
 changes in the middle of a file, later pictures are scaled to the first size.
 
+Images are shown as browsers show them, so turned by their EXIF orientation.
+
 Where things are: `frame_source` is what all sources share, `prefetch` its
-thread; `images` are the sources made of images; `video_file` is the one that
+thread; `opening` tells what a file is; `images` are the sources made of images,
+`image_file` reads one and `deep_images` those of more than 8 bits, `pages` one
+that holds several pictures; `video_file` is the one that
 reads a video, over `reader` (one open decoder), `frame_index` (which frames
 there are) and `file_length` (whether the file was cut short). `isolated` has a
 stranger's file decoded in a process of its own (`decoder_process`, `channel`).
@@ -35,6 +39,7 @@ from sam2_model.video.errors import VideoDecodeError, VideoDecodeWarning
 from sam2_model.video.frame_source import FrameSource
 from sam2_model.video.images import ImageFolderSource, ImageLike, ImageListSource
 from sam2_model.video.isolated import DecodingLimits, IsolatedSource
+from sam2_model.video.opening import open_file
 from sam2_model.video.video_file import VideoFileSource
 
 __all__ = [
@@ -54,10 +59,16 @@ __all__ = [
 
 def open_frame_source(
     source: FrameSource | str | os.PathLike[str] | Sequence[ImageLike],
+    *,
+    upright: bool = True,
 ) -> FrameSource:
     """The frame source for a video file, an image folder, or a list of images.
 
-    A `FrameSource` is returned as it is.
+    A `FrameSource` is returned as it is. An image file is a video of its pictures.
+
+    Args:
+        upright: image files of a folder or list are turned by their EXIF
+            orientation, as browsers do; False: as stored, as SAM 2 reads them.
 
     Raises:
         FileNotFoundError: nothing lies at the path.
@@ -68,9 +79,11 @@ def open_frame_source(
         return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        return ImageFolderSource(path) if path.is_dir() else VideoFileSource(path)
+        if path.is_dir():
+            return ImageFolderSource(path, upright=upright)
+        return open_file(path)
     if isinstance(source, (list, tuple)):
-        return ImageListSource(source)
+        return ImageListSource(source, upright=upright)
     raise ValueError(
         f"source is {type(source).__name__}, must be a path to a video file or a "
         "folder of images, a list or tuple of images, or a FrameSource"

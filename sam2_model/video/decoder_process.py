@@ -26,7 +26,7 @@ from sam2_model.video.channel import Channel
 from sam2_model.video.errors import VideoDecodeError
 from sam2_model.video.frame_source import FrameSource
 from sam2_model.video.images import ImageListSource
-from sam2_model.video.video_file import VideoFileSource
+from sam2_model.video.opening import open_file
 
 _OPEN_FILES = 256
 
@@ -153,7 +153,7 @@ def _open(asked: Mapping[str, Any]) -> FrameSource:
     limits = {"max_pixels": asked["max_pixels"]}
     if asked["is_list"]:
         return ImageListSource([Path(name) for name in asked["files"]], **limits)
-    return VideoFileSource(
+    return open_file(
         asked["files"][0],
         max_frames=asked["max_frames"],
         decoder_threads=asked["decoder_threads"],

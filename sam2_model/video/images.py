@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 import os
-import re
 import threading
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 from PIL import Image
 
+from converters.frame_names import SameNumber, in_frame_order, masks_beside
+from converters.media_kinds import is_image_file, is_image_name
 from converters.types import VideoInfo
+from sam2_model.video import deep_images
 from sam2_model.video.errors import VideoDecodeError
-from sam2_model.video.frame_source import FrameSource
+from sam2_model.video.frame_source import FrameSource, log_and_warn
+from sam2_model.video.image_file import (
+    IMAGE_ERRORS,
+    opened,
+    orientation_of,
+    turned,
+)
 from sam2_model.video.reader import MAX_PIXELS
 
 ImageLike = Union[np.ndarray, Image.Image, str, "os.PathLike[str]"]
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 
-# What browsers show, and TIFF. Pillow knows others that must not be opened: EPS,
-# for one, is a program that it has Ghostscript run.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-
-# What PIL raises for a bad file; SyntaxError is for broken PNG chunks.
-_IMAGE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)
+_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 
 
 class ImageListSource(FrameSource):
     """A list of pictures as a video.
 
     Paths are read each time their frame is asked for; arrays and PIL images are
-    kept by reference. Alpha is dropped, 16-bit gray loses its lower 8 bits, and
-    the EXIF orientation is not applied (SAM 2 does not either, so masks match
-    the pixels as stored).
+    kept by reference, and taken as they are. Alpha is dropped. Of samples of more
+    than 8 bits the upper eight are kept of those bits that the brightest sample of
+    all files uses (`deep_images`). Of an animated file, the first picture is the frame.
 
     Args:
         images: (H, W, 3) uint8 RGB arrays, PIL images, or paths to image files;
@@ -46,6 +46,8 @@ class ImageListSource(FrameSource):
         fps: Frames per second, for the times. None: unknown, so `info.fps` is
             0.0 and the times tick once a second (time i for frame i).
         max_pixels: Of one picture in a file.
+        upright: Files are turned as browsers turn them, by their EXIF orientation.
+            False: pixels as stored, as SAM 2 reads them.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -60,11 +62,74 @@ class ImageListSource(FrameSource):
         *,
         fps: float | None = None,
         max_pixels: int = MAX_PIXELS,
+        upright: bool = True,
     ) -> None:
         self._images = tuple(images)
         self._max_pixels = max_pixels
+        self._upright = upright
         self._pil_lock = threading.Lock()
-        super().__init__("images", _image_list_info(self._images, fps, max_pixels))
+        if not self._images:
+            raise ValueError("images is empty: there must be at least one")
+        if fps is not None and not (math.isfinite(fps) and fps > 0):
+            raise ValueError(f"fps is {fps}, must be a finite number > 0, or None")
+        headers = [self._header(index) for index in range(len(self._images))]
+        self._bits = self._bits_in_use(headers)
+        super().__init__("images", self._info_of(headers, fps))
+
+    def _header(self, index: int) -> _Header:
+        """What can be told before pixels are read."""
+        image, name = self._images[index], self._name_of(index)
+        if isinstance(image, Image.Image):
+            return _Header(*image.size, deep_images.is_deep_gray(image))
+        if isinstance(image, np.ndarray):
+            _check_array(image, name)
+            return _Header(image.shape[1], image.shape[0])
+        if not isinstance(image, (str, os.PathLike)):
+            raise ValueError(
+                f"{name} is {type(image).__name__}, must be an array, a PIL image or a path"
+            )
+        try:
+            with opened(image, self._max_pixels) as file:
+                return _Header.of(file, self._upright)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{name}: no such image file") from None
+        except IMAGE_ERRORS as error:
+            raise VideoDecodeError(f"{name}: not an image that can be read") from error
+
+    def _info_of(self, headers: Sequence[_Header], fps: float | None) -> VideoInfo:
+        width, height = headers[0].width, headers[0].height
+        for index, header in enumerate(headers):
+            if (header.width, header.height) != (width, height):
+                raise VideoDecodeError(
+                    f"{self._name_of(index)}: {header.width}x{header.height} pixels, but "
+                    f"{self._name_of(0)} has {width}x{height}: all frames must have one size"
+                )
+        count, seconds = len(headers), 1.0 if fps is None else 1 / fps
+        return VideoInfo(
+            width=width,
+            height=height,
+            frame_count=count,
+            fps=0.0 if fps is None else float(fps),
+            frame_times_seconds=tuple(i * seconds for i in range(count)),
+            duration_seconds=count * seconds,
+        )
+
+    def _bits_in_use(self, headers: Sequence[_Header]) -> int:
+        deep = ((i, header.declared_bits) for i, header in enumerate(headers) if header.is_deep)
+        bits = 8
+        for index, declared in deep:
+            try:
+                image = self._images[index]
+                if isinstance(image, Image.Image):
+                    bits = max(bits, deep_images.bits_of(image))
+                else:
+                    with opened(image, self._max_pixels) as file:
+                        bits = max(bits, declared, deep_images.bits_of(file))
+            except IMAGE_ERRORS:
+                continue  # said when its frame is asked for
+            if bits >= deep_images.ALL_BITS:
+                break
+        return bits
 
     def _read_frame(self, index: int) -> tuple[np.ndarray, str]:
         image = self._images[index]
@@ -74,153 +139,117 @@ class ImageListSource(FrameSource):
             # PIL reads a file at the first use of its pixels, and two threads
             # may be the first.
             with self._pil_lock:
-                return _rgb_from_pil(image), ""
+                return _rgb(image, self._bits), ""
         try:
-            with _opened(image, self._max_pixels) as opened:
-                pixels = _rgb_from_pil(opened)
-        except _IMAGE_ERRORS as error:
+            with opened(image, self._max_pixels) as file:
+                # What is behind the pixels is no orientation to browsers: it is read first.
+                orientation = orientation_of(file) if self._upright else 1
+                problem = self._problem_of(file, index)
+                if deep_images.is_deep(file):
+                    pixels = deep_images.eight_bits(deep_images.deep_pixels(file), self._bits)
+                else:
+                    pixels = _rgb(file, self._bits)
+        except IMAGE_ERRORS as error:
             raise VideoDecodeError(
                 f"{os.fspath(image)}: frame {index} cannot be decoded: {error}"
             ) from error
-        return pixels, ""
+        return np.require(turned(pixels, orientation), requirements=["C", "W"]), problem
+
+    def _problem_of(self, image: Image.Image, index: int) -> str:
+        if image.format not in _ANIMATED or not getattr(image, "is_animated", False):
+            return ""
+        return (
+            f"{self._name_of(index)} is animated, and one frame of a list: its first picture "
+            "is shown; give the file alone to have all of them"
+        )
+
+    def _name_of(self, index: int) -> str:
+        image = self._images[index]
+        return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"images[{index}]"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a list needs to know of an image before its pixels are read."""
+
+    width: int
+    height: int
+    is_deep: bool = False
+    declared_bits: int = 8
+
+    @classmethod
+    def of(cls, image: Image.Image, upright: bool) -> _Header:
+        width, height = image.size
+        if upright and orientation_of(image) >= 5:
+            width, height = height, width
+        if not deep_images.is_deep(image):
+            return cls(width, height)
+        return cls(width, height, True, deep_images.declared_bits(image))
 
 
 class ImageFolderSource(ImageListSource):
-    """The JPEG and PNG files of a folder as a video.
+    """The images of a folder as a video: JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF.
 
-    Frame order is by number if every name is a whole number ("9.jpg" before
-    "10.jpg", as in SAM 2), otherwise natural ("shot2_9" before "shot2_10").
-    Other files, hidden files and subfolders are ignored. Reading and `fps` are
-    as in `ImageListSource`.
+    Images are told by their content. Frame order is by number if every name is
+    a number ("9.jpg" before "10.jpg", as in SAM 2; "-1.jpg" before "0.05.jpg"),
+    otherwise natural ("shot2_9" before "shot2_10"): `converters.frame_names`.
+    Files named as the masks of others ("00000_mask.png" beside "00000.jpg") are left
+    out, with a `VideoDecodeWarning`. Other files, hidden files and subfolders are ignored. Reading, `fps` and
+    `upright` are as in `ImageListSource`.
 
     Raises:
         FileNotFoundError: there is no folder at `path`.
-        VideoDecodeError: no JPEG or PNG in it, a file that is not a readable
+        VideoDecodeError: no image in it, a file that is not a readable
             image or has not the size of the first, or two files with the same
-            number.
+            number, such as a picture and its mask where no name says so.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, fps: float | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        upright: bool = True,
     ) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.path}: no such folder of images")
-        files = [
-            file
+        names = [
+            file.name
             for file in self.path.iterdir()
-            if file.suffix.lower() in _IMAGE_SUFFIXES
-            and not file.name.startswith(".")
+            # A broken image is not another kind of file: it is refused below.
+            if not file.name.startswith(".")
             and file.is_file()
+            and (is_image_name(file.name) or is_image_file(file))
         ]
-        if not files:
-            raise VideoDecodeError(f"{self.path}: no JPEG or PNG file in this folder")
-        super().__init__(_in_frame_order(files), fps=fps)
+        if not names:
+            raise VideoDecodeError(f"{self.path}: no image file in this folder")
+        beside = masks_beside(names)
+        try:
+            ordered = in_frame_order(set(names) - set(beside))
+        except SameNumber as error:
+            raise VideoDecodeError(f"{self.path}: {error}") from None
+        super().__init__([self.path / name for name in ordered], fps=fps, upright=upright)
         self._name = str(self.path)
-
-
-def _in_frame_order(files: Iterable[Path]) -> list[Path]:
-    files = sorted(files)
-    if not all(re.fullmatch("[0-9]+", file.stem) for file in files):
-        return sorted(files, key=lambda file: _natural_key(file.name))
-    files.sort(key=lambda file: int(file.stem))
-    for one, other in itertools.pairwise(files):
-        if int(one.stem) == int(other.stem):
-            # Often pictures and masks in one folder: any order would be wrong.
-            raise VideoDecodeError(
-                f"{one.parent}: {one.name} and {other.name} have the same frame number"
+        if beside:
+            log_and_warn(
+                f"{self.path}: {len(beside)} files are masks of the pictures beside them by "
+                f"their names ({', '.join(beside[:3])}...), and are no frames"
             )
-    return files
 
 
-def _natural_key(name: str) -> list[tuple[int, str]]:
-    # re.split with a group alternates text and digits, so lists always compare.
-    parts = re.split("([0-9]+)", name)
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
-
-
-def _image_list_info(
-    images: Sequence[ImageLike], fps: float | None, max_pixels: int
-) -> VideoInfo:
-    if not images:
-        raise ValueError("images is empty: there must be at least one")
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps is {fps}, must be a finite number > 0, or None")
-    width, height = _image_size(images[0], 0, max_pixels)
-    for index, image in enumerate(images):
-        size = _image_size(image, index, max_pixels)
-        if size != (width, height):
-            raise VideoDecodeError(
-                f"{_image_name(image, index)}: {size[0]}x{size[1]} pixels, but "
-                f"{_image_name(images[0], 0)} has {width}x{height}: all frames must "
-                "have one size"
-            )
-    seconds = 1.0 if fps is None else 1 / fps
-    return VideoInfo(
-        width=width,
-        height=height,
-        frame_count=len(images),
-        fps=0.0 if fps is None else float(fps),
-        frame_times_seconds=tuple(i * seconds for i in range(len(images))),
-        duration_seconds=len(images) * seconds,
-    )
-
-
-def _image_size(image: ImageLike, index: int, max_pixels: int) -> tuple[int, int]:
-    """(width, height), from the header alone for a file."""
-    name = _image_name(image, index)
-    if isinstance(image, Image.Image):
-        return image.size
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"{name} has shape {image.shape} and dtype {image.dtype}, "
-                "must be (H, W, 3) uint8 RGB"
-            )
-        if image.size == 0:
-            raise ValueError(f"{name} has shape {image.shape}: it has no pixels")
-        return image.shape[1], image.shape[0]
-    if not isinstance(image, (str, os.PathLike)):
+def _check_array(image: np.ndarray, name: str) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
-            f"{name} is {type(image).__name__}, must be an array, a PIL image or a path"
+            f"{name} has shape {image.shape} and dtype {image.dtype}, "
+            "must be (H, W, 3) uint8 RGB"
         )
-    try:
-        with _opened(image, max_pixels) as opened:
-            return opened.size
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name}: no such image file") from None
-    except _IMAGE_ERRORS as error:
-        raise VideoDecodeError(f"{name}: not an image that can be read") from error
+    if image.size == 0:
+        raise ValueError(f"{name} has shape {image.shape}: it has no pixels")
 
 
-@contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
-    """Its size is known, its pixels are not read yet."""
-    with warnings.catch_warnings():
-        # Pillow's own limit only warns; ours follows.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        opened = Image.open(path, formats=_FORMATS)
-    with opened:
-        width, height = opened.size
-        if width * height > max_pixels:
-            raise VideoDecodeError(
-                f"{os.fspath(path)}: {width} x {height} pixels, may have {max_pixels} in all"
-            )
-        yield opened
-
-
-def _image_name(image: ImageLike, index: int) -> str:
-    return (
-        os.fspath(image)
-        if isinstance(image, (str, os.PathLike))
-        else f"images[{index}]"
-    )
-
-
-def _rgb_from_pil(image: Image.Image) -> np.ndarray:
+def _rgb(image: Image.Image, bits: int) -> np.ndarray:
     """(H, W, 3) uint8, C-contiguous."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # 16-bit gray, which PIL's own conversion clips at 255.
-        gray = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(gray[:, :, None], 3, axis=2)
+    if deep_images.is_deep_gray(image):
+        return deep_images.eight_bits(deep_images.deep_pixels(image), bits)
     return np.array(image.convert("RGB"), order="C")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from backend.cli import _parser, main
 from backend.convert import ConvertOptions, convert
-from backend.data_set_media import find_media, locate, media_infos, save_images
+from backend.data_set_media import locate, media_infos, save_images
+from backend.media_folder import find_media
 from converters.coco import save_coco
 from converters.davis import load_davis, save_davis
 from converters.formats import open_source, recognise
@@ -471,6 +472,128 @@ def test_media_is_found_by_the_path_in_the_url(tmp_path):
     }.items():
         assert known(media).frame_count == frame_count, media
     assert known("/data/other.mp4") is None and known("") is None and known("/data/..") is None
+
+
+@pytest.mark.parametrize(
+    "media, file",
+    [
+        ("/data/upload/1/0a1b2c3d-my_clip_1.mp4", "my clip (1).mp4"),
+        ("/data/upload/1/0a1b2c3d-abc.mp4", "a+b&c.mp4"),
+        ("/data/upload/1/0a1b2c3d-e.mp4", "e\u0301.mp4"),  # as macOS writes an é
+        ("/data/upload/1/0a1b2c3d-caf%C3%A9.mp4", "cafe\u0301.mp4"),
+        ("/data/upload/1/0a1b2c3d-clip.mp4", "clip.MP4"),
+        ("/data/upload/1/0a1b2c3d-clip_aB3dE6g.mp4", "clip.mp4"),  # the name was taken
+        (f"/data/upload/1/0a1b2c3d-{'x' * 63}_aB3dE6g.mp4", f"{'x' * 90} (2).mp4"),  # cut off
+        ("s3://bucket/a#1.mp4", "a#1.mp4"),
+        ("s3://bucket/sub/what?.mp4", "sub/what?.mp4"),
+        ("gs://bucket/100%25.mp4", "100%25.mp4"),
+        ("C:\\clips\\a.mp4", "a.mp4"),
+        ("C:\\clips\\a.mp4", "clips/a.mp4"),
+        ("\\\\server\\share\\sub\\a.mp4", "sub/a.mp4"),
+        ("/data/local-files/?d=dir%5Cfile.mp4", "dir/file.mp4"),
+        ("/data/local-files/?d=dir%5Cfile.mp4", "dir\\file.mp4"),
+        ("/mnt/clips/a#1.mp4", "a#1.mp4"),
+        ("  https://example.org/a.mp4 \n", "a.mp4"),
+        ("https://example.org/a%231.mp4", "a#1.mp4"),
+        ("/data/clip%201.mp4", "clip%201.mp4"),  # as a downloader may save it
+    ],
+)
+def test_media_is_found_by_what_became_of_its_name(tmp_path, media, file):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    (tmp_path / "another.mp4").write_bytes(b"x")
+    assert find_media(tmp_path, media) == path
+
+
+@pytest.mark.parametrize(
+    "media, file",
+    [
+        ("s3://bucket/a%20b.mp4", "a b.mp4"),  # a key is as it is
+        ("s3://bucket/a#1.mp4", "a"),
+        ("/data/upload/1/0a1b2c3d-clip_aB3dE6g.mp4", "clip 2.mp4"),
+        ("/data/upload/1/clip_aB3dE6g.mp4", "clip.mp4"),  # no upload
+        ("/data/" + "x" * 5000 + ".mp4", "x.mp4"),
+    ],
+)
+def test_media_of_another_name_is_not_found(tmp_path, media, file):
+    (tmp_path / file).write_bytes(b"x")
+    assert find_media(tmp_path, media) is None
+
+
+def test_the_very_name_comes_before_one_that_would_become_it(tmp_path):
+    for name in ("my_clip_1.mp4", "my clip (1).mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    assert find_media(tmp_path, "/data/upload/1/0a1b2c3d-my_clip_1.mp4") == tmp_path / "my_clip_1.mp4"
+
+
+def test_two_files_that_a_name_may_mean_are_named(tmp_path):
+    for name in ("my clip(1).mp4", "my clip1.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"'0a1b2c3d-my_clip1.mp4' may be .*my clip\(1\).* or "):
+        find_media(tmp_path, "/data/upload/1/0a1b2c3d-my_clip1.mp4")
+
+
+@pytest.mark.parametrize("name", ["one.MP4", "one.ts", "one.wmv", "one.webm", "one.M2TS", "one"])
+def test_a_video_is_found_by_its_name_whatever_its_suffix(tmp_path, name):
+    write_video(tmp_path / "x.mp4", 10, size=(96, 64)).rename(tmp_path / name)
+    (tmp_path / "one.txt").write_text("not a video")
+    Image.new("RGB", (96, 64)).save(tmp_path / "one.jpg")  # its thumbnail
+    assert locate(tmp_path, VIDEOS[0]) == tmp_path / name
+
+
+def test_what_was_looked_for_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'my_clip\.mp4' of 's3://b/my_clip\.mp4' nor images"):
+        locate(tmp_path, VIDEOS[0], ["s3://b/my_clip.mp4"])
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.jpg")
+    frames = ["s3://b/0.jpg", "s3://b/1.jpg", "s3://b/2.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"'1\.jpg' of .*\(2 files are missing\)"):
+        locate(tmp_path, VIDEOS[0], frames)
+
+
+def test_images_that_are_turned_are_written_upright_and_others_as_they_are(tmp_path):
+    """Readers of COCO take or leave the tag: without one, masks fit for all of them."""
+    names = tuple(f"x/{i}.jpg" for i in range(10))
+    save_coco(tmp_path / "in.json", [dataclasses.replace(VIDEOS[0], file_names=names)])
+    (tmp_path / "x").mkdir()
+    for index, name in enumerate(names):
+        picture = Image.fromarray(index_picture(index, 96, 64))
+        turned = Image.Exif()
+        turned[0x0112] = 3
+        picture = picture.transpose(Image.ROTATE_180) if index % 2 else picture
+        picture.save(tmp_path / name, quality=95, exif=turned if index % 2 else b"")
+    out = tmp_path / "out/a.json"
+    assert run(tmp_path / "in.json", "coco", out, "--images", "--quiet") == 0
+    for index, name in enumerate(names):
+        copied = tmp_path / "out/images" / name
+        assert (copied.read_bytes() == (tmp_path / name).read_bytes()) == (index % 2 == 0)
+        with Image.open(copied) as image:
+            assert image.getexif().get(0x0112, 1) == 1
+            assert shown_index(np.asarray(image)) == index
+
+
+def test_masks_of_pictures_as_they_are_stored_are_refused(tmp_path):
+    names = tuple(f"x/{i}.jpg" for i in range(10))
+    save_coco(tmp_path / "in.json", [dataclasses.replace(VIDEOS[0], file_names=names)])
+    (tmp_path / "x").mkdir()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in names:
+        Image.new("RGB", (96, 64)).save(tmp_path / name, exif=turned)
+    with pytest.raises(ValueError, match=r"has \(96, 64\) pixels, its media \(64, 96\) as .*EXIF"):
+        convert(ConvertOptions(tmp_path / "in.json", "coco", tmp_path / "out/a.json", images=True), Report())
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tiff", ".avif", ".PNG"])
+@pytest.mark.parametrize("to", ["coco", "davis"])
+def test_images_of_any_kind_are_written(tmp_path, suffix, to):
+    names = tuple(f"x/{i}{suffix}" for i in range(10))
+    save_coco(tmp_path / "in.json", [dataclasses.replace(VIDEOS[0], file_names=names)])
+    write_frames(tmp_path, ((i, index_picture(i, 96, 64)) for i in range(10)), dict(enumerate(names)))
+    out = tmp_path / ("out" if to == "davis" else "out/a.json")
+    assert run(tmp_path / "in.json", to, out, "--images", "--quiet") == 0
+    written = sorted(p for p in (tmp_path / "out").rglob("*") if p.suffix in (suffix, ".jpg"))
+    assert [shown(path) for path in written] == list(range(10))
 
 
 @pytest.mark.parametrize("media", ["../secret.jpg", "/data/local-files/?d=../secret.jpg", "x/\0.jpg"])

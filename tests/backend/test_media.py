@@ -1,10 +1,14 @@
 """Task data to files: what is read, what is fetched, who is told the key, what is refused."""
 
+import base64
 import dataclasses
+import gzip
 import io
 import json
 import os
+import random
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -327,6 +331,123 @@ def test_a_bad_reply_is_told_apart_and_leaves_nothing(
     with pytest.raises(error):
         make_store(max_download_bytes=40).video_file("/data/upload/a.mp4")
     assert cached(settings) == []
+
+
+MIB = bytes(range(256)) * 4096
+
+
+def deflated(content: bytes, *, window_bits: int) -> bytes:
+    packer = zlib.compressobj(wbits=window_bits)
+    return packer.compress(content) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "coding, body",
+    [
+        ("gzip", gzip.compress(MIB)),
+        ("x-gzip", gzip.compress(MIB)),
+        (" GZIP ", gzip.compress(MIB[:5000]) + gzip.compress(MIB[5000:])),
+        ("gzip", gzip.compress(MIB) + bytes(512)),
+        ("deflate", zlib.compress(MIB)),
+        ("deflate", deflated(MIB, window_bits=-15)),
+        ("aws-chunked", MIB),
+        ("aws-chunked,gzip", gzip.compress(MIB)),
+        ("", MIB),
+    ],
+)
+def test_a_compressed_answer_is_the_file_that_was_compressed(make_store, elsewhere, coding, body):
+    headers = VIDEO | {"Content-Encoding": coding, "ETag": '"1"'}
+    # In small parts too, as they come.
+    elsewhere.replies["/v.mp4"] = Reply([body[i : i + 999] for i in range(0, len(body), 999)], headers=headers)
+    elsewhere.replies["/w.mp4"] = Reply(body, headers=headers)
+    for name in "vw":
+        store = make_store(allow_private_media_hosts=(host(elsewhere),))
+        assert store.video_file(f"{elsewhere.url}/{name}.mp4").read_bytes() == MIB
+
+
+@pytest.mark.parametrize(
+    "coding, body, error, message",
+    [
+        ("br", b"x", MediaUnreachable, "'br', which was not asked for; gzip and deflate can"),
+        ("gzip, br", b"x", MediaUnreachable, "'gzip, br'"),
+        ("gzip", b"plain", MediaUnreachable, "says that it is compressed .*without Content-Encoding"),
+        ("gzip", gzip.compress(MIB)[:-9], MediaUnreachable, "broke off"),
+        ("gzip", gzip.compress(b""), MediaUnreachable, "is empty"),
+        ("gzip", gzip.compress(bytes(2**24)), MediaTooLarge, "more than 4194304 bytes"),
+        ("gzip", gzip.compress(b"<!doctype html>..."), MediaUnreachable, "login page"),
+    ],
+)
+def test_a_compressed_answer_that_is_no_file_leaves_none(
+    make_store, elsewhere, settings, coding, body, error, message
+):
+    elsewhere.replies["/v.mp4"] = Reply(body, headers=VIDEO | {"Content-Encoding": coding})
+    store = make_store(allow_private_media_hosts=(host(elsewhere),), max_download_bytes=2**22)
+    with pytest.raises(error, match=message):
+        store.video_file(f"{elsewhere.url}/v.mp4")
+    assert cached(settings) == []
+
+
+def test_a_compressed_file_that_breaks_off_is_not_gone_on_with_in_its_middle(make_store, elsewhere):
+    whole = gzip.compress(random.Random(0).randbytes(200_000))
+    headers = VIDEO | {"Content-Encoding": "gzip", "ETag": '"1"'}
+    elsewhere.replies["/v.mp4"] = Reply(whole[:90_000], headers=headers, announced=len(whole))
+    store = make_store(allow_private_media_hosts=(host(elsewhere),))
+    with pytest.raises(MediaUnreachable, match="broke off"):
+        store.video_file(f"{elsewhere.url}/v.mp4")
+    elsewhere.replies["/v.mp4"] = Reply(whole, headers=headers)
+    assert store.video_file(f"{elsewhere.url}/v.mp4").read_bytes() == gzip.decompress(whole)
+    assert not any("Range" in asked.headers for asked in elsewhere.asked)
+
+
+def test_blanks_around_a_reference_are_none_of_it(make_store, elsewhere, media_root):
+    store = make_store(allow_private_media_hosts=(host(elsewhere),), media_roots=(media_root,))
+    assert store.video_file(f" \t{elsewhere.url}/v.mp4\n").read_bytes() == b"elsewhere"
+    assert store.video_file(f" {media_root / 'n25.mp4'}\n") == (media_root / "n25.mp4").resolve()
+
+
+def test_label_studio_on_windows_names_local_files_with_backslashes(make_store, tmp_path):
+    (tmp_path / "dir").mkdir()
+    for name in ("dir/file.mp4", "other\\file.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    store = make_store(label_studio_local_files_root=tmp_path)
+    local = "/data/local-files/?d="
+    assert store.video_file(f"{local}dir%5Cfile.mp4") == tmp_path.resolve() / "dir/file.mp4"
+    assert store.video_file(f"{local}dir/file.mp4") == tmp_path.resolve() / "dir/file.mp4"
+    assert store.video_file(f"{local}other%5Cfile.mp4") == tmp_path.resolve() / "other\\file.mp4"
+    with pytest.raises(MediaNotFound, match="dir/gone.mp4.*no such file"):
+        store.video_file(f"{local}dir%5Cgone.mp4")
+    with pytest.raises(MediaRefused, match="LOCAL_FILES_DOCUMENT_ROOT"):
+        store.video_file(f"{local}..%5C..%5Cetc%5Cpasswd")
+
+
+@pytest.mark.parametrize(
+    "url, path",
+    [
+        ("http://ls.example:8080", "/label-studio/data/upload/1/a.mp4"),
+        ("http://ls.example:8080", "/label-studio/data/local-files/?d=a.mp4"),
+        (None, "/label-studio/data/upload/1/a.mp4"),
+        ("http://ls.example:8080", "/label-studio/tasks/3/presign/?fileuri=eA=="),
+    ],
+)
+def test_a_label_studio_under_a_path_that_its_url_lacks_is_said(make_store, url, path):
+    right = f"set LABEL_STUDIO_URL to {url or 'http://HOST'}/label-studio"
+    with pytest.raises(MediaRefused, match=f"SAM2_MEDIA_ROOTS; if Label Studio is under /label-studio, {right}"):
+        make_store(label_studio_url=url, label_studio_api_key=None).video_file(path)
+
+
+@pytest.mark.parametrize("path", ["C:\\clips\\a.mp4", "C:/clips/a.mp4", "\\\\server\\share\\a.mp4"])
+def test_a_path_of_windows_is_called_that(make_store, path):
+    with pytest.raises(MediaRefused, match=r"a\.mp4.*it is a path of a Windows machine"):
+        make_store().video_file(path)
+
+
+def test_a_cloud_key_is_asked_for_as_it_is(make_store, label_studio):
+    uri = "s3://bucket/my clip/a#1 100%.mp4?"
+    encoded = base64.urlsafe_b64encode(uri.encode()).decode()
+    label_studio.replies[f"/tasks/7/presign/?fileuri={encoded}"] = Reply(b"x", headers=VIDEO)
+    assert make_store().video_file(uri, task_id=7).read_bytes() == b"x"
+    with pytest.raises(MediaNotFound, match=r"s3://bucket/a#1.mp4\?\.\.\."):
+        make_store().video_file("s3://bucket/a#1.mp4?sig=secret", task_id=7)
 
 
 def test_a_host_that_is_down_is_unreachable(make_store):

@@ -1,7 +1,8 @@
 """Who may import whom: data and imports go one way.
 
-`converters` imports nothing of ours, `sam2_model` only `converters.types`,
-`backend` both, and nothing imports `backend`.
+`converters` imports nothing of ours, `sam2_model` of it only the vocabulary (`types`)
+and plain facts of files (`media_kinds`, `frame_names`), `backend` both, and nothing
+imports `backend`.
 """
 
 import ast
@@ -55,11 +56,21 @@ def test_sam2_model_imports_nothing_of_the_service():
     assert wrong_imports("sam2_model", lambda module: within(module, *forbidden)) == []
 
 
+SHARED = ("converters.types", "converters.media_kinds", "converters.frame_names")
+
+
 def test_sam2_model_imports_only_the_vocabulary_of_the_converters():
     def is_wrong(module):
-        return within(module, "converters") and not within(module, "converters.types")
+        return within(module, "converters") and not within(module, *SHARED)
 
     assert wrong_imports("sam2_model", is_wrong) == []
+
+
+@pytest.mark.parametrize("module", SHARED[1:])
+def test_plain_facts_import_nothing_of_ours(module):
+    ours = ("converters", "sam2_model", "backend")
+    file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+    assert [name for name in imported_modules(file) if within(name, *ours)] == []
 
 
 def test_converters_import_nothing_of_ours_and_no_heavy_package():

@@ -785,7 +785,7 @@ def test_a_folder_with_images_of_two_sizes_names_the_file(tmp_path):
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
-    with pytest.raises(VideoDecodeError, match="no JPEG or PNG"):
+    with pytest.raises(VideoDecodeError, match="no image file"):
         open_frame_source(tmp_path)
 
 
@@ -799,16 +799,6 @@ def test_a_file_that_is_no_image_is_named(tmp_path):
     (folder / "1.png").write_text("text")
     with pytest.raises(VideoDecodeError, match=r"1\.png: not an image"):
         ImageFolderSource(folder)
-
-
-def test_exif_orientation_is_not_applied(tmp_path):
-    picture = Image.fromarray(index_picture(5, 64, 48))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate to show
-    picture.save(tmp_path / "0.jpg", exif=exif)
-    source = ImageFolderSource(tmp_path)
-    assert source.frame(0).shape == (48, 64, 3)
-    assert shown_index(source.frame(0)) == 5
 
 
 def test_a_list_takes_arrays_pil_images_and_paths(tmp_path):

@@ -669,10 +669,19 @@ def test_no_object_cannot_be_propagated(predictor, state):
         follow(predictor, state)
 
 
+def test_pictures_are_read_as_stored_unless_they_are_to_be_upright(predictor, tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (48, 32)).save(tmp_path / "0.jpg", exif=turned)
+    for options, size in (({}, (48, 32)), ({"upright": True}, (32, 48))):
+        with predictor.init_state(tmp_path, **options) as opened:
+            assert (opened.source.info.width, opened.source.info.height) == size
+
+
 def test_an_empty_video_is_refused(predictor, tmp_path):
     with pytest.raises(ValueError, match="empty"):
         predictor.init_state([])
-    with pytest.raises(ValueError, match="no JPEG or PNG"):
+    with pytest.raises(ValueError, match="no image file"):
         predictor.init_state(tmp_path)
     with pytest.raises(FileNotFoundError, match="gone.mp4"):
         predictor.init_state(tmp_path / "gone.mp4")

@@ -148,7 +148,7 @@ def other(video, **changes):
         (["--font", "none.ttf"], "font 'none.ttf' is not readable"),
         (["--width", "3"], "width=3 must be at least 16"),
         (["--video", "/none.mp4"], "no such video file or folder: /none.mp4"),
-        (["--video", "."], "no JPEG or PNG file in this folder"),
+        (["--video", "."], "no image file in this folder"),
         (["--out", "."], "is a folder"),
     ],
 )

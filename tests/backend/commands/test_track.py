@@ -183,7 +183,7 @@ def test_a_mask_that_is_no_image_is_named(run, video, out, tmp_path, content):
 
 @pytest.mark.parametrize(
     ("size", "value", "message"),
-    [((10, 10), 1, "must have the video's 320 x 240"), (SIZE, 0, "is black all over")],
+    [((10, 10), 1, "must have the video's 320 x 240"), (SIZE, 0, "is black or transparent all over")],
 )
 def test_a_mask_of_another_size_or_with_nothing_is_refused(
     run, video, out, tmp_path, size, value, message

@@ -394,6 +394,44 @@ def test_malformed_frame_results_name_the_region_and_the_rule(bad, message):
         read_frames(bad)
 
 
+SQUARE = blob(240, 320)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda **f: point(50, 50, **f), rectangle, lambda **f: brush(SQUARE, **f),
+             lambda **f: polygon(SQUARE, **f), lambda **f: vector(SQUARE, **f)],
+    ids=["point", "rectangle", "brush", "polygon", "vector"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "width, height, message",
+    [
+        (240, 320, r"original_width: 240 must be 320: .*240 x 320.*has 320 x 240 .*turned"),
+        (320, 241, r"original_height: 241 must be 240: .*320 x 241 pixels.*has 320 x 240"),
+        (640, 480, r"original_width: 640 must be 320: .*640 x 480"),
+        ("320", 240, r"original_width: '320' must be 320"),
+    ],
+)
+def test_a_region_drawn_on_a_picture_of_another_size_is_refused(make, width, height, message):
+    with pytest.raises(ValueError, match=message):
+        read_frames(make(original_width=width, original_height=height))
+
+
+@pytest.mark.parametrize("size", [None, 320.0])
+def test_points_boxes_and_outlines_need_not_say_the_pictures_size(size):
+    for make in (lambda **f: point(50, 50, **f), rectangle, lambda **f: polygon(SQUARE, **f)):
+        marked = make(original_width=size, original_height=None)
+        assert len(read_frames(marked)) == 1
+        del marked["original_width"], marked["original_height"]
+        assert len(read_frames(marked)) == 1
+
+
+def test_a_box_on_a_video_of_another_size_is_refused():
+    fits, turned = (dict(original_width=w, original_height=h) for w, h in ((640, 360), (360, 640)))
+    assert len(read_video(region([keyframe(1)], **fits))) == 1
+    with pytest.raises(ValueError, match="'r1': original_width: 360 must be 640: .* turned"):
+        read_video(region([keyframe(1)], **turned))
+
+
 def test_a_mask_cannot_go_with_points_on_its_frame():
     meta = {"track": "t"}
     with pytest.raises(ValueError, match="a mask stands alone"):
