@@ -53,7 +53,7 @@ IMAGES = f"JPEGImages/{_RESOLUTION}"
 """Where the images belong that go with what `save_davis` writes."""
 
 _RESOLUTION_NAME = re.compile(
-    r"full[-_ ]?resolution|full|original|raw|u?hd|[1-9]k|(?P<rows>\d{2,5})[pi]?|\d+x(?P<lines>\d+)",
+    r"full[-_ ]?resolution|full|original|raw|u?hd|[1-9]k|\d{2,5}[pi]|\d+x\d+",
     re.IGNORECASE,
 )
 
@@ -114,9 +114,8 @@ def _is_resolution(level: Path, images: Path) -> bool:
 
 def _fineness(name: str) -> tuple[int, str]:
     """Sorts what is finer first; names that say no size are taken for the full one."""
-    match = _RESOLUTION_NAME.fullmatch(name)
-    rows = (match["rows"] or match["lines"]) if match else None
-    return -int(rows or 10**6), name
+    numbers = re.findall(r"\d{2,5}", name)
+    return -int(numbers[-1]) if numbers else -(10**6), name
 
 
 def image_folder(folder: str | os.PathLike[str], *, resolution: str | None = None) -> Path:
@@ -177,7 +176,8 @@ def load_davis(
         video = None
         with report.leaving_out("videos"):
             check_inside(path, layout.annotations)
-            video = _load_video(path, layout, labels.get(path.name, {}), default_label, store, report)
+            of_video = labels.get(path.name, {})
+            video = _load_video(path, layout, of_video, default_label, store, report)
         if video is not None:
             yield video
 

@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Collection, Iterable, Iterator, Mapping
 
 from converters.dataset import file_names_of
+from converters.frame_names import natural_order
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
 from converters.malformed import MalformedValue
 from converters.media_kinds import is_image_name
-from converters.frame_names import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo
 
@@ -62,7 +62,8 @@ def mask_files(folder: Path, root: Path, report: Report) -> dict[str, Path]:
         with report.leaving_out("masks"):
             check_inside(path, root)
             if path.stem in found:
-                raise MalformedValue(str(path), f"is of the same frame as {found[path.stem].name!r}")
+                other = found[path.stem].name
+                raise MalformedValue(str(path), f"is of the same frame as {other!r}")
             found[path.stem] = path
     return {stem: found[stem] for stem in sorted(found, key=natural_order)}
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from converters.indexed_png import VOID
 from converters.malformed import MalformedValue
+from converters.media_kinds import IMAGE_FORMATS
 
 # Pillow knows formats that must not be opened: EPS is a program that Ghostscript runs.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
+_FORMATS = tuple(dict.fromkeys(IMAGE_FORMATS.values()))
 _GRAY_MODES = ("L", "P", "I", "I;16", "I;16B")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # What PIL raises for a bad file; SyntaxError is for broken PNG chunks.
@@ -63,6 +64,8 @@ def read_mask_picture(path: str | os.PathLike[str]) -> MaskPicture:
     place = os.fspath(path)
     try:
         with warnings.catch_warnings():
+            # Odd EXIF tags do not matter; too many pixels do.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 picture = _picture(image)

@@ -257,7 +257,8 @@ def _load_pngs(
     if not any(objects.values()):
         raise MalformedValue(str(folder), "holds no mask: no PNG of an object")
     frames = annotated_frames(folder.name, (s for masks in objects.values() for s in masks), known)
-    surveyed = survey_masks((p for masks in objects.values() for p in masks.values()), folder, report)
+    files = (path for masks in objects.values() for path in masks.values())
+    surveyed = survey_masks(files, folder, report)
     builder = TrackBuilder(store, *surveyed.size_hw)
     unknown = set()
     for path, object_id in zip(objects, _object_ids(list(objects))):

@@ -325,8 +325,10 @@ def test_images_of_another_resolution_are_said_and_not_taken(tmp_path):
 def test_a_video_of_sa_v_is_no_resolution(tmp_path):
     write(tmp_path / "Annotations/480p_walk/000", [indexed(layers(1))])
     write_images(tmp_path / "JPEGImages/480p_walk", 1)
-    write(tmp_path / "no_images/Annotations/v/000", [indexed(layers(1))])
-    assert recognise(tmp_path) == recognise(tmp_path / "no_images") == Format.SAV
+    for name in ("v", "00480"):
+        write(tmp_path / "no_images" / name / "Annotations" / name / "000", [indexed(layers(1))])
+        assert recognise(tmp_path / "no_images" / name) == Format.SAV
+    assert recognise(tmp_path) == Format.SAV
 
 
 def test_davis_unsupervised_and_youtube_vos_with_categories(tmp_path):
