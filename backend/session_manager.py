@@ -129,7 +129,7 @@ class SessionManager:
         has_begun = False
         try:
             entry.session.begin_with(known(entry.session.info))
-            entry.session.save()
+            entry.session.create()
             has_begun = True
             logger.info("session %s of task %s opened", session_id, origin.task_id)
             yield entry.session
@@ -272,7 +272,16 @@ class SessionManager:
             )
 
         logger.info("session %s of task %s is opened again", session_id, origin.task_id)
-        return self._made(origin, Deadline(self._settings.answer_seconds), restore)
+        entry = self._made(origin, Deadline(self._settings.answer_seconds), restore)
+        if self._store.origin(session_id) is None:  # deleted while its video was opened
+            with self._lock:
+                is_mine = self._open.get(session_id) is entry
+                if is_mine:
+                    del self._open[session_id]
+            if is_mine:
+                self._close(entry, is_deleted=True)
+            raise _no_session(session_id)
+        return entry
 
     # --- closing -------------------------------------------------------------
 
@@ -299,19 +308,20 @@ class SessionManager:
     def delete(self, session_id: str, *, project_id: int | None = None) -> None:
         """Stop a session and forget it. Raises NotFound as `using`."""
         self._check_project(session_id, project_id)
+        # First: who opens it meanwhile looks here once more when it is open.
+        was_stored = self._store.delete(session_id)
         with self._lock:
             entry = self._open.pop(session_id, None)
-        was_stored = self._store.delete(session_id)
         if entry is None and not was_stored:
             raise _no_session(session_id)
         if entry is not None:
-            self._close(entry)
+            self._close(entry, is_deleted=True)
         self._memories.delete(session_id)
 
-    def _close(self, entry: _Open) -> None:
+    def _close(self, entry: _Open, *, is_deleted: bool = False) -> None:
         if entry.session is None:
             return
-        entry.session.close()
+        entry.session.close(is_deleted=is_deleted)
         self._videos.close(entry.session.content, entry.video)
         logger.info("session %s closed", entry.session.id)
 
