@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from converters.media_kinds import PILLOW_FORMATS
+
 VOID = 255
 """DAVIS marks what belongs to no object for certain with this index."""
 MAX_OBJECTS = VOID - 1
@@ -23,7 +25,7 @@ def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
     Raises ValueError when the file is no image, or has colours without indices.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
             if image.mode not in _READABLE_MODES:
                 raise ValueError(
                     f"{os.fspath(path)}: has mode {image.mode}, must be an indexed or gray PNG"

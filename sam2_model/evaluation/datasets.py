@@ -18,7 +18,7 @@ from typing import Mapping
 import numpy as np
 from PIL import Image
 
-from converters.media_kinds import is_image_name
+from converters.media_kinds import PILLOW_FORMATS, is_image_name
 
 _VOID = 255
 """DAVIS marks what belongs to no object for certain with this index."""
@@ -45,7 +45,7 @@ class EvaluationVideo:
 
     def picture(self, frame_index: int) -> np.ndarray:
         """(H, W, 3) uint8 of a frame."""
-        with Image.open(self.frames[frame_index]) as picture:
+        with Image.open(self.frames[frame_index], formats=PILLOW_FORMATS) as picture:
             return np.asarray(picture.convert("RGB"))
 
     def masks(self, frame_index: int) -> dict[int, np.ndarray]:
@@ -135,7 +135,7 @@ def _frame_index(path: Path, index_of: Mapping[str, int]) -> int:
 
 
 def _read_indices(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=PILLOW_FORMATS) as picture:
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise ValueError(f"{path} has mode {picture.mode}, must be an indexed or gray PNG")
         return np.asarray(picture)
