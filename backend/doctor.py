@@ -408,7 +408,11 @@ def _framerate_findings(
         settings, max_download_bytes=min(settings.max_download_bytes, _LARGEST_LOOKED_AT_BYTES)
     )
     try:
-        path = MediaStore(limited).video_file(resolve_value(tags[0].value, task["data"]))
+        path = MediaStore(limited).video_file(
+            resolve_value(tags[0].value, task["data"]),
+            task_id=task["id"],
+            project_id=project["id"],
+        )
         with open_frame_source(path) as source:
             trap = framerate_trap(resolve_framerate(tags[0], task["data"]), source.info)
     except (ServiceError, VideoDecodeError, ValueError, OSError) as error:

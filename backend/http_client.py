@@ -96,6 +96,8 @@ class Access:
     """The Authorization headers for `home`."""
     private_hosts: tuple[str, ...] = ()
     """"host" or "host:port" that may be on private addresses."""
+    gets_key: Callable[[str], bool] = lambda url: True
+    """Whether the headers go to that URL of `home`."""
 
     def may_be_private(self, origin: Origin) -> bool:
         names = (origin.host, f"{origin.host}:{origin.port}")
@@ -175,7 +177,8 @@ def download(
     """Write what the URL gives into `file`; its number of bytes, None when it is as known.
 
     What breaks off is gone on with while more arrives each time. The key goes
-    to `access.home` only, and not any more once a redirect has left it.
+    to `access.home` only, there to what `gets_key` says, and not any more once a redirect
+    has left that.
 
     Args:
         file: at its end; what it holds already is the beginning of `begun`. After
@@ -344,16 +347,16 @@ def _get(
     url: str, access: Access, deadline: Deadline, headers: Mapping[str, str]
 ) -> Iterator[tuple[http.client.HTTPResponse, str]]:
     """The response after redirects, and its URL as it may be shown."""
-    is_home = True
+    is_keyed = True
     for _ in range(_MAX_REDIRECTS + 1):
-        is_home = is_home and Origin.of(url) == access.home
+        is_keyed = is_keyed and Origin.of(url) == access.home and access.gets_key(url)
         shown = without_query(url)
-        tokens = access.authorization if is_home else None
+        tokens = access.authorization if is_keyed else None
         with _with_token(url, access, deadline, headers, tokens) as response:
             location = response.getheader("Location")
             if response.status not in _REDIRECTS or not location:
                 if response.status in (401, 403):
-                    _refuse(response.status, shown, is_home=is_home, access=access)
+                    _refuse(response.status, shown, is_keyed=is_keyed, access=access)
                 yield response, shown
                 return
         url = _redirected(url, location)
@@ -443,13 +446,15 @@ def _check_status(status: int, shown: str) -> None:
     raise MediaUnreachable(f"{shown} answered {status}")
 
 
-def _refuse(status: int, shown: str, *, is_home: bool, access: Access) -> None:
+def _refuse(status: int, shown: str, *, is_keyed: bool, access: Access) -> None:
     home = access.home
     hint = ""
-    if is_home and status == 401:
+    if is_keyed and status == 401:
         hint = ": Label Studio wants a token: set LABEL_STUDIO_API_KEY to a personal access token"
-    elif is_home:
+    elif is_keyed:
         hint = ": the owner of the token may not see it in Label Studio"
+    elif home is not None and Origin.of(shown) == home:
+        hint = ": Label Studio's key is not sent to this address"
     elif home is not None and urlsplit(shown).hostname == home.host:
         hint = (
             f": the token goes to {home.scheme}://{home.host}:{home.port} alone; set "

@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import copy
+import dataclasses
 import functools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Iterator, Sequence
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from backend.deadlines import Deadline
 from backend.decoding import open_media
@@ -28,6 +29,7 @@ from backend.errors import (
 )
 from backend.http_client import Access, Origin, download, without_query
 from backend.label_studio_auth import LabelStudioAuthorization
+from backend.label_studio_paths import LOCAL_FILES, UPLOADS, LabelStudioPaths, find_media_path
 from backend.media_cache import MediaCache
 from backend.settings import Settings
 from converters.label_studio.references import (
@@ -40,12 +42,6 @@ from converters.label_studio.references import (
 from converters.media_kinds import suffix_of
 from sam2_model.video import FrameSource
 
-_LABEL_STUDIO_PATH = re.compile(
-    r"/(data/upload|data/local-files|storage-data/uploaded|static|"
-    r"(tasks|projects)/\d+/(presign|resolve))/"
-)
-_LOCAL_FILES = "/data/local-files/"
-_UPLOADS = "/data/upload/"
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 _DOWNLOADS_AT_ONCE = 6
 
@@ -92,17 +88,22 @@ class MediaStore:
             leased._lease = lease
             yield leased
 
-    def video_file(self, reference: object, *, task_id: object = None) -> Path:
+    def video_file(
+        self, reference: object, *, task_id: object = None, project_id: object = None
+    ) -> Path:
         """The local file of a video.
 
         Args:
-            task_id: Label Studio's, which resolves cloud URIs (s3://...) by it.
+            task_id: the task at hand: Label Studio resolves cloud URIs (s3://...) by it, and
+                what it gave is that task's alone.
+            project_id: the task's; of both, only their own addresses on Label Studio are fetched.
 
         Raises UnusableTask, MediaRefused, MediaNotFound, MediaTooLarge or
         MediaUnreachable, naming the reference and the rule.
         """
+        paths = self._paths(task_id, project_id)
         with self.in_use() as store:
-            return store._file(reference, task_id, self._settings.max_download_bytes)
+            return store._file(reference, paths, self._settings.max_download_bytes)
 
     def opened(
         self, files: Path | Sequence[Path], *, decoder_threads: int | None = None
@@ -110,7 +111,9 @@ class MediaStore:
         """The frames of files that this gave. Raises VideoDecodeError."""
         return open_media(files, self._settings, decoder_threads=decoder_threads)
 
-    def frame_files(self, references: object, *, task_id: object = None) -> list[Path]:
+    def frame_files(
+        self, references: object, *, task_id: object = None, project_id: object = None
+    ) -> list[Path]:
         """The local files of a `valueList`, in order. Raises as `video_file` does."""
         limit = self._settings.max_frames
         if not isinstance(references, Sequence) or isinstance(references, str) or not references:
@@ -118,15 +121,18 @@ class MediaStore:
         if len(references) > limit:
             raise MediaTooLarge(f"the task has {len(references)} frames, may have {limit}")
         with self.in_use() as store:
-            return store._frames(references, task_id)
+            return store._frames(references, self._paths(task_id, project_id))
 
-    def _frames(self, references: Sequence[object], task_id: object) -> list[Path]:
+    def _paths(self, task_id: object, project_id: object) -> LabelStudioPaths:
+        return LabelStudioPaths(self._settings.label_studio_url, task_id, project_id)
+
+    def _frames(self, references: Sequence[object], paths: LabelStudioPaths) -> list[Path]:
         # Each may be as large as all may be together; their sum is looked at as they come.
         whole = self._settings.max_download_bytes
         files, total = [], 0
         with ThreadPoolExecutor(_DOWNLOADS_AT_ONCE, "frame-download") as pool:
             try:
-                for file in pool.map(lambda item: self._file(item, task_id, whole), references):
+                for file in pool.map(lambda item: self._file(item, paths, whole), references):
                     files.append(file)
                     total += file.stat().st_size
                     if total > whole:
@@ -136,26 +142,26 @@ class MediaStore:
                 raise
         return files
 
-    def _file(self, reference: object, task_id: object, max_bytes: int) -> Path:
+    def _file(self, reference: object, paths: LabelStudioPaths, max_bytes: int) -> Path:
         if not isinstance(reference, str) or not reference.strip():
             raise UnusableTask(f"media reference {reference!r:.80} must be a path or a URL")
         reference = reference.strip()  # as browsers do
-        if reference.startswith(_UPLOADS.removeprefix("/data/")):  # as exports have it
+        if reference.startswith(UPLOADS.removeprefix("/data/")):  # as exports have it
             reference = f"/data/{reference}"
-        path = self._path_on_label_studio(reference)
+        path = self._path_on_label_studio(reference, paths)
         if path is not None:
-            return self._label_studio_file(path, max_bytes)
+            return self._label_studio_file(path, paths, max_bytes)
         scheme = scheme_of(reference)
         if scheme is None:
             return self._path(reference)
         if scheme in CLOUD_SCHEMES:
-            return self._cloud_file(reference, task_id, max_bytes)
+            return self._cloud_file(reference, paths, max_bytes)
         if scheme not in ("http", "https"):
             raise MediaRefused(
-                f"{scheme} media cannot be fetched; http, https, Label Studio's uploads, "
+                f"{scheme}: media cannot be fetched; http, https, Label Studio's uploads, "
                 f"local files and cloud storage ({', '.join(CLOUD_SCHEMES)}) can"
             )
-        return self._downloaded(reference, max_bytes)
+        return self._downloaded(reference, paths, max_bytes)
 
     def _path(self, reference: str) -> Path:
         """A file inside the roots. Raises as `file_within`, with what may be meant instead."""
@@ -171,7 +177,7 @@ class MediaStore:
     def _meant_instead(self, reference: str) -> str:
         if is_windows_path(reference):
             return "it is a path of a Windows machine: give tasks a path or URL that is one here"
-        below = _LABEL_STUDIO_PATH.search(reference)
+        below = find_media_path(reference)
         if below is None or not reference.startswith("/"):
             return ""
         base, prefix = self._settings.label_studio_url, reference[: below.start()]
@@ -180,45 +186,41 @@ class MediaStore:
             f"{base or 'http://HOST'}{prefix}"
         )
 
-    def _path_on_label_studio(self, reference: str) -> str | None:
+    def _path_on_label_studio(self, reference: str, paths: LabelStudioPaths) -> str | None:
         """Path and query below Label Studio's own URL; None for what lies elsewhere."""
-        base = self._settings.label_studio_url
-        prefix = urlsplit(base).path if base else ""
-        is_absolute = base is not None and reference.startswith(("http:", "https:"))
-        if is_absolute and Origin.of(reference) == self._access.home:
-            parts = urlsplit(reference)
-            path = parts.path + (f"?{parts.query}" if parts.query else "")
-            return path.removeprefix(prefix) if path.startswith(prefix + "/") else None
+        if scheme_of(reference) in ("http", "https"):
+            return paths.below(reference)
+        prefix = urlsplit(paths.url or "").path
         path = reference.removeprefix(prefix) if reference.startswith(prefix + "/") else reference
-        return path if _LABEL_STUDIO_PATH.match(path) else None
+        found = find_media_path(path)
+        return path if found is not None and found.start() == 0 else None
 
-    def _label_studio_file(self, path: str, max_bytes: int) -> Path:
+    def _label_studio_file(self, path: str, paths: LabelStudioPaths, max_bytes: int) -> Path:
         root, base = self._settings.label_studio_local_files_root, self._settings.label_studio_url
         parts = urlsplit(path)
         name = parts.path
-        if parts.path == _LOCAL_FILES:
+        if f"{parts.path.rstrip('/')}/" == LOCAL_FILES:
             names = parse_qs(parts.query).get("d", [])
             if len(names) != 1:
-                raise MediaRefused(f"{_LOCAL_FILES} must have one ?d=, the file's path")
+                raise MediaRefused(f"{LOCAL_FILES} must have one ?d=, the file's path")
             name = names[0]
             if root is not None:
                 return _local_file(root, name)
-        if _has_parent(name):
-            raise MediaRefused(f"{name!r:.200} must not hold ..")
+        paths.check(path)
         if base is None:
             raise UnusableTask(f"{parts.path} lies on Label Studio: set LABEL_STUDIO_URL")
         # An upload's name is unique, and it comes without ETag or Last-Modified.
-        is_fixed = parts.path.startswith(_UPLOADS)
+        is_fixed = parts.path.startswith(UPLOADS)
         with _naming(name):
-            return self._downloaded(base + path, max_bytes, name=name, is_fixed=is_fixed)
+            return self._downloaded(base + path, paths, max_bytes, name=name, is_fixed=is_fixed)
 
-    def _cloud_file(self, uri: str, task_id: object, max_bytes: int) -> Path:
+    def _cloud_file(self, uri: str, paths: LabelStudioPaths, max_bytes: int) -> Path:
         """Label Studio knows the bucket's keys: it redirects to a signed URL, or passes it on.
 
         label-studio-sdk knows the same address, but sends a personal access token
         as it is, follows any redirect, and keeps the file in memory.
         """
-        base, shown = self._settings.label_studio_url, _shown(uri)
+        base, shown, task_id = self._settings.label_studio_url, _shown(uri), paths.task_id
         if base is None:
             raise UnusableTask(f"{shown!r} is resolved by Label Studio: set LABEL_STUDIO_URL")
         if type(task_id) is not int or task_id < 1:
@@ -230,8 +232,9 @@ class MediaStore:
         url = f"{base}/tasks/{task_id}/presign/?fileuri={encoded}"
         try:
             with _naming(shown):
-                # The signed URL is another one each time; the URI is not.
-                return self._downloaded(url, max_bytes, identity=uri)
+                # The signed URL is another one each time; this one is not. It is the task's own:
+                # whether another task may have the file is for Label Studio to say.
+                return self._downloaded(url, paths, max_bytes, uri=uri)
         except MediaNotFound as error:
             raise MediaNotFound(
                 f"{error.detail}; has the project a source storage for it, and is the file there?"
@@ -240,24 +243,34 @@ class MediaStore:
     def _downloaded(
         self,
         url: str,
+        paths: LabelStudioPaths,
         max_bytes: int,
         *,
-        identity: str | None = None,
+        uri: str | None = None,
         name: str | None = None,
         is_fixed: bool = False,
     ) -> Path:
+        """
+        Args:
+            uri: the reference that is meant, where the URL is not it.
+            name: what errors call it.
+        """
         Origin.of(url)  # refused before anything is written
-        identity = url.partition("#")[0] if identity is None else identity
-        suffix = suffix_of(name or path_of(identity))
+        identity = url.partition("#")[0]
+        suffix = suffix_of(name or path_of(uri or identity))
         deadline = Deadline(self._settings.download_seconds)
         assert self._lease is not None  # `_file` is called inside `in_use` alone
         return self._cache.file(
             identity,
             functools.partial(
-                download, url, access=self._access, max_bytes=max_bytes, deadline=deadline
+                download,
+                url,
+                access=dataclasses.replace(self._access, gets_key=paths.gets_key),
+                max_bytes=max_bytes,
+                deadline=deadline,
             ),
             suffix=suffix if _SUFFIX.fullmatch(suffix) else "",
-            shown=f"{name!r:.200}" if name else _shown(identity),
+            shown=f"{name!r:.200}" if name else _shown(uri or identity),
             lease=self._lease,
             deadline=deadline,
             is_fixed=is_fixed,
@@ -285,15 +298,11 @@ def _local_file(root: Path, name: str) -> Path:
     """Label Studio on Windows writes `dir\\file`, which may be a name of its own here."""
     names = dict.fromkeys((name, name.replace("\\", "/")))
     *others, last = [root / name.lstrip("/") for name in names]
-    setting = "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"
+    setting = "LABEL_STUDIOLOCAL_FILES_DOCUMENT_ROOT"
     for file in others:
         with contextlib.suppress(MediaNotFound):
             return file_within(file, (root,), setting)
     return file_within(last, (root,), setting)
-
-
-def _has_parent(path: str) -> bool:
-    return ".." in re.split(r"[/\\]", unquote(path))
 
 
 def file_within(path: Path, roots: Sequence[Path], setting: str) -> Path:

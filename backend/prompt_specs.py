@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from converters.json_stream import location_text
 from converters.json_values import BadValue, array, finite, identifier, text, whole
@@ -32,7 +32,7 @@ from converters.label_studio.results import ObjectRequest
 from converters.malformed import MalformedValue
 from converters.report import Report
 from converters.types import Box, ObjectId, Prompt, VideoInfo
-from sam2_model.video.image_file import orientation_of, turned
+from sam2_model.video.image_file import IMAGE_ERRORS, opened, orientation_of, turned
 
 _KEYS = frozenset({"frame", "object", "label", "box", "points", "mask"})
 
@@ -233,11 +233,13 @@ def _prompt(object_id: ObjectId, spec: PromptSpec, info: VideoInfo, is_percent: 
 def _read_mask(path: Path, info: VideoInfo) -> np.ndarray:
     """(H, W) bool."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             orientation = orientation_of(image)
             mask = turned(_object_in(image), orientation)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image") from None
+    except FileNotFoundError:
+        raise
+    except IMAGE_ERRORS as error:
+        raise ValueError(f"{path} is not an image that can be read: {error}") from None
     if mask.shape != (info.height, info.width):
         raise ValueError(
             f"{path} has {mask.shape[1]} x {mask.shape[0]} pixels, must have the video's "

@@ -510,7 +510,9 @@ class _VideoPart(_Part):
 
     def fetch(self, media: MediaStore) -> Path:
         reference = resolve_value(self.tag.value, self.request.data)
-        return media.video_file(reference, task_id=self.request.task_id)
+        return media.video_file(
+            reference, task_id=self.request.task_id, project_id=self.request.project_id
+        )
 
     @property
     def reference(self) -> str | None:
@@ -705,7 +707,9 @@ class _FramesPart(_Part):
             references = resolve_value(self.tag.value_list, self.request.data)
         else:
             references = [resolve_value(self.tag.value or "", self.request.data)]
-        return media.frame_files(references, task_id=self.request.task_id)
+        return media.frame_files(
+            references, task_id=self.request.task_id, project_id=self.request.project_id
+        )
 
     def requests(self, info: VideoInfo, left_out: LeftOut) -> Sequence[ObjectRequest]:
         found = frame_requests(self.results, config=self.config, info=info, report=left_out)

@@ -89,9 +89,10 @@ class SessionOrigin:
 
     def files(self, media: MediaStore) -> Path | Sequence[Path]:
         """Finds or downloads them. Raises ServiceError."""
+        of = {"task_id": self.task_id, "project_id": self.project_id}
         if isinstance(self.reference, str):
-            return media.video_file(self.reference, task_id=self.task_id)
-        return media.frame_files(list(self.reference), task_id=self.task_id)
+            return media.video_file(self.reference, **of)
+        return media.frame_files(list(self.reference), **of)
 
     def to_json(self) -> dict[str, Any]:
         """Reads back as `from_json`."""

@@ -156,7 +156,11 @@ def _why_not_the_frames(tag: ImageTag, session: Session, media: MediaStore) -> s
         if not isinstance(references, list) or len(references) != info.frame_count:
             return f"its list must have {info.frame_count} images, one a frame of the video"
         with media.in_use() as kept:
-            (file,) = kept.frame_files(references[:1], task_id=session.origin.task_id)
+            (file,) = kept.frame_files(
+                references[:1],
+                task_id=session.origin.task_id,
+                project_id=session.origin.project_id,
+            )
             with kept.opened([file]) as source:
                 size = source.info.width, source.info.height
     except (ServiceError, ValueError, OSError) as error:

@@ -47,9 +47,10 @@ def task_videos(
     """
     if not isinstance(task, Mapping):
         raise ValueError(f"task {task!r:.80} must be a JSON object")
+    of = {"task_id": task.get("id"), "project_id": task.get("project")}
     options = ExportOptions(
         label_config=parse_label_config(label_config),
-        video_infos=_infos(media, task.get("id")),
+        video_infos=_infos(media, of),
         stale=stale,
         sources=(source,),
     )
@@ -59,17 +60,17 @@ def task_videos(
         if any(track.masks for track in exported.video.tracks):
             is_video = len(exported.media) == 1 and not exported.video.file_names
             files = (
-                media.video_file(exported.media[0], task_id=exported.task_id) if is_video
-                else media.frame_files(list(exported.media), task_id=exported.task_id)
+                media.video_file(exported.media[0], **of) if is_video
+                else media.frame_files(list(exported.media), **of)
             )
             yield TaskVideo(exported.video, files)
 
 
-def _infos(media: MediaStore, task_id: object) -> Callable[[str], VideoInfo | None]:
+def _infos(media: MediaStore, of: Mapping[str, Any]) -> Callable[[str], VideoInfo | None]:
     @functools.cache
     def info(reference: str) -> VideoInfo:
         # The first of a list of images as well: a still one is a video of one frame.
-        with media.opened(media.video_file(reference, task_id=task_id)) as source:
+        with media.opened(media.video_file(reference, **of)) as source:
             return source.info
 
     return info

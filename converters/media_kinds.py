@@ -31,6 +31,10 @@ IMAGE_FORMATS: Mapping[str, str] = MappingProxyType({
 })
 """Suffix -> the format's name, as Pillow has it."""
 
+PILLOW_FORMATS = tuple(dict.fromkeys(IMAGE_FORMATS.values()))
+"""For `Image.open(..., formats=)`. Pillow knows others, which must not be opened whatever a file
+is called: EPS, for one, is a program that it has Ghostscript run."""
+
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m1v",
     ".m2v", ".vob", ".ts", ".m2ts", ".mts", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2",

@@ -114,13 +114,14 @@ def _fetch_task(task: Any, config: Any, store: Any, folder: Path) -> None:
     from converters.label_studio.config import resolve_value
 
     data = task.get("data") or {}
+    of = {"task_id": task.get("id"), "project_id": task.get("project")}
     for video in media_videos(config):
         reference = resolve_value(video.value, data)
-        _link(store.video_file(reference), reference, folder)
+        _link(store.video_file(reference, **of), reference, folder)
     for image in config.images:
         references = resolve_value(image.value_list or image.value or "", data)
         references = [references] if isinstance(references, str) else references
-        for reference, file in zip(references, store.frame_files(references)):
+        for reference, file in zip(references, store.frame_files(references, **of)):
             _link(file, reference, folder)
 
 

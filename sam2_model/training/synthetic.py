@@ -501,7 +501,7 @@ class _Finish:
         if self.jpeg_quality:
             stream = io.BytesIO()
             picture.save(stream, "JPEG", quality=self.jpeg_quality)
-            picture = Image.open(stream).convert("RGB")
+            picture = Image.open(stream, formats=("JPEG",)).convert("RGB")
         return np.asarray(picture)
 
 

@@ -58,7 +58,8 @@ class PreparedVideo:
 
     def picture(self, place: int) -> Image.Image:
         """The `place`-th annotated frame, S x S."""
-        with Image.open(self.folder / f"{self.frames[place]:07d}.jpg") as picture:
+        path = self.folder / f"{self.frames[place]:07d}.jpg"
+        with Image.open(path, formats=("JPEG",)) as picture:
             return picture.convert("RGB")
 
     def masks(self, place: int, size: int) -> np.ndarray:

@@ -17,12 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from converters.media_kinds import PILLOW_FORMATS
 from sam2_model.video.errors import VideoDecodeError
 from sam2_model.video.reader import MAX_PIXELS
 
-# What browsers show, and TIFF. Pillow knows others that must not be opened: EPS,
-# for one, is a program that it has Ghostscript run.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _TURNED_BY_EXIF = ("JPEG", "MPO", "PNG", "AVIF")  # MPO is a JPEG with more behind it
 _ORIENTATION, _SHORT = 0x0112, 3
 
@@ -43,7 +41,7 @@ def opened(
         # Pillow's own limit only warns; ours follows. Damaged EXIF is as none to browsers.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.simplefilter("ignore", UserWarning)
-        image = Image.open(path, formats=_FORMATS)
+        image = Image.open(path, formats=PILLOW_FORMATS)
     with image:
         width, height = image.size
         if width * height > max_pixels:

@@ -92,7 +92,10 @@ def label_studio(media_root):
             return Reply(video, headers={"Content-Type": "video/mp4"})
 
         site.replies["/data/upload/1/ef9e5fd2-n25.mp4"] = upload
-        site.replies["/static/samples/opossum_snow.mp4"] = upload
+        # As from Label Studio, which gives its static files to everyone.
+        site.replies["/static/samples/opossum_snow.mp4"] = Reply(
+            video, headers={"Content-Type": "video/mp4"}
+        )
         yield site
 
 

@@ -842,3 +842,19 @@ def test_a_target_storage_is_converted_as_a_folder(tmp_path, capsys):
         assert run(source, "coco", tmp_path / f"{source.name}.json") == 0
     assert "2 videos" in (said := capsys.readouterr().out) and "1 video," in said
     assert run(folder, "coco", tmp_path / "v.json", "--val", "0.5") == 0
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path, capsys, monkeypatch):
+    """Pillow has Ghostscript run EPS, whatever the file is called."""
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=":")
+    masks = tmp_path / "davis" / "Annotations" / "480p" / "dog" / "00000.png"
+    masks.parent.mkdir(parents=True)
+    Image.new("L", (6, 4), 1).save(masks, format="EPS")
+    status = run(tmp_path / "davis", "coco", tmp_path / "out.json")
+    said = capsys.readouterr().err
+    assert status == 2 and str(masks) in said and "no readable image" in said
+    assert not (tmp_path / "was-run").exists()

@@ -155,6 +155,100 @@ def test_no_path_leads_elsewhere_on_label_studio(make_store, label_studio, refer
     assert label_studio.asked == []
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/data/upload/%252e%252e/%252e%252e/api/x", "/static/%25252e%25252e/api/x",
+     "/data/upload/%2e%2e%5Capi", "/data/upload/x%255c..%255capi", "/data/upload/%" + "25" * 9 + "2e",
+     "/data/local-files/?d=%25252e%25252e/x", "/storage-data/uploaded/?filepath=upload/../x",
+     "/data/upload/.\t./api/x"],
+)
+def test_no_path_leads_elsewhere_however_often_it_is_encoded(make_store, label_studio, path):
+    store = make_store(label_studio_local_files_root=None)
+    for asked in (path, f"{label_studio.url}{path}"):
+        with pytest.raises(MediaRefused):
+            store.video_file(asked, task_id=7, project_id=1)
+    assert label_studio.asked == []
+
+
+def test_a_name_may_hold_points_and_percent_signs(make_store, label_studio):
+    for name in ("a..b.mp4", "50%25.mp4", "...mp4", "%2541.mp4"):
+        label_studio.replies[f"/data/upload/1/{name}"] = Reply(b"film", headers=VIDEO)
+        assert make_store().video_file(f"/data/upload/1/{name}").read_bytes() == b"film"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/projects/2/export?exportType=JSON", "/api/tasks/21", "/api/users/1/token", "/", "",
+     "//api/tasks/21", "/user/account", "/export/2.mp4", "/data/export/2.mp4", "/data/upload",
+     "/data/local-files/x.mp4?d=y", "/tasks/7/presign/x.mp4", "/tasks/7/annotations/",
+     "/%74asks/7/presign/", "/django-rq/v.mp4"],
+)
+def test_nothing_but_media_is_fetched_from_label_studio(make_store, label_studio, path):
+    label_studio.otherwise = lambda asked: Reply(b"secret", headers=VIDEO)
+    for url in (label_studio.url, label_studio.url.replace("http", "HTTP")):
+        with pytest.raises(MediaRefused, match="is no media|SAM2_MEDIA_ROOTS"):
+            make_store().video_file(f"{url}{path}", task_id=7, project_id=1)
+    assert label_studio.asked == []
+
+
+@pytest.mark.parametrize("verb", ["presign", "resolve"])
+@pytest.mark.parametrize("kind, own", [("tasks", 7), ("projects", 1)])
+def test_the_key_is_for_the_files_of_the_task_at_hand_alone(
+    make_store, label_studio, kind, own, verb
+):
+    label_studio.otherwise = lambda asked: Reply(b"film", headers=VIDEO)
+    store, query = make_store(), "?fileuri=czM6Ly9iL3YubXA0"
+    ours = {"task_id": 7, "project_id": 1}
+    for base in ("", label_studio.url):
+        for other in (21, "\u0662\u0661", own * 10, "07000000000000000000"):
+            with pytest.raises(MediaRefused, match="at hand|is no media|SAM2_MEDIA_ROOTS"):
+                store.video_file(f"{base}/{kind}/{other}/{verb}/{query}", **ours)
+        with pytest.raises(MediaRefused, match=f"must be of the {kind[:-1]} at hand$"):
+            store.video_file(f"{base}/{kind}/{own}/{verb}/{query}")
+    assert label_studio.asked == []
+    assert store.video_file(f"/{kind}/{own}/{verb}/{query}", **ours).read_bytes() == b"film"
+    assert store.video_file(f"{label_studio.url}/{kind}/{own}/{verb}/{query}", **ours)
+    assert label_studio.tokens() == ["Token secret-key"]
+
+
+def test_what_was_fetched_for_one_task_is_not_given_to_another_that_names_it(
+    make_store, label_studio
+):
+    label_studio.otherwise = lambda asked: Reply(b"film", headers=VIDEO)
+    store = make_store()
+    store.video_file("/tasks/7/presign/?fileuri=czM6Ly9iL3YubXA0", task_id=7)
+    with pytest.raises(MediaRefused, match="task 7, must be of the task at hand, 8"):
+        store.video_file("/tasks/7/presign/?fileuri=czM6Ly9iL3YubXA0", task_id=8)
+
+
+def test_static_files_are_fetched_without_the_key(make_store, label_studio):
+    label_studio.replies["/static/v.mp4"] = Reply(b"film", headers=VIDEO)
+    assert make_store().video_file("/static/v.mp4").read_bytes() == b"film"
+    assert label_studio.tokens() == [None]
+
+
+@pytest.mark.parametrize("path", ["/api/projects/2/export?signed=1", "/tasks/21/presign/?fileuri=x"])
+def test_a_redirect_within_label_studio_takes_the_key_to_media_only(
+    make_store, label_studio, path
+):
+    """Who sets up a storage chooses its address, and so where Label Studio redirects to."""
+    label_studio.replies["/tasks/7/presign/?fileuri=czM6Ly9hcGkvdi5tcDQ="] = Reply(
+        status=303, headers={"Location": path}
+    )
+    label_studio.replies[path] = Reply(status=401)
+    with pytest.raises(MediaUnreachable, match="401.*key is not sent"):
+        make_store().video_file("s3://api/v.mp4", task_id=7)
+    assert label_studio.tokens() == ["Token secret-key", None]
+
+
+def test_the_key_stays_below_the_path_of_label_studio(make_store, label_studio):
+    """On one host with another program, whose users put files there."""
+    label_studio.replies["/data/upload/v.mp4"] = Reply(b"film", headers=VIDEO)
+    store = make_store(label_studio_url=f"{label_studio.url}/studio")
+    assert store.video_file(f"{label_studio.url}/data/upload/v.mp4").read_bytes() == b"film"
+    assert label_studio.tokens() == [None]
+
+
 def test_an_error_about_a_local_file_of_label_studio_names_it(make_store, label_studio):
     store = make_store(label_studio_local_files_root=None)
     with pytest.raises(MediaNotFound, match="sub/gone.mp4.*404"):

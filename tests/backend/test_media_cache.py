@@ -517,12 +517,37 @@ def test_a_cloud_file_is_kept_under_its_uri(make_store, cloud, label_studio, sit
     film = cloud("s3://bucket/clip.mp4")
     store = make_store()
     first = store.video_file("s3://bucket/clip.mp4", task_id=7)
-    assert store.video_file("s3://bucket/clip.mp4", task_id=8) == first
+    assert store.video_file("s3://bucket/clip.mp4", task_id=7) == first
     assert len(site.asked) == 1 and first.suffix == ".mp4"
     again = make_store(media_fresh_seconds=ALWAYS_ASK)
     assert again.video_file("s3://bucket/clip.mp4", task_id=7) == first
     assert site.asked[-1].headers["If-None-Match"] == film.validators["ETag"]
     assert "signed-" not in caplog.text and "secret-key" not in caplog.text
+
+
+def test_a_cloud_file_is_for_the_tasks_that_label_studio_gives_it_to(make_store, cloud):
+    cloud("s3://bucket/clip.mp4", task_id=7)
+    cloud("s3://bucket/clip.mp4", task_id=9)
+    store = make_store()
+    store.video_file("s3://bucket/clip.mp4", task_id=7)
+    with pytest.raises(MediaNotFound):  # another project's, which has no such storage
+        store.video_file("s3://bucket/clip.mp4", task_id=8)
+    assert store.video_file("s3://bucket/clip.mp4", task_id=9).read_bytes() == FILM
+
+
+def test_a_cloud_file_of_another_label_studio_is_another(make_store, cloud, elsewhere_studio):
+    cloud("s3://bucket/clip.mp4")
+    make_store().video_file("s3://bucket/clip.mp4", task_id=7)
+    with pytest.raises(MediaNotFound):
+        make_store(label_studio_url=elsewhere_studio.url).video_file(
+            "s3://bucket/clip.mp4", task_id=7
+        )
+
+
+@pytest.fixture
+def elsewhere_studio():
+    with serving_site() as site:
+        yield site
 
 
 def test_a_cut_cloud_file_is_gone_on_with_under_a_new_signature(make_store, cloud, site):

@@ -146,3 +146,28 @@ def test_every_public_name_of_sam2_model_is_there():
         assert getattr(sam2_model, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'SAM3'"):
         sam2_model.SAM3
+
+
+def opening_without_formats(path: Path) -> list[int]:
+    """The lines of a file on which Pillow may open a file of any kind that it knows."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(), path.name))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("Image.open", "PIL.Image.open")
+        and "formats" not in [keyword.arg for keyword in node.keywords]
+    ]
+
+
+@pytest.mark.parametrize("package", ["backend", "converters", "sam2_model", "benchmarks", "ops"])
+def test_images_are_opened_as_the_kinds_that_are_meant(package):
+    """Else a "PNG" that is EPS is a program, which Pillow has Ghostscript run."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    found = {str(path): lines for path in files if (lines := opening_without_formats(path))}
+    assert found == {}
+
+
+def test_the_rule_sees_an_image_that_is_opened_as_anything(tmp_path):
+    path = tmp_path / "a.py"
+    path.write_text('Image.open(x)\nPIL.Image.open(x, "r")\nImage.open(x, formats=("PNG",))\n')
+    assert opening_without_formats(path) == [1, 2]
