@@ -179,6 +179,11 @@ class Settings:
     """A session that nobody has used for so long is closed; asking for it opens it again."""
     session_days: float = 30.0
     """How long a closed session is kept."""
+    max_stored_sessions: int = 500
+    """Sessions kept, open and closed; of the closed ones the longest unused go first."""
+    max_session_bytes: int = 4096 * _MIB
+    """On disk, for the prompts and masks of all sessions; the longest unused closed ones go
+    first, an open one never."""
     session_memory_bytes: int = 4096 * _MIB
     """On disk, for what the model remembers of all sessions, so that one that is opened again
     tracks on as if it had never been closed; the longest unused go first."""
@@ -386,7 +391,7 @@ _POSITIVE = (
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
     "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
     "save_seconds", "window_frames", "training_steps", "max_sessions", "session_idle_seconds", "session_days",
-    "session_memory_bytes",
+    "session_memory_bytes", "max_stored_sessions", "max_session_bytes",
     "max_session_streams", "stop_seconds", "key_requests_per_second",
 )
 
@@ -480,6 +485,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_SESSIONS": ("max_sessions", _whole),
     "SAM2_SESSION_IDLE_SECONDS": ("session_idle_seconds", _real),
     "SAM2_SESSION_DAYS": ("session_days", _real),
+    "SAM2_MAX_STORED_SESSIONS": ("max_stored_sessions", _whole),
+    "SAM2_MAX_SESSION_MIB": ("max_session_bytes", _mebibytes),
     "SAM2_SESSION_MEMORY_MIB": ("session_memory_bytes", _mebibytes),
     "SAM2_MAX_SESSION_STREAMS": ("max_session_streams", _whole),
     "SAM2_LOG_FORMAT": ("log_format", str),
