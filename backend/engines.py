@@ -67,10 +67,7 @@ def open_blobs(settings: Settings, store: Any, role: Role) -> Blobs:
     """For what running jobs leave; `store` is that of `open_store` for the same role."""
     if role is Role.ALONE:
         return FolderBlobs(settings.data_folder / "unfinished")
-    from backend.jobs.distributed.blobs import RedisBlobs
-    from backend.jobs.distributed.storage import open_storage
-
-    return RedisBlobs(store.redis) if settings.storage is None else open_storage(settings.storage)
+    return store.blobs
 
 
 def open_choice(settings: Settings, role: Role) -> ModelChoice:

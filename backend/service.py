@@ -577,6 +577,7 @@ class TrackWork:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction(), stored.left_out)
+        service.store.check_can_keep()
         with self._windows(key, handle) as windows:
             propagation.run(
                 self._serving.model,
