@@ -12,6 +12,7 @@ from backend.errors import NotHere
 from backend.jobs.blobs import Blobs, FolderBlobs
 from backend.jobs.handles import Work
 from backend.jobs.interface import Queue, Store
+from backend.jobs.limits import QueueLimits
 from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.types import Job, JobKind
@@ -104,7 +105,9 @@ def open_queue(
     """Over a store of `open_store` for the same role."""
     places = {"interactive_places": settings.max_waiting_requests}
     limits = {
-        "max_queued_per_project": settings.max_queued_per_project,
+        "limits": QueueLimits(
+            per_project=settings.max_queued_per_project, in_all=settings.max_queued
+        ),
         "posts_unanswered": posts_unanswered,
     }
     if role is Role.ALONE:

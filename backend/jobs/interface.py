@@ -74,7 +74,7 @@ class Queue(Protocol):
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already.
+        Raises TooManyJobs when too many wait already, of its project or in all.
         """
         ...
 

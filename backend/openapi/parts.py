@@ -20,7 +20,7 @@ _REASONS = {
     422: "Well-formed, but this service cannot work on it.",
     429: "Too much is waiting or open; try again later.",
     502: "The media, or Label Studio, cannot be reached.",
-    503: "The model is loading, has failed, or is busy; the service is stopping; the storage is away.",
+    503: "The model is loading, has failed, or is busy; the service stops; the storage is away.",
     507: "The disk is full: nothing can be kept.",
 }
 CREDENTIALS: list[Json] = [{}, {"password": []}, {"token": []}]

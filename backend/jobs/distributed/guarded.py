@@ -1,4 +1,4 @@
-"""A storage that may be away: those who ask are told within seconds, and not each after its own wait.
+"""A storage that may be away: those who ask are told within seconds, and wait together.
 
 Clients of buckets try again for a minute or more, and a share that hangs answers never. So
 before one that has not been heard of for a while is used, a small question finds out whether

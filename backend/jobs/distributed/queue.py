@@ -17,7 +17,7 @@ from backend.jobs.distributed.failures import error_of
 from backend.jobs.distributed.keeper import Keeper
 from backend.jobs.distributed.published import Published
 from backend.jobs.distributed.store import RedisJobStore
-from backend.jobs.limits import check_room
+from backend.jobs.limits import QueueLimits, check_room
 from backend.jobs.runner import MAX_ATTEMPTS
 from backend.jobs.types import Job, JobSpec, JobState, StoredResult
 from backend.log_context import working_for
@@ -144,7 +144,7 @@ class DistributedQueue:
         self,
         store: RedisJobStore,
         *,
-        max_queued_per_project: int,
+        limits: QueueLimits,
         view: View,
         posts_unanswered: bool = False,
         max_attempts: int = MAX_ATTEMPTS,
@@ -155,7 +155,7 @@ class DistributedQueue:
                 as this process died.
         """
         self.store = store
-        self._max_queued_per_project = max_queued_per_project
+        self._limits = limits
         self._view = view
         self._posts_unanswered = posts_unanswered
         self._lock = threading.Lock()
@@ -193,7 +193,7 @@ class DistributedQueue:
         """As `Queue.submit`."""
         if is_awaited and self._is_stopping.is_set():
             raise Stopping("the service is being stopped: ask again in a moment")
-        check_room(self.store, spec.project_id, spec.priority, self._max_queued_per_project)
+        check_room(self.store, spec.project_id, spec.priority, self._limits)
         waiter = uuid.uuid4().hex if is_awaited else None
         job, is_new = self.store.add(spec, waiter=waiter, posts_if_lost=self._posts_unanswered)
         with working_for(job=job.id, task=job.task_id, project=job.project_id):
