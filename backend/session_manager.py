@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
-from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
+from backend.errors import (
+    Conflict,
+    NotFound,
+    OverLimit,
+    StorageUnavailable,
+    Stopping,
+    TooManySessions,
+)
 from backend.fingerprints import content_fingerprint
 from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
@@ -75,6 +82,7 @@ class SessionManager:
         count = self._store.delete_old(self._settings.session_days * _DAY_SECONDS)
         if count:
             logger.info("%d old sessions are forgotten", count)
+        self.forget_surplus()
         self._memories.keep_only(self._store.ids())
         threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
 
@@ -82,6 +90,28 @@ class SessionManager:
         every = min(_LOOK_EVERY_SECONDS, self._settings.session_idle_seconds)
         while not self._is_ending.wait(every):
             self.close_idle()
+            try:
+                self.forget_surplus()
+            except StorageUnavailable as error:  # it may be back at the next look
+                logger.error("stored sessions cannot be counted: %s", error)
+
+    def forget_surplus(self) -> None:
+        """Forget the longest unused closed sessions, while all are over their quota."""
+        count, byte_count = self._settings.max_stored_sessions, self._settings.max_session_bytes
+        while (forgotten := self._forget_one(count, byte_count)) is not None:
+            self._memories.delete(forgotten)
+            logger.warning(
+                "session %s is forgotten, of the closed ones the longest unused: %d may be "
+                "stored (SAM2_MAX_STORED_SESSIONS), of %d MiB in all (SAM2_MAX_SESSION_MIB)",
+                forgotten, count, byte_count // 2**20,
+            )
+
+    def _forget_one(self, max_count: int, max_bytes: int) -> str | None:
+        with self._lock:  # so that it is not opened meanwhile
+            return self._store.delete_longest_unused(
+                max_count=max_count, max_bytes=max_bytes,
+                spared=self._open.keys() | self._opening.keys(),
+            )
 
     def stop(self) -> None:
         """Close all; what is propagating can be resumed."""
@@ -130,6 +160,7 @@ class SessionManager:
         try:
             entry.session.begin_with(known(entry.session.info))
             entry.session.create()
+            self.forget_surplus()
             has_begun = True
             logger.info("session %s of task %s opened", session_id, origin.task_id)
             yield entry.session

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 from backend.sqlite_file import SqliteFile, packed, unpacked
 
@@ -169,6 +169,31 @@ class SessionStore(SqliteFile):
             before = min(self._clock(), newest or 0.0) - age_seconds
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount
 
+    def delete_longest_unused(
+        self, *, max_count: int, max_bytes: int, spared: Collection[str]
+    ) -> str | None:
+        """Forget one session when there are more than may be, or all take more bytes of the
+        file; its id. None when they are within that, or all are `spared`."""
+        with self.transaction() as db:
+            (count,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
+            if count <= max_count and _bytes_in_use(db) <= max_bytes:
+                return None
+            for row in db.execute("SELECT id FROM sessions ORDER BY used_at, rowid"):
+                if row["id"] not in spared:
+                    break
+            else:
+                return None
+            db.execute("DELETE FROM sessions WHERE id = ?", (row["id"],))
+            return row["id"]
+
+
+def _bytes_in_use(db: sqlite3.Connection) -> int:
+    """Of the file, without the pages that are free to be written again."""
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
 
 def _put_frames(
     db: sqlite3.Connection, session_id: str, frames: Sequence[StoredFrame]

@@ -16,10 +16,9 @@ from PIL import Image
 
 from converters.indexed_png import VOID
 from converters.malformed import MalformedValue
-from converters.media_kinds import IMAGE_FORMATS
+from converters.media_kinds import PILLOW_FORMATS
 
 # Pillow knows formats that must not be opened: EPS is a program that Ghostscript runs.
-_FORMATS = tuple(dict.fromkeys(IMAGE_FORMATS.values()))
 _GRAY_MODES = ("L", "P", "I", "I;16", "I;16B")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # What PIL raises for a bad file; SyntaxError is for broken PNG chunks.
@@ -67,7 +66,7 @@ def read_mask_picture(path: str | os.PathLike[str]) -> MaskPicture:
             # Odd EXIF tags do not matter; too many pixels do.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            with Image.open(path, formats=PILLOW_FORMATS) as image:
                 picture = _picture(image)
     except _IMAGE_ERRORS as error:
         raise MalformedValue(place, f"is no readable image: {error}") from None

@@ -7,6 +7,7 @@ run on this side.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from typing import Any
@@ -38,6 +39,12 @@ class Channel:
     def wait_at_most(self, seconds: float | None) -> None:
         """For each receipt from now on."""
         self._socket.settimeout(seconds)
+
+    def has_message_within(self, seconds: float) -> bool:
+        """Whether one has begun to come, or the other end has gone."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def send(self, message: Any, give: socket.socket | None = None) -> None:
         """JSON, and with it a socket."""

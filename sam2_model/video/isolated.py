@@ -45,6 +45,8 @@ class DecodingLimits:
     """Of one picture, width times height."""
     max_frames: int | None = None
     """None: as many as there are."""
+    idle_seconds: float = 10.0
+    """A decoder that nobody asks for so long gives its memory back, but for the index."""
 
 
 class IsolatedSource(FrameSource):
@@ -81,6 +83,7 @@ class IsolatedSource(FrameSource):
             "is_list": is_list,
             "max_frames": limits.max_frames,
             "max_pixels": limits.max_pixels,
+            "idle_seconds": limits.idle_seconds,
             "decoder_threads": decoder_threads,
         }
         self._lock = threading.Lock()
