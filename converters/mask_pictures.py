@@ -18,7 +18,6 @@ from converters.indexed_png import VOID
 from converters.malformed import MalformedValue
 from converters.media_kinds import PILLOW_FORMATS
 
-# Pillow knows formats that must not be opened: EPS is a program that Ghostscript runs.
 _GRAY_MODES = ("L", "P", "I", "I;16", "I;16B")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 # What PIL raises for a bad file; SyntaxError is for broken PNG chunks.

@@ -449,7 +449,7 @@ def test_stored_sessions_over_their_bytes_are_forgotten_but_no_open_one(make_man
     with manager.created(origin) as session:
         click(session, 0, (110, 90, True))
         manager.forget_surplus()
-        session.save()
+        click(session, 1, (112, 90, True))  # it is still there to be changed
     manager.close_idle()
     assert manager.of_video(origin.reference)
     manager.forget_surplus()
