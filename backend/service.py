@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Iterator, Mapping, 
 from backend import log_context
 from backend.answers import StoredAnswer, prediction_of
 from backend.deadlines import Deadline
+from backend.decoding import opening_until
 from backend.engines import (
     RefusedSessions,
     Role,
@@ -577,7 +578,13 @@ class TrackWork:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction(), stored.left_out)
-        with self._windows(key, handle) as windows:
+        # Where a person waits, no longer than they do.
+        is_awaited = handle.priority is Priority.INTERACTIVE
+        deadline = Deadline(service.settings.answer_seconds) if is_awaited else None
+        with (
+            opening_until(deadline, handle.is_cancelled),
+            self._windows(key, handle) as windows,
+        ):
             propagation.run(
                 self._serving.model,
                 priority=lambda: handle.priority,

@@ -7,6 +7,7 @@ run on this side.
 from __future__ import annotations
 
 import json
+import select
 import socket
 import struct
 from typing import Any
@@ -38,6 +39,12 @@ class Channel:
     def wait_at_most(self, seconds: float | None) -> None:
         """For each receipt from now on."""
         self._socket.settimeout(seconds)
+
+    def has_something(self, seconds: float) -> bool:
+        """Whether there is something to receive, or the end of it, within that time."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(1000 * max(0.0, seconds)))
 
     def send(self, message: Any, give: socket.socket | None = None) -> None:
         """JSON, and with it a socket."""

@@ -16,6 +16,7 @@ from PIL import Image
 from sam2_model.video import (
     DecodingLimits,
     IsolatedSource,
+    OpeningGivenUp,
     VideoDecodeError,
     VideoDecodeWarning,
     VideoFileSource,
@@ -147,6 +148,24 @@ def test_a_decoder_ends_with_whoever_started_it_and_so_does_what_starts_them(vid
         source.frame(0)
     assert shown_index(source.frame(1)) == 1  # by others, that were started anew
     source.close()
+
+
+def test_a_file_that_nobody_waits_for_any_more_is_given_up(tmp_path, video):
+    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    with IsolatedSource(video) as other:
+        own = decoder_of(other)
+        asked = iter([False, True])
+        with pytest.raises(OpeningGivenUp):
+            IsolatedSource(path, is_given_up=lambda: next(asked))
+        assert shown_index(other.frame(3)) == 3
+        assert hostile_media.wait_for_decoders([own])
+
+
+def test_a_file_that_takes_too_long_to_open_leaves_no_process(tmp_path):
+    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    with pytest.raises(VideoDecodeError, match="a.gif: .*took longer than 0.3 s"):
+        IsolatedSource(path, limits=DecodingLimits(open_seconds=0.3))
+    assert hostile_media.wait_for_decoders([])
 
 
 def test_the_decoder_knows_nothing_of_the_environment(video, monkeypatch):
