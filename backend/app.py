@@ -14,6 +14,7 @@ from flask import Flask, g, request
 
 from backend.access import guard
 from backend.deadlines import Deadline
+from backend.decoding import begin_opening_until
 from backend.enterprise import EnterpriseEvents, event_of
 from backend.error_answers import answer_errors
 from backend.errors import BadRequest, TooManyRequests
@@ -76,8 +77,21 @@ def create_app(
     follow(app)  # these two first: what the guard refuses has an id and is counted too
     measure(app, service.tracking)
     guard(app, settings)
+    _open_no_longer_than(app, settings.answer_seconds)
     service.tracking.start()
     return app
+
+
+def _open_no_longer_than(app: Flask, seconds: float) -> None:
+    """Media that a request opens itself is opened for whoever waits for the answer."""
+
+    @app.before_request
+    def begin() -> None:
+        begin_opening_until(Deadline(seconds))
+
+    @app.teardown_request
+    def end(_: BaseException | None) -> None:
+        begin_opening_until(None)  # the thread's next work is another's
 
 
 class _Service:

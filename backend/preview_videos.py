@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Iterator, Sequence
 
 import numpy as np
 
+from backend.deadlines import Deadline
+from backend.decoding import opening_until
 from backend.errors import ServiceError
 from backend.fingerprints import content_fingerprint
 from backend.jobs.types import JobState, ResultVideo, StoredResult
@@ -150,7 +152,11 @@ class PreviewVideos:
         def scene() -> Iterator[Scene]:
             with self._service.media.in_use() as store:
                 file = store.video_file(media.reference, task_id=media.task_id)
-                with store.opened(file, decoder_threads=1) as source:
+                deadline = Deadline(self._service.settings.answer_seconds)
+                with (
+                    opening_until(deadline),
+                    store.opened(file, decoder_threads=1) as source,
+                ):
                     yield source, newest.tracks(source.info)
 
         return Render(name, self._cache, scene)

@@ -68,7 +68,7 @@ from converters.label_studio.video_vector import (
 )
 from converters.masks import decode_mask
 from converters.types import Direction, FrameRange, ObjectId, Prompt, Track, VideoInfo
-from sam2_model.video import FrameSource
+from sam2_model.video import FrameSource, OpeningGivenUp
 
 logger = logging.getLogger(__name__)
 
@@ -267,10 +267,13 @@ class TaskPropagation:
         for part in self._parts:
             if is_cancelled():
                 return
-            with model.tracker(part.files, part.content, priority) as (source, tracker):
-                part.track(
-                    source, tracker, kept, windows, is_cancelled, report, self._left_out
-                )
+            try:
+                with model.tracker(part.files, part.content, priority) as (source, tracker):
+                    part.track(
+                        source, tracker, kept, windows, is_cancelled, report, self._left_out
+                    )
+            except OpeningGivenUp:
+                return
         self._left_out.check_rest(self.has_tracked)
         if self.left_out is not None:
             logger.warning("task %s: %s", self.request.task_id, sentence(self.left_out))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Collection, Iterator, Mapping, 
 from backend import log_context
 from backend.answers import StoredAnswer, prediction_of
 from backend.deadlines import Deadline
+from backend.decoding import opening_until
 from backend.engines import (
     RefusedSessions,
     Role,
@@ -591,7 +592,11 @@ class TrackWork:
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction(), stored.left_out)
         service.store.check_can_keep()
-        with self._windows(key, handle) as windows:
+        # Also when a person waits: when they do no longer, it goes on, or is cancelled.
+        with (
+            opening_until(None, handle.is_cancelled),
+            self._windows(key, handle) as windows,
+        ):
             propagation.run(
                 self._serving.model,
                 priority=lambda: handle.priority,

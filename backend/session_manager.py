@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
+from backend.decoding import opening_until
 from backend.errors import (
     Conflict,
     NotFound,
@@ -190,7 +191,8 @@ class SessionManager:
         self._take_place(place)
         entry = None
         try:
-            session, video = self._opened(origin, model, make)
+            with opening_until(deadline):
+                session, video = self._opened(origin, model, make)
             entry = _Open(session, video, self._clock(), users=1)
             return entry
         finally:

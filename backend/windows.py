@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
+from backend.decoding import opening_until
 from backend.jobs.blobs import Blobs
 from backend.jobs.handles import JobHandle, Outcome
 from backend.jobs.interface import Store
@@ -28,6 +29,7 @@ from backend.scheduler import Priority
 from backend.sqlite_file import packed, unpacked
 from backend.tracking import TrackingRun
 from converters.types import Direction, FrameRange
+from sam2_model.video import OpeningGivenUp
 
 if TYPE_CHECKING:
     from backend.model import Tracker
@@ -347,13 +349,17 @@ class WindowWork:
                 service.blobs, place.progress_name(wanted_key), place.key(wanted_key),
                 every_seconds=service.settings.save_seconds, is_left=lambda: handle.is_left,
             )
-            run = propagation.run_window(
-                self._serving.model, place.part, place.run,
-                lambda frame_range: with_warm_up(place.window, frame_range),
-                kept=kept, priority=lambda: handle.priority,
-                is_cancelled=lambda: handle.is_cancelled() or not self._is_asked_for(),
-                progress=handle.report,
-            )
+            try:
+                with opening_until(None, handle.is_cancelled):
+                    run = propagation.run_window(
+                        self._serving.model, place.part, place.run,
+                        lambda frame_range: with_warm_up(place.window, frame_range),
+                        kept=kept, priority=lambda: handle.priority,
+                        is_cancelled=lambda: handle.is_cancelled() or not self._is_asked_for(),
+                        progress=handle.report,
+                    )
+            except OpeningGivenUp:
+                return Outcome()
             if run.is_complete:
                 _save(service.blobs, place, wanted_key, run)
             elif not handle.is_left:  # nobody asks for it any more

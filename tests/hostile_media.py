@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import time
 import zlib
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
+from sam2_model.video import isolated
 from tests.video_files import write_video
 
 
@@ -46,6 +49,14 @@ def gif_of_many_frames(path: Path, count: int) -> Path:
     control = b"\x21\xf9\x04\x00\x01\x00\x00\x00"
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     path.write_bytes(header + (control + image) * count + b"\x3b")
+    return path
+
+
+def gif_of_costly_frames(path: Path, count: int = 60_000) -> Path:
+    """4,000 x 4,000 pixels, 23 bytes a frame: hours to decode, 1.4 MB in all."""
+    data = bytearray(gif_of_many_frames(path, count).read_bytes())
+    data[6:10] = struct.pack("<HH", 4000, 4000)
+    path.write_bytes(data)
     return path
 
 
@@ -115,3 +126,30 @@ def mkv_of_many_streams(path: Path, count: int = 1000) -> Path:
             for packet in stream.encode(frame):
                 container.mux(packet)
     return path
+
+
+def decoders() -> set[int]:
+    """The processes that decode now."""
+    process = isolated._processes._process
+    if process is None:
+        return set()
+    place = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    children = place.read_text(encoding="ascii").split()
+    return {int(number) for number in children if not _is_zombie(number)}
+
+
+def wait_for_decoders(expected: Collection[int]) -> bool:
+    """Whether soon only these processes decode."""
+    for _ in range(1200):
+        if decoders() == set(expected):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _is_zombie(process_id: str) -> bool:
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii")
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] == "Z"

@@ -37,7 +37,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converters.types import VideoInfo
-from sam2_model.video.errors import VideoDecodeError, VideoDecodeWarning
+from sam2_model.video.errors import OpeningGivenUp, VideoDecodeError, VideoDecodeWarning
 from sam2_model.video.frame_source import FrameSource
 from sam2_model.video.images import ImageFolderSource, ImageLike, ImageListSource
 from sam2_model.video.isolated import DecodingLimits, IsolatedSource
@@ -51,6 +51,7 @@ __all__ = [
     "ImageLike",
     "ImageListSource",
     "IsolatedSource",
+    "OpeningGivenUp",
     "VideoDecodeError",
     "VideoDecodeWarning",
     "VideoFileSource",

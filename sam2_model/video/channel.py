@@ -44,7 +44,7 @@ class Channel:
         """Whether one has begun to come, or the other end has gone."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
+        return bool(poll.poll(1000 * max(0.0, seconds)))
 
     def send(self, message: Any, give: socket.socket | None = None) -> None:
         """JSON, and with it a socket."""

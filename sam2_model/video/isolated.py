@@ -14,7 +14,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ import numpy as np
 
 from converters.types import VideoInfo
 from sam2_model.video.channel import Channel
-from sam2_model.video.errors import VideoDecodeError
+from sam2_model.video.errors import OpeningGivenUp, VideoDecodeError
 from sam2_model.video.frame_source import FrameSource, log_and_warn
 from sam2_model.video.reader import MAX_PIXELS
 
 _START_SECONDS = 120.0
+_LOOK_SECONDS = 0.25
+"""So often it is asked whether a file that is being opened is still wanted."""
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 
 
@@ -59,11 +62,13 @@ class IsolatedSource(FrameSource):
         files: a video file, or paths of images of one size.
         limits: what they may cost.
         decoder_threads: as of `VideoFileSource`.
+        is_given_up: asked now and then while the file is opened; True ends that.
 
     Raises:
         FileNotFoundError: a path does not exist.
         VideoDecodeError: no frame can be decoded, or not within the limits; it
             names the file and the cause.
+        OpeningGivenUp: `is_given_up` said so.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class IsolatedSource(FrameSource):
         *,
         limits: DecodingLimits = DecodingLimits(),
         decoder_threads: int | None = None,
+        is_given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         is_list = not isinstance(files, Path)
         paths = list(files) if is_list else [files]
@@ -89,7 +95,7 @@ class IsolatedSource(FrameSource):
         self._lock = threading.Lock()
         self._decoder: _DecoderProcess | None = None
         self._is_closed = False
-        info, problems = self._open()
+        info, problems = self._open(is_given_up)
         super().__init__(name, info)
         for problem in problems:
             log_and_warn(problem)
@@ -105,15 +111,21 @@ class IsolatedSource(FrameSource):
         if self._is_closed:
             raise ValueError(f"{self._name}: the frame source is closed")
 
-    def _open(self) -> tuple[VideoInfo, list[str]]:
+    def _open(
+        self, is_given_up: Callable[[], bool] = lambda: False
+    ) -> tuple[VideoInfo, list[str]]:
         decoder = _processes.start(self._limits.memory_bytes)
         try:
             with self._explained(decoder, self._limits.open_seconds):
                 decoder.channel.wait_at_most(self._limits.open_seconds)
                 decoder.channel.send(self._asked)
+                _wait(decoder.channel, self._limits.open_seconds, is_given_up)
                 answer = _checked(decoder.channel.receive())
                 info = _video_info(answer["info"], self._limits)
                 problems = [str(item) for item in answer["warnings"]]
+        except OpeningGivenUp:
+            decoder.kill()  # it would not notice before it is done
+            raise
         except BaseException:
             decoder.close()
             raise
@@ -170,7 +182,7 @@ class IsolatedSource(FrameSource):
         except _NoMemory:
             cause = f"needs more than {self._limits.memory_bytes // 2**20} MiB of memory"
         except TimeoutError:
-            cause = f"took longer than {seconds:g} s"
+            cause = f"took longer than {seconds:.3g} s"
         except (EOFError, ConnectionError):
             cause = (
                 "crashed, or needed more than its "
@@ -186,6 +198,16 @@ class IsolatedSource(FrameSource):
         if decoder is self._decoder:
             self._decoder = None
         raise VideoDecodeError(f"{self._name}: cannot be decoded: the decoder {cause}") from None
+
+
+def _wait(channel: Channel, seconds: float, is_given_up: Callable[[], bool]) -> None:
+    """Until there is an answer. Raises TimeoutError, and OpeningGivenUp."""
+    end = time.monotonic() + seconds
+    while not channel.has_message_within(min(_LOOK_SECONDS, end - time.monotonic())):
+        if time.monotonic() >= end:
+            raise TimeoutError
+        if is_given_up():
+            raise OpeningGivenUp
 
 
 class _NoMemory(Exception):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 from backend.link_keys import KeyPurpose, make_key
 from backend.model import load_model
+from backend.preview_videos import PreviewVideos
 from tests import hostile_media
 from tests.backend.calls import VIDEO_CONFIG, box, jobs_of, service_of, wait_for_jobs
 from tests.backend.test_enterprise import CONFIG
@@ -82,3 +84,52 @@ def test_a_decoder_that_crashes_in_a_job_fails_that_job_alone(make_limited_clien
     assert refused.status_code == 422 and "crashed" in refused.json["detail"]
     assert client.post("/predict", json=call(path)).status_code == 200
     assert jobs_of(client)
+
+
+# --- somebody waits ---------------------------------------------------------------
+
+
+@pytest.fixture
+def costly(tmp_path):
+    return hostile_media.gif_of_costly_frames(tmp_path / "costly.gif")
+
+
+@pytest.fixture
+def make_hurried_client(make_limited_client):
+    def make(**changes):
+        limits = {"max_frames": 100_000, "decoder_memory_bytes": 2 * 2**30}
+        return make_limited_client(load=load_model, answer_seconds=1.5, **limits, **changes)
+
+    return make
+
+
+def test_a_person_waits_for_a_costly_video_until_the_deadline(make_hurried_client, costly):
+    """Its decoder ends then: what nobody waits for keeps no processor."""
+    client = make_hurried_client()
+    answers = [
+        client.post("/api/sessions", json={"data": {"video": str(costly)}, "label_config": CONFIG}),
+        client.post("/predict", json=call(costly)),
+    ]
+    assert answers[0].status_code == 422 and "took longer than" in answers[0].json["detail"]
+    assert answers[1].status_code in (422, 503)
+    assert hostile_media.wait_for_decoders([])
+
+
+def test_a_job_takes_its_time_and_ends_when_it_is_cancelled(make_hurried_client, costly):
+    client = make_hurried_client()
+    job_id = client.post("/api/jobs", json=order(costly)).json["id"]
+    while not (decoding := hostile_media.decoders()):
+        time.sleep(0.05)
+    time.sleep(2.0)  # longer than a person waits
+    assert hostile_media.decoders() == decoding
+    assert client.post(f"/api/jobs/{job_id}/cancel", json={}).status_code == 200
+    assert hostile_media.wait_for_decoders([])
+    assert [job.state for job in wait_for_jobs(client)] == ["cancelled"]
+
+
+def test_a_preview_waits_for_a_costly_video_until_the_deadline(make_hurried_client, costly):
+    client = make_hurried_client()
+    with client.application.test_request_context("/preview.mp4"):
+        client.application.preprocess_request()
+        assert PreviewVideos(service_of(client)).newest([str(costly)]).is_file()
+    assert hostile_media.wait_for_decoders([])

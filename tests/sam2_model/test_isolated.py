@@ -18,6 +18,7 @@ from PIL import Image
 from sam2_model.video import (
     DecodingLimits,
     IsolatedSource,
+    OpeningGivenUp,
     VideoDecodeError,
     VideoDecodeWarning,
     VideoFileSource,
@@ -171,6 +172,24 @@ def memory_bytes(process_id):
     """What is the process's own."""
     lines = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) * 1024
+
+
+def test_a_file_that_nobody_waits_for_any_more_is_given_up(tmp_path, video):
+    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    with IsolatedSource(video) as other:
+        own = decoder_of(other)
+        asked = iter([False, True])
+        with pytest.raises(OpeningGivenUp):
+            IsolatedSource(path, is_given_up=lambda: next(asked))
+        assert shown_index(other.frame(3)) == 3
+        assert hostile_media.wait_for_decoders([own])
+
+
+def test_a_file_that_takes_too_long_to_open_leaves_no_process(tmp_path):
+    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    with pytest.raises(VideoDecodeError, match="a.gif: .*took longer than 0.3 s"):
+        IsolatedSource(path, limits=DecodingLimits(open_seconds=0.3))
+    assert hostile_media.wait_for_decoders([])
 
 
 def test_the_decoder_knows_nothing_of_the_environment(video, monkeypatch):
