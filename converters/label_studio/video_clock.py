@@ -40,7 +40,7 @@ _COMMON_RATES = (
     20.0, 5.0, 48.0, 120.0, 100.0, 240.0,
 )  # fmt: skip
 _HIGHEST_RATE = 1000.0
-_MOST_TRIED = 100
+_MOST_TRIED = 50
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,18 @@ class VideoClock:
     """(frame index, time in seconds), the first and the last frame among them; between two,
     times are on a straight line."""
 
-    def info(self, size_hw: tuple[int, int]) -> VideoInfo:
+    def times_seconds(self) -> np.ndarray:
+        """(frame_count,) float64."""
         indices, times = zip(*self.knots)
+        return np.interp(np.arange(self.frame_count), indices, times)
+
+    def info(self, size_hw: tuple[int, int]) -> VideoInfo:
         return VideoInfo(
             width=size_hw[1],
             height=size_hw[0],
             frame_count=self.frame_count,
             fps=self.fps,
-            frame_times_seconds=tuple(
-                np.interp(np.arange(self.frame_count), indices, times).tolist()
-            ),
+            frame_times_seconds=tuple(self.times_seconds().tolist()),
             duration_seconds=self.duration_seconds,
         )
 
@@ -299,7 +301,7 @@ def _even_clock(count: int, fps: float) -> VideoClock:
 
 
 def _fits(places: Sequence[_Place], clock: VideoClock, framerate: float) -> bool:
-    times = clock.info((1, 1)).frame_times_seconds
+    times = clock.times_seconds()
     if not places:
         return True
     ls_frames = [(p.ls_frame, p.ls_before or p.ls_frame) for p in places]
