@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -119,6 +120,30 @@ def test_connections_that_say_nothing_keep_nobody_waiting(small_server):
         for _ in range(60):
             idle.enter_context(connected(small_server))
         assert ask(f"{small_server.url}/health")["status"] == "UP"
+
+
+def test_more_connections_than_there_are_descriptors_for_keep_nobody_waiting(
+    checkpoint, tmp_path
+):
+    server = RealServer(tmp_path, {
+        "SAM2_CHECKPOINT": str(checkpoint), "SAM2_DATA_FOLDER": str(tmp_path / "service"),
+        "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
+    })  # fmt: skip
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, limits[1]))
+    try:
+        server.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        with contextlib.ExitStack() as idle:
+            for _ in range(450):
+                idle.enter_context(connected(server))
+            # Those that say nothing are closed after some seconds, and make room.
+            assert ask(f"{server.url}/health")["status"] == "UP"
+        assert "Too many open files" not in (tmp_path / "log").read_text()
+    finally:
+        server.kill()
 
 
 def goes_on(item):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from urllib.parse import parse_qs, urlsplit
 
@@ -122,3 +123,31 @@ def hang_up(listening):
             continue
         except OSError:
             return
+
+
+def test_whom_the_operator_lets_in_the_started_service_lets_in_alone(media_root, monkeypatch):
+    monkeypatch.setenv("SAM2_API_TOKENS", "a-token-of-the-operator")
+    monkeypatch.setenv("SAM2_LINK_SECRET", "s" * 32)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "backend.cli", "open", str(media_root / "n25.mp4"), "--port",
+        str(port), "--no-browser",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        said = ""
+        while "until Ctrl-C" not in said:
+            line = process.stdout.readline()
+            assert line, f"it has ended: {said}"
+            said += line
+        try:
+            (address,) = PANEL.findall(said)
+            assert state_of(address)["video"]["frame_count"] == 8
+            url = f"http://127.0.0.1:{port}/api/jobs"
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                urllib.request.urlopen(url, timeout=60)
+            token = {"Authorization": "Bearer a-token-of-the-operator"}
+            with urllib.request.urlopen(urllib.request.Request(url, headers=token)) as answer:
+                assert json.load(answer)["jobs"] == []
+        finally:
+            process.terminate()
+            process.wait(60)

@@ -272,3 +272,40 @@ def test_a_value_from_before_an_alias_is_known_by_the_alias(label, name):
     controls = (*config.video_rectangles, *config.video_vectors, *config.image_controls)
     assert [control.alias_of(label) for control in controls] == [name] * 3
     assert all(control.labels == ("Car", "Hound", "Dog", "a", "b") for control in controls)
+
+
+def controls(count, tag="VideoRectangle"):
+    return "".join(f'<{tag} name="c{number}" toName="v"/>' for number in range(count))
+
+
+def labels(count):
+    inside = "".join(f'<Label value="{number}"/>' for number in range(count))
+    return f'<Labels name="l" toName="v">{inside}</Labels>'
+
+
+@pytest.mark.parametrize(
+    ("inside", "message"),
+    [
+        (controls(201), "201 controls, may have 200"),
+        (controls(201, "TextArea"), "201 controls"),
+        (labels(1) * 201, "201 controls"),
+        (labels(10_001), "10001 labels, may have 10000"),
+    ],
+)
+def test_more_controls_or_labels_than_each_may_have_of_the_other_are_refused(inside, message):
+    with pytest.raises(ValueError, match=message):
+        parse_label_config(f'<View><Video name="v" value="$v"/>{inside}</View>')
+
+
+def test_a_config_of_all_that_may_be_is_read():
+    xml = f'<View><Video name="v" value="$v"/>{labels(9_999)}{controls(199)}</View>'
+    config = parse_label_config(xml)
+    assert len(config.video_rectangles) == 199
+    assert all(len(control.labels) == 9_999 for control in config.video_rectangles)
+
+
+def test_repeated_names_are_found_in_one_go():
+    """20,000 tags, which had been compared with each other."""
+    tags = "".join(f'<Text name="t{number}" toName="t{number}"/>' for number in range(20_000))
+    with pytest.raises(ValueError, match="more than one tag named 't7'"):
+        parse_label_config(f'<View>{tags}<Text name="t7" toName="t7"/></View>')
