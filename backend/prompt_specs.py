@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
+import os
 from PIL import Image
 
 from converters.json_stream import location_text
@@ -88,7 +89,7 @@ def parse_mask(written: str) -> PromptSpec:
     if not colon or not rest:
         raise ValueError("must be FRAME:FILE[:ID]")
     file, colon, object_id = rest.rpartition(":")
-    if not colon or Path(rest).exists():  # a colon may be part of the file's name
+    if not colon or os.path.exists(rest):  # a colon may be part of the file's name
         return PromptSpec(_frame(frame), mask_file=Path(rest))
     return PromptSpec(_frame(frame), _object_id(object_id), mask_file=Path(file))
 

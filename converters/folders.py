@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from converters.reading import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo
 
+_MOST_NAME_BYTES = 255
+"""Of a folder or file, on every common file system."""
 _RESOLUTIONS = ("Full-Resolution", "1080p", "480p")
 
 
@@ -74,7 +77,7 @@ def image_names(video: str, frame_count: int, step: int, images: Path) -> tuple[
     Taken from `images/<video>` when that holds enough, else `<video>/<index:05d>.jpg`.
     """
     folder = images / video
-    if folder.is_dir():
+    if os.path.isdir(folder):
         names = [p.name for p in folder.iterdir() if is_image_name(p.name)]
         chosen = sorted(names, key=natural_order)[::step][:frame_count]
         if len(chosen) == frame_count:
@@ -115,6 +118,11 @@ def folder_name(video: AnnotatedVideo) -> str:
     name = video.name.replace("/", "__")
     if name in ("", ".", "..") or "\0" in name or "\\" in name:
         raise ValueError(f"video name {video.name!r} cannot be that of a folder")
+    if len(os.fsencode(name)) > _MOST_NAME_BYTES:
+        raise ValueError(
+            f"video name {video.name!r:.80} cannot be that of a folder: it has "
+            f"{len(os.fsencode(name))} bytes, may have {_MOST_NAME_BYTES}"
+        )
     return name
 
 
