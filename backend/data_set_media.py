@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Callable, Iterable, Mapping, Sequence
@@ -182,9 +183,9 @@ def _place_named(root: Path, name: str) -> Path | None:
     if "\0" in name or not name or ".." in steps_of(name):
         return None
     place = root / name
-    if place.exists():
+    if os.path.exists(place):
         return place if is_under(place, root) else None
-    if not place.parent.is_dir() or not is_under(place.parent, root):
+    if not os.path.isdir(place.parent) or not is_under(place.parent, root):
         return None
     files = [p for p in sorted(place.parent.iterdir()) if p.stem == place.name and p.is_file()]
     kinds = {path: kind_of_file(path) for path in files if is_under(path, root)}

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -320,6 +321,6 @@ def file_within(path: Path, roots: Sequence[Path], setting: str) -> Path:
         real.is_relative_to(root.resolve()) for root in roots
     ):
         raise MediaRefused(f"{str(path)!r:.200} must lie inside a folder of {setting}")
-    if not real.is_file():
+    if not os.path.isfile(real):  # False too for a name that no file can have
         raise MediaNotFound(f"{str(path)!r:.200}: no such file")
     return real

@@ -47,9 +47,10 @@ def panel_page(settings: Settings) -> Blueprint:
 
     def _file(name: str) -> Response:
         kind = _CONTENT_TYPES.get(PurePosixPath(name).suffix)
-        file = files("backend").joinpath("panel", name)
-        if kind is None or not file.is_file():
+        found = [file for file in files("backend").joinpath("panel").iterdir() if file.name == name]
+        if kind is None or not found:
             abort(404)
+        (file,) = found
         answer = Response(file.read_bytes(), content_type=kind)
         answer.headers["Content-Security-Policy"] = policy
         answer.headers["Cache-Control"] = "no-cache"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -88,7 +89,7 @@ def parse_mask(written: str) -> PromptSpec:
     if not colon or not rest:
         raise ValueError("must be FRAME:FILE[:ID]")
     file, colon, object_id = rest.rpartition(":")
-    if not colon or Path(rest).exists():  # a colon may be part of the file's name
+    if not colon or os.path.exists(rest):  # a colon may be part of the file's name
         return PromptSpec(_frame(frame), mask_file=Path(rest))
     return PromptSpec(_frame(frame), _object_id(object_id), mask_file=Path(file))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ FolderLabels = dict[str, tuple[str, ...]]
 """Object, as the data set names it -> its labels."""
 
 _STRAY_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+_MOST_NAME_BYTES = 255
+"""Of a folder or file, on every common file system."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def image_names(video: str, frame_count: int, step: int, images: Path) -> tuple[
     Taken from `images/<video>` when that holds enough, else `<video>/<index:05d>.jpg`.
     """
     folder = images / video
-    if folder.is_dir():
+    if os.path.isdir(folder):
         names = sorted((path.name for path in image_files(folder)), key=natural_order)
         chosen = names[::step][:frame_count]
         if len(chosen) == frame_count:
@@ -200,6 +203,11 @@ def folder_name(video: AnnotatedVideo) -> str:
     name = video.name.replace("/", "__")
     if name in ("", ".", "..") or "\0" in name or "\\" in name:
         raise ValueError(f"video name {video.name!r} cannot be that of a folder")
+    if len(os.fsencode(name)) > _MOST_NAME_BYTES:
+        raise ValueError(
+            f"video name {video.name!r:.80} cannot be that of a folder: it has "
+            f"{len(os.fsencode(name))} bytes, may have {_MOST_NAME_BYTES}"
+        )
     return name
 
 

@@ -58,9 +58,9 @@ def recognise(path: str | os.PathLike[str]) -> Format:
         ValueError: it is none of the formats; the message says what was found.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _recognise_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file or folder")
     return _recognise_json(path)
 

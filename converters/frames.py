@@ -84,7 +84,7 @@ def copy_frames(
 
 def missing_images(folder: str | os.PathLike[str], file_names: Iterable[str]) -> list[str]:
     """The names that are no file under the folder, for data sets that only refer to images."""
-    return [name for name in file_names if not image_path(folder, name).is_file()]
+    return [name for name in file_names if not os.path.isfile(image_path(folder, name))]
 
 
 def image_path(folder: str | os.PathLike[str], name: str) -> Path:

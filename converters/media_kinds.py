@@ -166,7 +166,7 @@ def described(head: bytes) -> str | None:
 
 def _head(path: str | os.PathLike[str]) -> bytes:
     """The first bytes of a regular file; none for anything else."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # False too for a name that no file can have
         return b""
     try:
         with open(path, "rb") as file:

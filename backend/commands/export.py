@@ -128,8 +128,10 @@ def _fetch_task(task: Any, config: Any, store: Any, folder: Path) -> None:
 def _link(file: Path, reference: str, folder: Path) -> None:
     """A hard link where the file system has them: the cache keeps the same bytes."""
     target = folder / media_path(reference)
-    if target.exists():
+    if os.path.exists(target):
         return
+    if any(len(os.fsencode(step)) > 255 for step in target.parts):
+        raise ValueError(f"{target.name!r:.80} is too long for the name of a file")
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, target)

@@ -82,7 +82,7 @@ def open_frame_source(
         return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):
             return ImageFolderSource(path, upright=upright)
         return open_file(path)
     if isinstance(source, (list, tuple)):

@@ -212,7 +212,7 @@ class ImageFolderSource(ImageListSource):
         upright: bool = True,
     ) -> None:
         self.path = Path(path)
-        if not self.path.is_dir():
+        if not os.path.isdir(self.path):
             raise FileNotFoundError(f"{self.path}: no such folder of images")
         names = [
             file.name

@@ -293,7 +293,7 @@ def _popped(items: list[Any]) -> Iterator[Any]:
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:
     path = Path(path).absolute()
-    if not path.exists():
+    if not os.path.exists(path):
         raise FileNotFoundError(f"{path}: no such video file")
     if not path.is_file():
         # A pipe or a device could keep a reader waiting for ever.
