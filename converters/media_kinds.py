@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Mapping
 
