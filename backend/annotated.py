@@ -7,15 +7,17 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from backend.data_set_media import locate, media_infos
+from backend.data_set_media import frame_numbers, locate, media_infos
+from converters.folders import image_files
 from converters.formats import Format, image_folder, open_source, recognise
 from converters.label_studio.references import path_of
 from converters.mask_store import MaskStore, store_masks
 from converters.masks import decode_mask
+from converters.frame_names import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo, VideoInfo
 from sam2_model.video import open_frame_source
@@ -29,13 +31,27 @@ _FILLED = {
 }
 
 
+_MASK_FORMATS = (Format.DAVIS, Format.SAV)
+"""Every frame of their videos has been looked at: where there is no mask, there is no object."""
+_JUDGED_RESOLUTION = "480p"
+"""What DAVIS is measured at, where a data set has several."""
+
+
 @dataclass(frozen=True)
 class AnnotatedCase:
-    """An annotated video and where its pictures are (`evaluation.TrueVideo`)."""
+    """An annotated video and where its pictures are (`evaluation.TrueVideo`).
+
+    Frame indices are those of the pictures, of which those that were annotated
+    may be some, as every fourth in SA-V: a model sees all of them.
+    """
 
     video: AnnotatedVideo
     source: Path | list[Path]
     """A video file, a folder of frames, or one picture a frame."""
+    places: Sequence[int] | None = None
+    """Where in the source the video's frames are; None: as the source says itself."""
+    is_complete: bool = False
+    """Whether a frame without masks shows no object, wherever it is in the video."""
 
     @property
     def name(self) -> str:
@@ -43,29 +59,52 @@ class AnnotatedCase:
 
     @property
     def frame_count(self) -> int:
-        return self.video.info.frame_count
+        return len(self.source) if isinstance(self.source, list) else self.video.info.frame_count
 
     @cached_property
     def annotations(self) -> Sequence[int]:
-        """Frames whose masks are known: from the first marked one to the last.
+        """Frames whose masks are known, ascending.
 
-        A frame in between that shows no object is one without it, unless all
+        Unless the video is complete: from the first marked one to the last.
+        One in between that shows no object is one without it, unless all
         marked frames lie a fixed number apart (SA-V marks every fourth).
         """
+        unknown = self.video.unknown_frames
+        return [place for place, frame in self._frames.items()
+                if frame in self._annotated and frame not in unknown]
+
+    @cached_property
+    def _annotated(self) -> range:
+        """In the video's own frame indices."""
+        if self.is_complete:
+            return range(self.video.info.frame_count)
         marked = sorted(
             {frame for track in self.video.tracks for frame in (*track.masks, *track.scores)}
         )
-        if len(marked) < 2:
-            return marked
-        apart = math.gcd(*(later - earlier for earlier, later in zip(marked, marked[1:])))
+        if not marked:
+            return range(0)
+        apart = math.gcd(*(later - earlier for earlier, later in zip(marked, marked[1:]))) or 1
         return range(marked[0], marked[-1] + 1, apart)
+
+    @cached_property
+    def _frames(self) -> Mapping[int, int]:
+        """Index of a picture -> of the video's frame that it is."""
+        frames = range(self.video.info.frame_count)
+        places: Sequence[int] = frames
+        if self.places is not None:
+            places = self.places
+        elif not isinstance(self.source, list):
+            with open_frame_source(self.source) as source:
+                places = frame_numbers(source, self.video, frames)
+        return dict(zip(places, frames))
 
     def masks(self, frame_index: int) -> dict[object, np.ndarray]:
         """Object id -> (H, W) bool, not empty."""
+        frame = self._frames.get(frame_index)
         decoded = {
-            track.object_id: decode_mask(track.masks[frame_index])
+            track.object_id: decode_mask(track.masks[frame])
             for track in self.video.tracks
-            if frame_index in track.masks
+            if frame in track.masks
         }
         return {key: mask for key, mask in decoded.items() if mask.any()}
 
@@ -84,6 +123,8 @@ def read_videos(
     resegment: Resegment | None = None,
     results: Sequence[str] = ("annotations",),
     report: Report | None = None,
+    only: Collection[str] | None = None,
+    resolution: str | None = None,
 ) -> Iterator[tuple[AnnotatedVideo, Sequence[str]]]:
     """The videos of a data set in any format, each with what Label Studio calls its media.
 
@@ -99,6 +140,8 @@ def read_videos(
             has of these, of "annotations", "drafts" and "predictions".
         report: told what is left out or changed. Without one, or with a strict
             one, the first malformed value raises.
+        only: names of videos, others need not come: see `open_source`.
+        resolution: of DAVIS: see `load_davis`.
 
     Raises:
         ValueError, OSError: as the readers do.
@@ -108,7 +151,8 @@ def read_videos(
             source, label_config, media_root, stale, resegment, tuple(results),
             report or Report(strict=True),
         )
-    return ((video, ()) for video in open_source(source, report=report))
+    videos = open_source(source, report=report, only=only, resolution=resolution)
+    return ((video, ()) for video in videos)
 
 
 def _read_label_studio(
@@ -190,10 +234,12 @@ def cases_of(
         ValueError: a name in `only` that no video has, or as the readers do.
         FileNotFoundError: a video's pictures are not there.
     """
-    root = media_root or image_folder(source)
+    root = media_root or image_folder(source, resolution=_JUDGED_RESOLUTION)
+    has_all_masks = recognise(source) in _MASK_FORMATS
     found, names = [], []
     for video, media in read_videos(
-        source, label_config=label_config, media_root=root, stale="leave-out", report=report
+        source, label_config=label_config, media_root=root, stale="leave-out", report=report,
+        only=only, resolution=_JUDGED_RESOLUTION,
     ):
         names.append(video.name)
         if only is not None and video.name not in only:
@@ -203,8 +249,20 @@ def cases_of(
             report.drop("objects (crowds, by iscrowd)", len(video.tracks) - len(objects))
         video = dataclasses.replace(video, tracks=objects)
         if any(len(track.masks) for track in video.tracks):
-            found.append(AnnotatedCase(video, locate(root, video, media)))
+            place = locate(root, video, media)
+            is_list = has_all_masks and isinstance(place, list)
+            pictures, places = _all_pictures(place) if is_list else (place, None)
+            found.append(AnnotatedCase(video, pictures, places, has_all_masks))
     missing = sorted(set(only or ()) - set(names))
     if missing:
         raise ValueError(f"video {missing[0]!r} is not in the data set: it has {names}")
     return found
+
+
+def _all_pictures(pictures: list[Path]) -> tuple[list[Path], Sequence[int] | None]:
+    """All pictures of the folder that these are of, in order; and where in it these are."""
+    if len({path.parent for path in pictures}) != 1:
+        return pictures, None
+    everything = sorted(image_files(pictures[0].parent), key=lambda path: natural_order(path.name))
+    places = {path.name: place for place, path in enumerate(everything)}
+    return everything, [places[path.name] for path in pictures]

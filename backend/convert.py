@@ -16,6 +16,7 @@ from converters.files import write_json
 from converters.folders import folder_name, frame_stems, made_folder, names_in_own_folder
 from converters.formats import Format, image_folder, recognise
 from converters.frames import DEFAULT_QUALITY
+from converters.malformed import MalformedValue
 from converters.report import Report
 from converters.selection import SelectedVideo, Selection, is_validation, map_labels, select
 from converters.tracks_json import save_tracks
@@ -163,6 +164,9 @@ def _selected(
             if is_val != (split == "val"):
                 continue
         selected = select(video, options.selection, report)
+        if options.to != Format.TRACKS:
+            labelled = _labelled(selected.video, report)
+            selected = dataclasses.replace(selected, video=labelled)
         if options.to in _WITHOUT_CROWDS:
             crowds = sum(track.is_crowd for track in selected.video.tracks)
             report.change("crowds written as objects", crowds)
@@ -170,6 +174,20 @@ def _selected(
             out = options.out if split is None else _split_path(options, split)
             selected = _with_images(video, selected, media, options, out, taken)
         yield selected.video
+
+
+def _labelled(video: AnnotatedVideo, report: Report) -> AnnotatedVideo:
+    """The video without the objects that no category is known for."""
+    tracks = []
+    for track in video.tracks:
+        with report.leaving_out("objects"):
+            if not track.labels:
+                raise MalformedValue(
+                    f"video {video.name!r}, object {track.object_id!r}",
+                    "has no label (--default-label LABEL gives one to all objects without)",
+                )
+            tracks.append(track)
+    return dataclasses.replace(video, tracks=tuple(tracks))
 
 
 def _with_images(

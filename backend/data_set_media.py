@@ -60,7 +60,7 @@ def save_images(
         _copy_or_write(pictures.root, folder, wanted, video, quality)
         return
     with open_frame_source(pictures.place()) as source:
-        numbers = _frame_numbers(source, video, list(names))
+        numbers = frame_numbers(source, video, list(names))
         write_frames(folder, source.frames(), dict(zip(numbers, names.values())), quality=quality)
 
 
@@ -211,7 +211,7 @@ def _check_inside(root: Path, names: Iterable[str]) -> None:
             raise ValueError(f"image {name!r} leads out of {root}, must lie in it")
 
 
-def _frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]) -> list[int]:
+def frame_numbers(source: FrameSource, video: AnnotatedVideo, frames: Sequence[int]) -> list[int]:
     """The numbers that the video's frames have in its media.
 
     A data set may hold every fourth frame of a video: then images are named

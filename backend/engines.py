@@ -12,6 +12,7 @@ from backend.errors import NotHere
 from backend.jobs.blobs import Blobs, FolderBlobs
 from backend.jobs.handles import Work
 from backend.jobs.interface import Queue, Store
+from backend.jobs.limits import QueueLimits
 from backend.jobs.queue import JobQueue
 from backend.jobs.store import JobStore
 from backend.jobs.types import Job, JobKind
@@ -67,10 +68,7 @@ def open_blobs(settings: Settings, store: Any, role: Role) -> Blobs:
     """For what running jobs leave; `store` is that of `open_store` for the same role."""
     if role is Role.ALONE:
         return FolderBlobs(settings.data_folder / "unfinished")
-    from backend.jobs.distributed.blobs import RedisBlobs
-    from backend.jobs.distributed.storage import open_storage
-
-    return RedisBlobs(store.redis) if settings.storage is None else open_storage(settings.storage)
+    return store.blobs
 
 
 def open_choice(settings: Settings, role: Role) -> ModelChoice:
@@ -107,7 +105,9 @@ def open_queue(
     """Over a store of `open_store` for the same role."""
     places = {"interactive_places": settings.max_waiting_requests}
     limits = {
-        "max_queued_per_project": settings.max_queued_per_project,
+        "limits": QueueLimits(
+            per_project=settings.max_queued_per_project, in_all=settings.max_queued
+        ),
         "posts_unanswered": posts_unanswered,
     }
     if role is Role.ALONE:

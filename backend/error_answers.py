@@ -16,6 +16,9 @@ from sam2_model.video import VideoDecodeError
 
 logger = logging.getLogger(__name__)
 
+_REDIS_SECONDS = 10
+"""When to ask again while Redis is away."""
+
 
 def answer_errors(app: Flask, settings: Settings) -> None:
     """Answer whatever a view raises."""
@@ -58,7 +61,11 @@ def _redis_error() -> type[Exception]:
 
 def _answer_redis_error(error: Exception) -> tuple[Response, int]:
     logger.error("%s %s: Redis: %s", request.method, request.path, error)
-    return _error(503, "queue not ready", f"Redis: {type(error).__name__}; try again later")
+    answer, status = _error(
+        503, "queue not ready", f"Redis: {type(error).__name__}; try again later"
+    )
+    answer.headers["Retry-After"] = str(_REDIS_SECONDS)
+    return answer, status
 
 
 def _error(status: int, name: str, detail: str) -> tuple[Response, int]:

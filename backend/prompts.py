@@ -12,13 +12,14 @@ from typing import Any, Callable, Mapping
 from backend.requests import Result, fingerprint
 from converters.label_studio.keyframes import BOX_FIELDS, read_sequence, shown_keyframes
 from converters.label_studio.results import image_kind_of, is_answer, type_of
+from converters.label_studio.video_clock import STAMP
 from converters.label_studio.video_vector import VIDEO_VECTOR_TYPES, drawn_outlines
 
 VIDEO_TYPE = "videorectangle"
-STAMP = "sam2"
-"""In a region's `meta`: which prompts its track was made from, and how. What a
-session has tracked also names it, its `revision`, and the `frames` (indices) on
-which a person marked the object there: their masks are prompts like keyframes."""
+# In a region's `meta`, under STAMP: which prompts its track was made from, and how, and the
+# clock of its `video`. What a session has tracked also names it, its `revision`, and the
+# `frames` (indices) on which a person marked the object there: their masks are prompts like
+# keyframes.
 
 _OF_SESSION = ("session", "revision", "frames")
 

@@ -60,6 +60,7 @@ from converters.label_studio.regions import (
     track_to_video_region,
 )
 from converters.label_studio.results import ObjectRequest, frame_requests, video_requests
+from converters.label_studio.video_clock import noted_clock
 from converters.label_studio.video_vector import (
     VIDEO_VECTOR_TYPES,
     stored_vector_masks,
@@ -71,6 +72,9 @@ from converters.types import Direction, FrameRange, ObjectId, Prompt, Track, Vid
 from sam2_model.video import FrameSource, OpeningGivenUp
 
 logger = logging.getLogger(__name__)
+
+_ANSWERS = 2
+"""One more whenever the same request has another answer, so that stored ones are not given."""
 
 _OUTPUT_KINDS = (
     ImageControlKind.BRUSH,
@@ -174,7 +178,8 @@ class TaskPropagation:
     def _asked(self) -> Any:
         stored = self.request.to_json()
         kept = ("label_config", "command", "region_commands")
-        return [{name: stored[name] for name in kept}, [part.signature() for part in self._parts]]
+        asked = {name: stored[name] for name in kept}
+        return [_ANSWERS, asked, [part.signature() for part in self._parts]]
 
     @property
     def has_tracked(self) -> bool:
@@ -618,22 +623,20 @@ class _VideoPart(_Part):
                     region = self._region(request, whole, run.info)
                 if region is not None:
                     is_answered = tracked.is_complete or is_final
-                    self._stamp(region, self._command(request) if is_answered else None)
+                    command = self._command(request) if is_answered else None
+                    self._stamp(region, command, run.info)
                 answers[request.object_id] = region
         changed = [region for region in answers.values() if region is not None]
         return changed + (self._as_they_came(answers) if changed or self.is_done else [])
 
-    def _stamp(self, region: dict[str, Any], command: Command | None) -> None:
-        """Note what the region answers; None: nothing yet, there are frames to come."""
+    def _stamp(self, region: dict[str, Any], command: Command | None, info: VideoInfo) -> None:
+        """Note the video, and what the region answers; None: nothing yet, there are frames to
+        come."""
         meta = {key: value for key, value in meta_of(region).items() if key != STAMP}
-        stamp: dict[str, Any] = session_stamp_of(region)
+        stamp: dict[str, Any] = session_stamp_of(region) | noted_clock(info)
         if command is not None:
             stamp |= {"prompts": drawn_key(region), "how": self._how(command)}
-        if stamp:
-            meta[STAMP] = stamp
-        region.pop("meta", None)
-        if meta:
-            region["meta"] = meta
+        region["meta"] = {**meta, STAMP: stamp}
 
     def _as_they_came(self, answered: Iterable[object]) -> list[dict[str, Any]]:
         """Tracked regions with nothing new to ask: the editor keeps what comes back."""

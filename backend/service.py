@@ -563,6 +563,7 @@ class TrackWork:
         self._stored: StoredAnswer | None = None
 
     def run(self, handle: JobHandle) -> Outcome:
+        self._check_task()
         with self._service.media.in_use() as media:
             key = self._propagation.fetch_media(media)
 
@@ -572,17 +573,28 @@ class TrackWork:
             with self._service.equal_work.doing(key, is_urgent):
                 return self._run(key, handle)
 
+    def _check_task(self) -> None:
+        """Raises NotFound for a task that Label Studio does not have: anyone can send a webhook.
+
+        Not where somebody waits: it may be Label Studio, which then answers nobody else.
+        """
+        job, service = self._job, self._service
+        is_awaited = job.is_awaited or job.priority is Priority.INTERACTIVE
+        if is_awaited or not job.posts_prediction or not service.can_post:
+            return
+        if job.task_id is not None and job.project_id is not None:
+            service.tasks.check(job.task_id, job.project_id)
+
     def _run(self, key: str, handle: JobHandle) -> Outcome:
         service, propagation = self._service, self._propagation
         if (stored := service.store.result(key)) is not None:
             self._stored = StoredAnswer(stored)
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction(), stored.left_out)
-        # Where a person waits, no longer than they do.
-        is_awaited = handle.priority is Priority.INTERACTIVE
-        deadline = Deadline(service.settings.answer_seconds) if is_awaited else None
+        service.store.check_can_keep()
+        # Also when a person waits: when they do no longer, it goes on, or is cancelled.
         with (
-            opening_until(deadline, handle.is_cancelled),
+            opening_until(None, handle.is_cancelled),
             self._windows(key, handle) as windows,
         ):
             propagation.run(

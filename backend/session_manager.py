@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Sequence
 
 from backend.deadlines import Deadline
 from backend.decoding import opening_until
-from backend.errors import Conflict, NotFound, OverLimit, Stopping, TooManySessions
+from backend.errors import (
+    Conflict,
+    NotFound,
+    OverLimit,
+    StorageUnavailable,
+    Stopping,
+    TooManySessions,
+)
 from backend.fingerprints import content_fingerprint
 from backend.link_keys import STAND_ALONE
 from backend.media import MediaStore
@@ -76,6 +83,7 @@ class SessionManager:
         count = self._store.delete_old(self._settings.session_days * _DAY_SECONDS)
         if count:
             logger.info("%d old sessions are forgotten", count)
+        self.forget_surplus()
         self._memories.keep_only(self._store.ids())
         threading.Thread(target=self._look_after, name="idle-sessions", daemon=True).start()
 
@@ -83,6 +91,28 @@ class SessionManager:
         every = min(_LOOK_EVERY_SECONDS, self._settings.session_idle_seconds)
         while not self._is_ending.wait(every):
             self.close_idle()
+            try:
+                self.forget_surplus()
+            except StorageUnavailable as error:  # it may be back at the next look
+                logger.error("stored sessions cannot be counted: %s", error)
+
+    def forget_surplus(self) -> None:
+        """Forget the longest unused closed sessions, while all are over their quota."""
+        count, byte_count = self._settings.max_stored_sessions, self._settings.max_session_bytes
+        while (forgotten := self._forget_one(count, byte_count)) is not None:
+            self._memories.delete(forgotten)
+            logger.warning(
+                "session %s is forgotten, of the closed ones the longest unused: %d may be "
+                "stored (SAM2_MAX_STORED_SESSIONS), of %d MiB in all (SAM2_MAX_SESSION_MIB)",
+                forgotten, count, byte_count // 2**20,
+            )
+
+    def _forget_one(self, max_count: int, max_bytes: int) -> str | None:
+        with self._lock:  # so that it is not opened meanwhile
+            return self._store.delete_longest_unused(
+                max_count=max_count, max_bytes=max_bytes,
+                spared=self._open.keys() | self._opening.keys(),
+            )
 
     def stop(self) -> None:
         """Close all; what is propagating can be resumed."""
@@ -130,7 +160,8 @@ class SessionManager:
         has_begun = False
         try:
             entry.session.begin_with(known(entry.session.info))
-            entry.session.save()
+            entry.session.create()
+            self.forget_surplus()
             has_begun = True
             logger.info("session %s of task %s opened", session_id, origin.task_id)
             yield entry.session
@@ -274,7 +305,16 @@ class SessionManager:
             )
 
         logger.info("session %s of task %s is opened again", session_id, origin.task_id)
-        return self._made(origin, Deadline(self._settings.answer_seconds), restore)
+        entry = self._made(origin, Deadline(self._settings.answer_seconds), restore)
+        if self._store.origin(session_id) is None:  # deleted while its video was opened
+            with self._lock:
+                is_mine = self._open.get(session_id) is entry
+                if is_mine:
+                    del self._open[session_id]
+            if is_mine:
+                self._close(entry, is_deleted=True)
+            raise _no_session(session_id)
+        return entry
 
     # --- closing -------------------------------------------------------------
 
@@ -301,19 +341,20 @@ class SessionManager:
     def delete(self, session_id: str, *, project_id: int | None = None) -> None:
         """Stop a session and forget it. Raises NotFound as `using`."""
         self._check_project(session_id, project_id)
+        # First: who opens it meanwhile looks here once more when it is open.
+        was_stored = self._store.delete(session_id)
         with self._lock:
             entry = self._open.pop(session_id, None)
-        was_stored = self._store.delete(session_id)
         if entry is None and not was_stored:
             raise _no_session(session_id)
         if entry is not None:
-            self._close(entry)
+            self._close(entry, is_deleted=True)
         self._memories.delete(session_id)
 
-    def _close(self, entry: _Open) -> None:
+    def _close(self, entry: _Open, *, is_deleted: bool = False) -> None:
         if entry.session is None:
             return
-        entry.session.close()
+        entry.session.close(is_deleted=is_deleted)
         self._videos.close(entry.session.content, entry.video)
         logger.info("session %s closed", entry.session.id)
 

@@ -16,6 +16,7 @@ from backend.sessions import Session
 from backend.settings import Settings
 from converters.label_studio.config import ImageTag, LabelConfig, resolve_value
 from converters.label_studio.regions import track_to_frame_regions, track_to_video_region
+from converters.label_studio.video_clock import noted_clock
 from converters.label_studio.video_vector import track_to_video_vector_region
 from converters.tracks_json import save_tracks
 from converters.types import AnnotatedVideo, Track
@@ -115,8 +116,8 @@ def _stamp(session: Session, track: Track) -> Json:
     person draws on it."""
     item = session.objects.get(str(track.object_id))
     frames = [] if item is None else list(item.prompts)
-    stamp = {"session": session.id, "revision": session.state_revision, "frames": frames}
-    return {STAMP: stamp}
+    stamp: Json = {"session": session.id, "revision": session.state_revision, "frames": frames}
+    return {STAMP: stamp | noted_clock(session.info)}
 
 
 def _frame_regions(

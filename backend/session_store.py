@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Collection, Mapping, Sequence
 
 from backend.sqlite_file import SqliteFile, packed, unpacked
 
@@ -66,40 +67,44 @@ class SessionStore(SqliteFile):
         self._clock = clock
         super().__init__(path, _SCHEMA, version=VERSION)
 
-    def save(self, session_id: str, body: Json, *, task_id: int | None) -> None:
-        """Keep what a session is, without its frames."""
+    def create(
+        self, session_id: str, body: Json, frames: Sequence[StoredFrame], *, task_id: int | None
+    ) -> None:
+        """Keep a new session, with the frames that it begins with."""
         now = self._clock()
         with self.transaction() as db:
             db.execute(
                 "INSERT INTO sessions (id, body, task_id, created_at, used_at) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE "
-                "SET body = excluded.body, used_at = excluded.used_at",
+                "VALUES (?, ?, ?, ?, ?)",
                 (session_id, packed(body), task_id, now, now),
             )
+            _put_frames(db, session_id, frames)
 
-    def save_frames(
+    def save(
         self,
         session_id: str,
-        frames: list[StoredFrame],
         *,
+        body: Json | None = None,
         propagation: Json | None = None,
-    ) -> None:
-        """Keep frames and how far a propagation has come; nothing for a deleted session."""
-        now = self._clock()
+        frames: Sequence[StoredFrame] = (),
+    ) -> bool:
+        """Keep what has changed, all or nothing of it; False, and nothing is kept, when the
+        session has been deleted.
+
+        Args:
+            body: what it is, without its frames; None: as before.
+            propagation: how far it has come; None: as before.
+        """
+        given = [None if value is None else packed(value) for value in (body, propagation)]
         with self.transaction() as db:
-            changed = db.execute(
-                "UPDATE sessions SET used_at = ?, propagation = COALESCE(?, propagation) "
-                "WHERE id = ?",
-                (now, None if propagation is None else packed(propagation), session_id),
+            is_there = db.execute(
+                "UPDATE sessions SET used_at = ?, body = COALESCE(?, body), "
+                "propagation = COALESCE(?, propagation) WHERE id = ?",
+                (self._clock(), *given, session_id),
             ).rowcount
-            if changed:
-                db.executemany(
-                    "INSERT OR REPLACE INTO session_frames VALUES (?, ?, ?, ?)",
-                    [
-                        (session_id, frame.frame_index, frame.serial, packed(frame.body))
-                        for frame in frames
-                    ],
-                )
+            if is_there:
+                _put_frames(db, session_id, frames)
+        return bool(is_there)
 
     def load(self, session_id: str) -> StoredSession | None:
         with self.transaction() as db:
@@ -163,3 +168,37 @@ class SessionStore(SqliteFile):
             newest = db.execute("SELECT MAX(used_at) FROM sessions").fetchone()[0]
             before = min(self._clock(), newest or 0.0) - age_seconds
             return db.execute("DELETE FROM sessions WHERE used_at < ?", (before,)).rowcount
+
+    def delete_longest_unused(
+        self, *, max_count: int, max_bytes: int, spared: Collection[str]
+    ) -> str | None:
+        """Forget one session when there are more than may be, or all take more bytes of the
+        file; its id. None when they are within that, or all are `spared`."""
+        with self.transaction() as db:
+            (count,) = db.execute("SELECT COUNT(*) FROM sessions").fetchone()
+            if count <= max_count and _bytes_in_use(db) <= max_bytes:
+                return None
+            for row in db.execute("SELECT id FROM sessions ORDER BY used_at, rowid"):
+                if row["id"] not in spared:
+                    break
+            else:
+                return None
+            db.execute("DELETE FROM sessions WHERE id = ?", (row["id"],))
+            return row["id"]
+
+
+def _bytes_in_use(db: sqlite3.Connection) -> int:
+    """Of the file, without the pages that are free to be written again."""
+    pages, free, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
+
+def _put_frames(
+    db: sqlite3.Connection, session_id: str, frames: Sequence[StoredFrame]
+) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO session_frames VALUES (?, ?, ?, ?)",
+        [(session_id, frame.frame_index, frame.serial, packed(frame.body)) for frame in frames],
+    )

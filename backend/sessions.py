@@ -146,6 +146,9 @@ class Session:
             session._serial = max(session._serial, frame.serial)
         if stored.propagation is not None:
             session._propagation = Propagation.from_stored(stored.propagation)
+            # One more, as the propagation may have become an interrupted one.
+            revision = stored.propagation.get("revision", 0) + 1
+            session._revision = max(session._revision, revision)
             session._left_as = session._propagation
             has_memories = session._memories is not None and session._memories.has(session.id)
             session._memories_lost = session._propagation.done_frames > 0 and not has_memories
@@ -353,8 +356,10 @@ class Session:
                 frames.setdefault(index, {})[object_id] = shown
         with self._condition:
             self._objects = objects
-            for index in sorted(frames):
-                self._put_frame(index, frames[index])
+            self._put_frames(
+                FrameResult(serial, index, frames[index])
+                for serial, index in enumerate(sorted(frames), start=1)
+            )
 
     def set_object(self, object_id: object, labels: object = ()) -> None:
         """Make an object, or give it other labels. Raises BadRequest, ValueError, Conflict."""
@@ -363,20 +368,16 @@ class Session:
         self._check_labels(labels)
         with self._condition:
             item = self._objects.get(object_id)
-            if item is None and len(self._objects) >= self._max_objects:
-                raise OverLimit(
-                    f"the session has {len(self._objects)} objects, may have {self._max_objects}"
-                )
-            if item is None:
-                self._forget_namesake(object_id)
-            changed = SessionObject(labels) if item is None else replace(item, labels=labels)
-            self._change({**self._objects, object_id: changed})
+            changed = self._new_object(labels) if item is None else replace(item, labels=labels)
+            made = object_id if item is None else None
+            self._change({**self._objects, object_id: changed}, made=made)
 
-    def _forget_namesake(self, object_id: str) -> None:
-        """Masks of a removed object must not come up under a new one of its id."""
-        known = [f.frame_index for f in self._frames.values() if object_id in f.shown]
-        changed = [self._set_shown(object_id, index, None) for index in known]
-        self._save_frames([frame for frame in changed if frame is not None])
+    def _new_object(self, labels: tuple[str, ...] = ()) -> SessionObject:
+        if len(self._objects) >= self._max_objects:
+            raise OverLimit(
+                f"the session has {len(self._objects)} objects, may have {self._max_objects}"
+            )
+        return SessionObject(labels)
 
     def _check_labels(self, labels: tuple[str, ...]) -> None:
         config = self.origin.config
@@ -402,18 +403,29 @@ class Session:
             self._object(object_id)
             self._change({k: v for k, v in self._objects.items() if k != object_id})
 
-    def set_prompts(self, object_id: str, frame_index: object, prompts: Prompts) -> None:
+    def set_prompts(
+        self, object_id: str, frame_index: object, prompts: Prompts, *, makes_object: bool = False
+    ) -> None:
         """What a person now says of an object on a frame, in place of what was said before.
+
+        Args:
+            makes_object: one that is not there is made, which is a step of its own to undo.
 
         Raises NotFound for an unknown object, BadRequest for a frame outside.
         """
         frame_index = self.checked_frame(frame_index)
         with self._condition:
-            item = self._object(object_id)
+            steps = []
+            if makes_object and object_id not in self._objects:
+                item = self._new_object()
+                steps.append({**self._objects, check_text(object_id, "object id"): item})
+            else:
+                item = self._object(object_id)
             self._check_room(item, frame_index)
-            prompts = replace(prompts, before=self._shown_before(object_id, frame_index, prompts))
-            changed = item.with_prompts(frame_index, prompts)
-            self._change({**self._objects, object_id: changed})
+            before = None if steps else self._shown_before(object_id, frame_index, prompts)
+            changed = item.with_prompts(frame_index, replace(prompts, before=before))
+            made = object_id if steps else None
+            self._change(*steps, {**self._objects, object_id: changed}, made=made)
 
     def _check_room(self, item: SessionObject, frame_index: int) -> None:
         count = sum(len(other.prompts) for other in self._objects.values())
@@ -452,8 +464,10 @@ class Session:
         with self._condition:
             if not source:
                 raise Conflict(f"there is nothing to {name}")
-            target.append(self._objects)
-            self._install(source.pop())
+            before = self._objects
+            self._install(source[-1])
+            source.pop()
+            target.append(before)
 
     def _object(self, object_id: str) -> SessionObject:
         item = self._objects.get(object_id)
@@ -461,56 +475,69 @@ class Session:
             raise NotFound(f"object {object_id!r:.80}: the session has {list(self._objects)}")
         return item
 
-    def _change(self, objects: Objects) -> None:
-        self._undo.append(self._objects)
-        del self._undo[:-_UNDO_STEPS]
-        self._redo.clear()
-        self._install(objects)
+    def _change(self, *steps: Objects, made: str | None = None) -> None:
+        """Each of the steps can be undone; all of them are kept, or none.
 
-    def _install(self, objects: Objects) -> None:
-        old, self._objects = self._objects, objects
-        changed = [
-            self._set_shown(object_id, index, self._shown_after(object_id, index, old))
-            for object_id, index in _changed_prompts(old, objects)
-        ]
+        Args:
+            made: the object that they make; what a removed one of its id showed must not
+                come up under it.
+        """
+        undo = [*self._undo, self._objects, *steps[:-1]]
+        frames = self._frames.values()
+        forgotten = [(made, f.frame_index, None) for f in frames if made in f.shown]
+        self._install(steps[-1], forgotten)
+        self._undo[:] = undo[-_UNDO_STEPS:]
+        self._redo.clear()
+
+    def _install(
+        self, objects: Objects, forgotten: Iterable[tuple[str, int, None]] = ()
+    ) -> None:
+        """Keep these objects, and have them from then on: what cannot be kept has not happened."""
+        self._check_open()
+        changed = self._frames_with(
+            (
+                *forgotten,
+                *(
+                    (object_id, index, _shown_after(object_id, index, self._objects, objects))
+                    for object_id, index in _changed_prompts(self._objects, objects)
+                ),
+            )
+        )
+        revision = self._revision + 1
+        self._store_change(body=self._body(objects, self._saved, revision), frames=changed)
+        self._objects, self._revision = objects, revision
+        self._put_frames(changed)
         self._items = {
             (object_id, index): known
             for (object_id, index), known in self._items.items()
             if object_id in objects and objects[object_id].prompts.get(index) is known[0]
         }
-        self._revision += 1
-        self._save([frame for frame in changed if frame is not None])
         self._condition.notify_all()
 
-    def _shown_after(self, object_id: str, frame_index: int, old: Objects) -> Shown | None:
-        """What a frame shows once its prompts have changed, before the model is asked."""
-        before = [
-            item[object_id].prompts.get(frame_index)
-            for item in (self._objects, old)
-            if object_id in item
+    def _frames_with(
+        self, changes: Iterable[tuple[str, int, Shown | None]]
+    ) -> list[FrameResult]:
+        """The frames that differ once an object shows something else on a frame; not in
+        place yet."""
+        changed: dict[int, dict[str, Shown]] = {}
+        for object_id, index, shown in changes:
+            frame = self._frames.get(index)
+            known = changed.get(index, {} if frame is None else frame.shown)
+            if known.get(object_id) == shown:
+                continue
+            changed[index] = {key: value for key, value in known.items() if key != object_id}
+            if shown is not None:
+                changed[index][object_id] = shown
+        return [
+            FrameResult(serial, index, shown)
+            for serial, (index, shown) in enumerate(changed.items(), start=self._serial + 1)
         ]
-        kept = [prompts.before for prompts in before if prompts is not None]
-        return kept[0] if kept else None
 
-    def _set_shown(
-        self, object_id: str, frame_index: int, shown: Shown | None
-    ) -> FrameResult | None:
-        """The changed frame; None when nothing changes."""
-        frame = self._frames.get(frame_index)
-        others = {} if frame is None else dict(frame.shown)
-        if others.get(object_id) == shown:
-            return None
-        others.pop(object_id, None)
-        if shown is not None:
-            others[object_id] = shown
-        return self._put_frame(frame_index, others)
-
-    def _put_frame(self, frame_index: int, shown: Mapping[str, Shown]) -> FrameResult:
-        self._serial += 1
-        frame = FrameResult(self._serial, frame_index, shown)
-        self._frames[frame_index] = frame
-        self._frames.move_to_end(frame_index)
-        return frame
+    def _put_frames(self, frames: Iterable[FrameResult]) -> None:
+        for frame in frames:
+            self._serial = frame.serial
+            self._frames[frame.frame_index] = frame
+            self._frames.move_to_end(frame.frame_index)
 
     # --- looking -------------------------------------------------------------
 
@@ -531,10 +558,11 @@ class Session:
         looked = replace(self._look(item), prompt=prompts)
         with self._condition:
             now = self._objects.get(object_id)
-            if now is not None and now.prompts.get(frame_index) is prompts:
-                changed = self._set_shown(object_id, frame_index, looked)
-                if changed is not None:
-                    self._save_frames([changed])
+            if now is not None and now.prompts.get(frame_index) is prompts and not self._is_closed:
+                changed = self._frames_with([(object_id, frame_index, looked)])
+                with self._if_possible():  # the prompts are kept, and show it again
+                    self._store_change(frames=changed)
+                self._put_frames(changed)
                 self._condition.notify_all()
         return looked
 
@@ -616,7 +644,8 @@ class Session:
         if self._thread is not None:
             raise Conflict("the session is propagating: stop it first")
         # Kept before it begins: a process that dies at its first frame must not forget it.
-        self._save_frames([], propagation)
+        revision = self._revision + 1
+        self._store_change(propagation=propagation, revision=revision)
         self._stop_asked.clear()
         self._prewarming += 1  # the frames it had in mind may not be the next ones
         self._propagation = propagation
@@ -627,7 +656,7 @@ class Session:
             daemon=True,
         )
         self._thread.start()
-        self._revision += 1
+        self._revision = revision
         self._condition.notify_all()
 
     def stop(self) -> bool:
@@ -687,21 +716,19 @@ class Session:
             self._thread = None
             self._revision += 1
             self._condition.notify_all()
-            try:
-                self._save_frames([])
-            except StorageFull as full:  # it is told by the next change that can be kept
-                logger.error("session %s: %s", self.id, full)
+            with self._if_possible():
+                self._store_change(propagation=self._propagation)
 
     def _recall(self) -> None:
         """Have the model remember what it did when the session was closed."""
-        left_as, self._left_as = self._left_as, None
-        if left_as is None or self._memories is None:
+        left_as, self._left_as, memories = self._left_as, None, self._memories
+        if left_as is None or memories is None:
             return
         # Imported here: torch takes seconds, and /health answers meanwhile.
         from sam2_model.kept_state import KeptState
 
         try:
-            body = self._memories.load(self.id)
+            body = memories.load(self.id)
             if body is None:
                 is_lost = left_as.done_frames > 0
             else:
@@ -721,10 +748,11 @@ class Session:
 
     def _keep_memories(self) -> None:
         """What the model remembers now. Between the steps of the propagation."""
-        if self._memories is None:
+        memories = self._memories  # a deletion takes them away
+        if memories is None:
             return
         begun = time.monotonic()
-        self._memories.save(self.id, self._video.save())
+        memories.save(self.id, self._video.save())
         ended = time.monotonic()
         self._memories_due = ended + max(self._save_seconds, (ended - begun) / _SAVING_SHARE)
 
@@ -782,49 +810,75 @@ class Session:
                 # What a person has changed there meanwhile stays as it is.
                 if now is not None and now.prompts.get(index) is value.prompt:
                     shown[object_id] = value
-            frame = self._put_frame(index, shown)
-            self._propagation = self._propagation.after(index)
-            self._save_frames([frame])
+            frames = [FrameResult(self._serial + 1, index, shown)]
+            propagation = self._propagation.after(index)
+            self._store_change(propagation=propagation, frames=frames)
+            self._put_frames(frames)
+            self._propagation = propagation
             self._condition.notify_all()
 
     # --- keeping and closing -------------------------------------------------
 
     def note_saved(self, saved: Saved) -> None:
-        """It has been stored in Label Studio."""
+        """It has been stored in Label Studio, whatever becomes of the session meanwhile."""
         with self._condition:
+            if self._is_closed:  # what was stored is found by its regions' stamp
+                return
             self._saved = saved
-            self._save([])
+            with self._if_possible():
+                self._store_change(body=self._body(self._objects, saved, self._revision))
 
-    def save(self) -> None:
+    def create(self) -> None:
         """Keep a new session, with the frames that it began with."""
-        with self._condition:
-            self._save(self._frames.values())
-
-    def _save(self, frames: Iterable[FrameResult]) -> None:
         if self._store is None:
             return
-        body = {
+        with self._condition:
+            body = self._body(self._objects, self._saved, self._revision)
+            frames = [_frame_to_stored(frame) for frame in self._frames.values()]
+            self._store.create(self.id, body, frames, task_id=self.origin.task_id)
+
+    def _body(self, objects: Objects, saved: Saved | None, revision: int) -> Json:
+        return {
             "origin": self.origin.to_json(),
             "content": self.content,
-            "revision": self._revision,
-            "saved": None if self._saved is None else self._saved.to_json(),
-            "objects": {key: object_to_stored(item) for key, item in self._objects.items()},
+            "revision": revision,
+            "saved": None if saved is None else saved.to_json(),
+            "objects": {key: object_to_stored(item) for key, item in objects.items()},
         }
-        self._store.save(self.id, body, task_id=self.origin.task_id)
-        self._save_frames(frames)
 
-    def _save_frames(
-        self, frames: Iterable[FrameResult], propagation: Propagation | None = None
+    def _store_change(
+        self,
+        *,
+        body: Json | None = None,
+        propagation: Propagation | None = None,
+        revision: int | None = None,
+        frames: Iterable[FrameResult] = (),
     ) -> None:
-        """`propagation`: what it is about to be; None: as it is."""
+        """Keep what is about to be, before it is. Raises StorageFull, and NotFound when the
+        session has just been deleted."""
         if self._store is None:
             return
-        known = propagation or self._propagation
-        self._store.save_frames(
+        if propagation is not None:
+            revision = self._revision if revision is None else revision
+            stored = {**propagation.to_stored(), "revision": revision}
+        is_kept = self._store.save(
             self.id,
-            [_frame_to_stored(frame) for frame in frames],
-            propagation=None if known is None else known.to_stored(),
+            body=body,
+            propagation=None if propagation is None else stored,
+            frames=[_frame_to_stored(frame) for frame in frames],
         )
+        if not is_kept:
+            raise NotFound(f"session {self.id} has just been deleted")
+
+    @contextlib.contextmanager
+    def _if_possible(self) -> Iterator[None]:
+        """For what is so whether it can be kept or not."""
+        try:
+            yield
+        except StorageFull as full:
+            logger.error("session %s: %s", self.id, full)
+        except NotFound as gone:
+            logger.info("session %s: %s", self.id, gone)
 
     def _frame_from_stored(self, frame: StoredFrame) -> FrameResult:
         shown = {}
@@ -838,12 +892,19 @@ class Session:
         if self._is_closed:
             raise Conflict(f"session {self.id} has just been closed: ask again")
 
-    def close(self) -> None:
-        """Stop, and let go of the video. What is stored stays."""
+    def close(self, *, is_deleted: bool = False) -> None:
+        """Stop, and let go of the video. What is stored stays; from now on nothing that
+        people ask for changes it.
+
+        Args:
+            is_deleted: nothing is stored any more, and nothing is to be.
+        """
         with self._condition:
             if self._is_closed:
                 return
             self._is_closed = True
+            if is_deleted:
+                self._memories = None
             self._ask_to_stop(PropagationState.INTERRUPTED)
             self._condition.notify_all()
         if not self.wait_until_still(_THREAD_END_SECONDS):
@@ -859,6 +920,17 @@ def _changed_prompts(old: Objects, new: Objects) -> Iterator[tuple[str, int]]:
         for index in {*item.prompts, *before}:
             if item.prompts.get(index) is not before.get(index) and object_id in old:
                 yield object_id, index
+
+
+def _shown_after(object_id: str, frame_index: int, old: Objects, new: Objects) -> Shown | None:
+    """What a frame shows once its prompts have changed, before the model is asked."""
+    said = [
+        objects[object_id].prompts.get(frame_index)
+        for objects in (new, old)
+        if object_id in objects
+    ]
+    kept = [prompts.before for prompts in said if prompts is not None]
+    return kept[0] if kept else None
 
 
 def _may_show(item: SessionObject, frame_index: int, direction: Direction) -> bool:

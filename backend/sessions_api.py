@@ -28,7 +28,7 @@ from backend.session_exports import export_of
 from backend.session_opening import OPENING_MEMBERS, SessionOpening
 from backend.session_results import frames_asked, regions_of, tracks_json
 from backend.session_saving import SaveOrder, save_session
-from backend.session_values import PropagationRequest, Prompts, check_object, check_text
+from backend.session_values import PropagationRequest, Prompts, check_object
 from backend.sessions import Session
 
 _MAX_BODY_BYTES = 32 * 2**20
@@ -222,9 +222,7 @@ class _SessionsApi:
         with self._using(session_id) as session:
             session.checked_frame(frame_index)
             prompts = Prompts.from_json(body, session.info)
-            if object_id not in session.objects:
-                session.set_object(check_text(object_id, "object id"))
-            session.set_prompts(object_id, frame_index, prompts)
+            session.set_prompts(object_id, frame_index, prompts, makes_object=True)
             answer = self._mask_of(session, object_id, frame_index)
             return {**answer, "revision": session.state_revision}
 

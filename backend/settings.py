@@ -150,6 +150,8 @@ class Settings:
     """How long finished jobs are listed."""
     max_queued_per_project: int = 10_000
     """Background jobs of one project that may wait; more are refused."""
+    max_queued: int = 100_000
+    """The same of all projects together; batches take half of them at most."""
 
     training_steps: int = 400
     """Steps of a fine-tuning that Label Studio starts, at most."""
@@ -179,6 +181,11 @@ class Settings:
     """A session that nobody has used for so long is closed; asking for it opens it again."""
     session_days: float = 30.0
     """How long a closed session is kept."""
+    max_stored_sessions: int = 500
+    """Sessions kept, open and closed; of the closed ones the longest unused go first."""
+    max_session_bytes: int = 4096 * _MIB
+    """On disk, for the prompts and masks of all sessions; the longest unused closed ones go
+    first, an open one never."""
     session_memory_bytes: int = 4096 * _MIB
     """On disk, for what the model remembers of all sessions, so that one that is opened again
     tracks on as if it had never been closed; the longest unused go first."""
@@ -384,9 +391,9 @@ _POSITIVE = (
     "decoder_open_seconds", "decoder_frame_seconds", "max_objects", "max_brush_regions",
     "max_bitmask_regions",
     "max_prediction_regions", "kept_states", "kept_state_seconds", "feature_cache_bytes",
-    "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project",
+    "max_result_bytes", "preview_cache_bytes", "job_days", "max_queued_per_project", "max_queued",
     "save_seconds", "window_frames", "training_steps", "max_sessions", "session_idle_seconds", "session_days",
-    "session_memory_bytes",
+    "session_memory_bytes", "max_stored_sessions", "max_session_bytes",
     "max_session_streams", "stop_seconds", "key_requests_per_second",
 )
 
@@ -473,6 +480,7 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_BROWSER_ORIGINS": ("browser_origins", _list),
     "SAM2_JOB_DAYS": ("job_days", _real),
     "SAM2_MAX_QUEUED_PER_PROJECT": ("max_queued_per_project", _whole),
+    "SAM2_MAX_QUEUED": ("max_queued", _whole),
     "SAM2_FRAME_LIMIT": ("frame_limit", _whole),
     "SAM2_MAX_PREDICTION_REGIONS": ("max_prediction_regions", _whole),
     "SAM2_STOP_LOST_FRAMES": ("stop_lost_frames", _whole),
@@ -480,6 +488,8 @@ _VARIABLES: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "SAM2_MAX_SESSIONS": ("max_sessions", _whole),
     "SAM2_SESSION_IDLE_SECONDS": ("session_idle_seconds", _real),
     "SAM2_SESSION_DAYS": ("session_days", _real),
+    "SAM2_MAX_STORED_SESSIONS": ("max_stored_sessions", _whole),
+    "SAM2_MAX_SESSION_MIB": ("max_session_bytes", _mebibytes),
     "SAM2_SESSION_MEMORY_MIB": ("session_memory_bytes", _mebibytes),
     "SAM2_MAX_SESSION_STREAMS": ("max_session_streams", _whole),
     "SAM2_LOG_FORMAT": ("log_format", str),

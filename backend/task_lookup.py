@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterable, Mapping
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
     from backend.label_studio_client import LabelStudioClient
     from backend.service import TrackingService
 
+logger = logging.getLogger(__name__)
+
 PAGE_SIZE = 50
 _MAX_REFERENCE_CHARACTERS = 4096
 """Longer ones fit into no request to Label Studio."""
 _MOST_PROJECTS = 200
 _MOST_KEPT = 10_000
+_MUTE_SECONDS = 60.0
 _WORD = re.compile(r"\$(\w+)")
 
 Json = Mapping[str, Any]
@@ -45,6 +50,8 @@ class TaskLookup:
         self._lock = threading.Lock()
         self._projects: OrderedDict[int, int] = OrderedDict()
         """Task id -> project id: tasks stay where they are."""
+        self._mute_until = 0.0
+        """Of `time.monotonic()`: Label Studio did not answer `check`."""
         self._videos: OrderedDict[tuple[int, str], None] = OrderedDict()
 
     def one(self, task_id: int, project_id: int | None = None) -> FoundTask:
@@ -59,6 +66,25 @@ class TaskLookup:
                 return FoundTask(found[0], project)
         where = "" if project_id is None else f" in project {project_id}"
         raise NotFound(f"task {task_id}: there is none of this id{where}")
+
+    def check(self, task_id: int, project_id: int) -> None:
+        """Raises NotFound for a task that the project does not have, or that has no project.
+
+        What was found is not asked for again. Where Label Studio cannot tell now, nothing
+        is said, and it is not asked for a while.
+        """
+        from backend.label_studio_client import LabelStudioError
+
+        with self._lock:
+            is_known = self._projects.get(task_id) == project_id
+            if is_known or time.monotonic() < self._mute_until:
+                return
+        try:
+            self.one(task_id, project_id)
+        except LabelStudioError as error:
+            logger.warning("task %d is taken to be there: %s", task_id, error)
+            with self._lock:
+                self._mute_until = time.monotonic() + _MUTE_SECONDS
 
     def with_video(
         self, address: str, project_id: int | None = None, *, is_exact: bool = False

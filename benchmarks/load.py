@@ -112,7 +112,10 @@ class Clients:
         status, problem, retry_after = 0, "", None
         try:
             data = None if body is None else json.dumps(body).encode()
-            with urllib.request.urlopen(f"{self._url}{path}", data, timeout=150) as answer:
+            asked = urllib.request.Request(
+                f"{self._url}{path}", data, {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(asked, timeout=150) as answer:
                 answer.read()
                 status = answer.status
         except urllib.error.HTTPError as error:

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Callable, Collection, Mapping
 
 from converters.categories import CategoryReader
+from converters.frame_names import natural_order
 from converters.json_stream import Location, Part, read_parts
 from converters.json_values import BadValue, data_set_id, finite, member, text, unquoted, whole
-from converters.reading import folder_of, names_of_any_system, natural_order, told_apart
+from converters.reading import folder_of, names_of_any_system, told_apart
 from converters.report import Report
 
 Id = int | str

@@ -4,49 +4,128 @@ JPEGImages/<resolution>/<video>/00000.jpg
 Annotations/<resolution>/<video>/00000.png    0 background, 1..N objects, 255 void
 ImageSets/2017/train.txt                      names of videos
 davis_semantics.json                          {video: {"1": label}}
+
+YouTube-VOS is the same without the resolution, its labels in meta.json.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 
 from converters.dataset import check_videos
 from converters.files import write_json
 from converters.folders import (
+    FolderLabels,
     annotated_frames,
+    check_inside,
     frame_stems,
+    image_files,
+    images_by_stem,
+    is_stray,
     load_folder_labels,
+    mask_files,
+    masks_with_image,
     new_folder,
-    resolution_folder,
     unique_folder_names,
     video_folders,
 )
-from converters.indexed_png import MAX_OBJECTS, VOID, read_indices, write_indices
+from converters.indexed_png import MAX_OBJECTS, write_indices
+from converters.malformed import MalformedValue
+from converters.mask_readings import VideoMasks, distinct, survey_masks
 from converters.mask_store import MaskStore
 from converters.masks import decode_mask, encode_mask
 from converters.reading import TrackBuilder, video_info
 from converters.report import Report
-from converters.types import AnnotatedVideo, Track
+from converters.types import AnnotatedVideo
 
 LABELS_FILE = "davis_semantics.json"
+ANNOTATION_FOLDERS = ("Annotations", "Annotations_unsupervised")
+"""Where masks are, the first that is there."""
+_YOUTUBE_VOS_LABELS_FILE = "meta.json"
 _RESOLUTION = "Full-Resolution"
 IMAGES = f"JPEGImages/{_RESOLUTION}"
 """Where the images belong that go with what `save_davis` writes."""
 
+_RESOLUTION_NAME = re.compile(
+    r"full[-_ ]?resolution|full|original|raw|u?hd|[1-9]k|\d{2,5}[pi]|\d+x\d+",
+    re.IGNORECASE,
+)
 
-def image_folder(folder: str | os.PathLike[str]) -> Path:
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a data set has its masks and images, a folder a video each."""
+
+    annotations: Path
+    images: Path
+    other_images: tuple[str, ...] = ()
+    """Resolutions that there are images of, where there are none of the masks'."""
+
+    @classmethod
+    def of(cls, folder: Path, resolution: str | None = None) -> _Layout:
+        """Of a data set's folder: the given resolution, or else the finest of masks and images."""
+        places = (folder / name for name in ANNOTATION_FOLDERS)
+        annotations = next((p for p in places if p.is_dir()), folder / ANNOTATION_FOLDERS[0])
+        images = folder / "JPEGImages"
+        of_images = _levels(images)
+        of_masks = [n for n in _levels(annotations) if _is_resolution(annotations / n, images)]
+        both = [name for name in of_masks if name in of_images]
+
+        def finest(names: list[str]) -> str:
+            return min(names, key=lambda name: (name != resolution, *_fineness(name)))
+
+        if both:
+            return cls(annotations / finest(both), images / finest(both))
+        if of_masks:
+            level = finest(of_masks)
+            return cls(annotations / level, images / level if of_images else images, of_images)
+        return cls(annotations, images / finest(of_images) if of_images else images)
+
+
+def _levels(folder: Path) -> tuple[str, ...]:
+    """Its folders of folders, which hold no images themselves."""
+    if not folder.is_dir():
+        return ()
+    return tuple(
+        path.name for path in folder.iterdir()
+        if path.is_dir() and not is_stray(path) and next(image_files(path), None) is None
+        and any(below.is_dir() and not is_stray(below) for below in path.iterdir())
+    )
+
+
+def _is_resolution(level: Path, images: Path) -> bool:
+    """Whether a folder of folders of masks is a resolution, and no video of SA-V's kind.
+
+    That has a folder an object, and its images lie in the video's folder.
+    """
+    if (images / level.name).is_dir():
+        return level.name in _levels(images)
+    if _RESOLUTION_NAME.fullmatch(level.name):
+        return True
+    objects = [path.name for path in level.iterdir() if path.is_dir() and not is_stray(path)]
+    return not images.is_dir() and not all(name.isdecimal() for name in objects)
+
+
+def _fineness(name: str) -> tuple[int, str]:
+    """Sorts what is finer first; names that say no size are taken for the full one."""
+    numbers = re.findall(r"\d{2,5}", name)
+    return -int(numbers[-1]) if numbers else -(10**6), name
+
+
+def image_folder(folder: str | os.PathLike[str], *, resolution: str | None = None) -> Path:
     """Where the images of a DAVIS data set lie: what `file_names` are relative to."""
-    return resolution_folder(Path(folder) / "JPEGImages")
+    return _Layout.of(Path(folder), resolution).images
 
 
-def annotation_folder(folder: str | os.PathLike[str]) -> Path:
-    """Where the PNGs of a DAVIS data set lie, a folder a video."""
-    return resolution_folder(Path(folder) / "Annotations")
+def annotation_folder(folder: str | os.PathLike[str], *, resolution: str | None = None) -> Path:
+    """Where the masks of a DAVIS data set lie, a folder a video."""
+    return _Layout.of(Path(folder), resolution).annotations
 
 
 def load_davis(
@@ -54,29 +133,53 @@ def load_davis(
     *,
     default_label: str = "object",
     report: Report | None = None,
+    only: Collection[str] | None = None,
+    resolution: str | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a DAVIS folder, sorted by name, masks read when asked for.
 
     Also reads YouTube-VOS (no resolution folder). A video's frames are those
     with a PNG; the images between are not frames of it, since nothing is known
     of them. An object's id is its index. A video whose only index is 255 is of
-    DAVIS 2016: white is one object, with id 1; elsewhere 255 is void and left
-    out. Labels are those of davis_semantics.json, or else `default_label`.
-    The frame rate is unknown (0.0). `file_names` are relative to
-    `image_folder(folder)`.
+    DAVIS 2016: white is one object, with id 1; elsewhere 255 is void, left out
+    and counted. What gray pictures with soft edges and pictures in colours
+    mean is told by `mask_pictures`, of the whole video. Labels are those of
+    davis_semantics.json or meta.json, or else `default_label`. The frame rate
+    is unknown (0.0). `file_names` are relative to `image_folder(folder)`.
+
+    Args:
+        report: told what is left out: a picture that cannot be read or is of
+            another size than most of its video (the frame stays, as one of
+            `unknown_frames`), a frame without an image, a video without masks.
+            Without one, or with a strict one, the first of these raises.
+        only: names of videos to read; None: all.
+        resolution: which folder of a resolution is read, where it is there;
+            None: the finest that masks and images have.
 
     Raises:
         FileNotFoundError: the folder has no Annotations.
-        ValueError: a PNG is unreadable, has colours or another size than the
-            first of its video, or has no image where images are there.
+        ValueError: a name in `only` is not there; strict, also for what would
+            be left out.
     """
-    folder = Path(folder)
-    labels = load_folder_labels(folder / LABELS_FILE)
-    images = image_folder(folder)
+    folder, report = Path(folder), report or Report(strict=True)
+    layout = _Layout.of(folder, resolution)
+    folders = video_folders(layout.annotations, only)
+    labels = load_folder_labels(folder / _YOUTUBE_VOS_LABELS_FILE, report)
+    labels |= load_folder_labels(folder / LABELS_FILE, report)
+    if layout.other_images:
+        report.drop(
+            f"images (of {', '.join(layout.other_images)}, the masks are of "
+            f"{layout.annotations.name})", len(folders),
+        )
     store = MaskStore()
-    for video_folder in video_folders(annotation_folder(folder)):
-        of_video = labels.get(video_folder.name, {})
-        yield _load_video(video_folder, images, of_video, default_label, store)
+    for path in folders:
+        video = None
+        with report.leaving_out("videos"):
+            check_inside(path, layout.annotations)
+            of_video = labels.get(path.name, {})
+            video = _load_video(path, layout, of_video, default_label, store, report)
+        if video is not None:
+            yield video
 
 
 def save_davis(
@@ -163,42 +266,50 @@ def _save_image_set(folder: Path, image_set: str, labels: Mapping[str, Any]) -> 
 
 
 def _load_video(
-    video_folder: Path,
-    images: Path,
-    labels: Mapping[str, tuple[str, ...]],
+    folder: Path,
+    layout: _Layout,
+    labels: FolderLabels,
     default_label: str,
     store: MaskStore,
+    report: Report,
 ) -> AnnotatedVideo:
-    frames = annotated_frames(video_folder.name, video_folder.glob("*.png"), images)
-    if not frames:
-        raise ValueError(f"{video_folder} holds no PNG")
-    height, width = read_indices(video_folder / f"{frames[0].stem}.png").shape
-    builder = TrackBuilder(store, height, width)
+    """Raises MalformedValue for a video without a mask that can be read."""
+    masks = mask_files(folder, layout.annotations, report)
+    if not masks:
+        raise MalformedValue(str(folder), "holds no mask: no PNG")
+    known = images_by_stem(folder.name, layout.images)
+    masks = masks_with_image(masks, known, report)
+    frames = annotated_frames(folder.name, masks, known)
+    surveyed = survey_masks(masks.values(), folder, report)
+    builder = TrackBuilder(store, *surveyed.size_hw)
+    unknown = set()
     for frame_index, frame in enumerate(frames):
-        path = video_folder / f"{frame.stem}.png"
-        indices = read_indices(path)
-        if indices.shape != (height, width):
-            raise ValueError(
-                f"{path}: has {indices.shape[0]} x {indices.shape[1]} pixels, the first frame "
-                f"of the video {height} x {width}"
-            )
-        for index in np.unique(indices[indices != 0]).tolist():
-            # A 1-bit PNG without a palette reads as True: white, as in DAVIS 2016.
-            object_id = VOID if index is True else index
+        unknown.add(frame_index)
+        path = masks[frame.stem]
+        with report.leaving_out("masks"):
+            if path in surveyed.files:
+                _add_objects(builder, surveyed, path, frame_index, report)
+                unknown.remove(frame_index)
+    if labels and not surveyed.has_own_ids:
+        report.drop("labels (of objects told apart by colour alone)", len(labels))
+        labels = {}
+    for object_id in builder.object_ids:
+        builder.add_object(object_id, labels.get(str(object_id)) or (default_label,))
+    height, width = surveyed.size_hw
+    return AnnotatedVideo(
+        folder.name, video_info(width, height, len(frames)),
+        tuple(sorted(builder.tracks(), key=lambda track: track.object_id)),
+        tuple(frame.file_name for frame in frames), unknown_frames=frozenset(unknown),
+    )
+
+
+def _add_objects(
+    builder: TrackBuilder, masks: VideoMasks, path: Path, frame_index: int, report: Report
+) -> None:
+    objects = masks.objects(path)
+    for object_id, pixels in zip(*(array.tolist() for array in distinct(objects))):
+        if object_id == masks.void:
+            report.drop("pixels (void)", pixels)
+        elif object_id:
             builder.add_object(object_id)
-            builder.add_mask(object_id, frame_index, encode_mask(indices == index))
-    tracks = tuple(_labelled(track, labels, default_label) for track in _objects(builder.tracks()))
-    info = video_info(width, height, len(frames))
-    return AnnotatedVideo(video_folder.name, info, tracks, tuple(f.file_name for f in frames))
-
-
-def _objects(tracks: Sequence[Track]) -> list[Track]:
-    """The tracks without void, by index; white alone is object 1."""
-    if [track.object_id for track in tracks] == [VOID]:
-        return [dataclasses.replace(tracks[0], object_id=1)]
-    objects = [track for track in tracks if track.object_id != VOID]
-    return sorted(objects, key=lambda track: track.object_id)
-
-
-def _labelled(track: Track, labels: Mapping[str, tuple[str, ...]], default_label: str) -> Track:
-    return dataclasses.replace(track, labels=labels.get(str(track.object_id), (default_label,)))
+            builder.add_mask(object_id, frame_index, encode_mask(objects == object_id))

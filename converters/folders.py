@@ -9,19 +9,24 @@ import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Iterable, Iterator
+from typing import Any, Collection, Iterable, Iterator, Mapping
 
 from converters.dataset import file_names_of
+from converters.frame_names import natural_order
 from converters.json_stream import Location
 from converters.json_values import BadValue, texts
+from converters.malformed import MalformedValue
 from converters.media_kinds import is_image_name
-from converters.reading import natural_order
 from converters.report import Report
 from converters.types import AnnotatedVideo
 
 _MOST_NAME_BYTES = 255
 """Of a folder or file, on every common file system."""
-_RESOLUTIONS = ("Full-Resolution", "1080p", "480p")
+
+FolderLabels = dict[str, tuple[str, ...]]
+"""Object, as the data set names it -> its labels."""
+
+_STRAY_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 
 
 @dataclass(frozen=True)
@@ -34,41 +39,90 @@ class AnnotatedFrame:
     """Name of its image, relative to the image folder."""
 
 
-def resolution_folder(folder: Path) -> Path:
-    """The finest of DAVIS' resolution folders in it; itself when there is none."""
-    for name in _RESOLUTIONS:
-        if (folder / name).is_dir():
-            return folder / name
-    return folder
+def is_stray(path: Path) -> bool:
+    """Whether macOS, Windows or a file server put it there: `._00000.png`, `__MACOSX`."""
+    return path.name.startswith(".") or path.name.lower() in _STRAY_FOLDERS
 
 
-def video_folders(folder: Path) -> list[Path]:
-    """Its folders, sorted by name; hidden ones are left out.
+def image_files(folder: Path) -> Iterator[Path]:
+    """The image files right in it, in no order; stray ones are left out."""
+    return (
+        path for path in folder.iterdir()
+        if is_image_name(path.name) and not is_stray(path)
+    )
 
-    Raises FileNotFoundError when it is no folder.
+
+def mask_files(folder: Path, root: Path, report: Report) -> dict[str, Path]:
+    """Stem -> file, of a video's or object's masks, in the order of the frames.
+
+    Those are its PNG files, or other images where it has no PNG. Left out and
+    counted in `report`: a second file of one stem, and files that a link
+    leads out of `root`.
+    """
+    files = sorted(image_files(folder))
+    pngs = [path for path in files if path.suffix.lower() == ".png"]
+    found: dict[str, Path] = {}
+    for path in pngs or files:
+        with report.leaving_out("masks"):
+            check_inside(path, root)
+            if path.stem in found:
+                other = found[path.stem].name
+                raise MalformedValue(str(path), f"is of the same frame as {other!r}")
+            found[path.stem] = path
+    return {stem: found[stem] for stem in sorted(found, key=natural_order)}
+
+
+def video_folders(folder: Path, only: Collection[str] | None = None) -> list[Path]:
+    """Its folders, sorted by name; stray ones are left out.
+
+    Raises FileNotFoundError when it is no folder, ValueError when it has not
+    all of the names in `only`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder of annotations")
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = sorted(path for path in folder.iterdir() if path.is_dir() and not is_stray(path))
+    missing = sorted(set(only or ()) - {path.name for path in found})
+    if missing:
+        names = [path.name for path in found]
+        raise ValueError(f"video {missing[0]!r} is not in the data set: {folder} has {names}")
+    return [path for path in found if only is None or path.name in only]
 
 
-def annotated_frames(video: str, pngs: Iterable[Path], images: Path) -> tuple[AnnotatedFrame, ...]:
-    """The frames that the PNGs annotate, in order, each once.
+def check_inside(path: Path, root: Path) -> None:
+    """Raises MalformedValue when a link leads out of the root."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise MalformedValue(str(path), "leads out of the data set")
 
-    Images are looked for in `images/<video>`; where that folder is not there,
-    `.jpg` is assumed. Raises ValueError for an annotation without an image.
-    """
+
+def images_by_stem(video: str, images: Path) -> dict[str, str] | None:
+    """Stem -> name relative to `images`, of a video's images; None when there are none."""
     folder = images / video
-    known = None
-    if folder.is_dir():
-        known = {p.stem: p.name for p in folder.iterdir() if is_image_name(p.name)}
-    frames = []
-    for stem, png in sorted({p.stem: p for p in pngs}.items(), key=lambda i: natural_order(i[0])):
-        if known is not None and stem not in known:
-            raise ValueError(f"{png} annotates a frame that has no image in {folder}")
-        name = known[stem] if known is not None else f"{stem}.jpg"
-        frames.append(AnnotatedFrame(stem, f"{video}/{name}"))
-    return tuple(frames)
+    if not folder.is_dir():
+        return None
+    return {path.stem: f"{video}/{path.name}" for path in sorted(image_files(folder))} or None
+
+
+def masks_with_image(
+    masks: Mapping[str, Path], known: Mapping[str, str] | None, report: Report
+) -> dict[str, Path]:
+    """The masks without those of no image, which are counted in `report`."""
+    found = {}
+    for stem, path in masks.items():
+        with report.leaving_out("masks"):
+            if known is not None and stem not in known:
+                raise MalformedValue(str(path), "annotates a frame that has no image")
+            found[stem] = path
+    return found
+
+
+def annotated_frames(
+    video: str, stems: Iterable[str], known: Mapping[str, str] | None
+) -> tuple[AnnotatedFrame, ...]:
+    """The frames of these stems, in order, each once; `.jpg` where no image is known."""
+    return tuple(
+        AnnotatedFrame(stem, f"{video}/{stem}.jpg" if known is None else known[stem])
+        for stem in sorted(set(stems), key=natural_order)
+    )
 
 
 def image_names(video: str, frame_count: int, step: int, images: Path) -> tuple[str, ...]:
@@ -78,36 +132,68 @@ def image_names(video: str, frame_count: int, step: int, images: Path) -> tuple[
     """
     folder = images / video
     if os.path.isdir(folder):
-        names = [p.name for p in folder.iterdir() if is_image_name(p.name)]
-        chosen = sorted(names, key=natural_order)[::step][:frame_count]
+        names = sorted((path.name for path in image_files(folder)), key=natural_order)
+        chosen = names[::step][:frame_count]
         if len(chosen) == frame_count:
             return tuple(f"{video}/{name}" for name in chosen)
     return tuple(f"{video}/{index * step:05d}.jpg" for index in range(frame_count))
 
 
-def load_folder_labels(path: Path) -> dict[str, dict[str, tuple[str, ...]]]:
+def load_folder_labels(path: Path, report: Report | None = None) -> dict[str, FolderLabels]:
     """video -> object -> labels, of a JSON file; nothing when there is none.
 
-    A label may be a text or a list of them. Raises ValueError otherwise.
+    Either `{video: {object: label}}`, a label a text or a list of them; or
+    YouTube-VOS' `{"videos": {video: {"objects": {object: {"category": label}}}}}`.
+    A malformed file, video or object costs itself (`Report.leaving_out`).
+    Raises ValueError for it without a report, or with a strict one.
     """
+    report = report or Report(strict=True)
     if not path.is_file():
         return {}
+    document: dict[str, Any] = {}
+    with report.leaving_out("files of labels"):
+        document = _labels_document(path)
+    labels: dict[str, FolderLabels] = {}
+    for video, objects in document.items():
+        labels[video] = {}
+        for key, value in _members(path, video, objects, report):
+            with report.leaving_out("labels"):
+                labels[video][key] = _labels_of(value, path, (video, key))
+    return labels
+
+
+def _labels_document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text("utf-8"))
-        if not isinstance(document, dict):
-            raise ValueError("must be an object of videos")
-        return {video: _labels_of(objects, (video,)) for video, objects in document.items()}
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        document = json.loads(path.read_text("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise MalformedValue(str(path), f"is not valid JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise MalformedValue(str(path), "must be an object of videos")
+    videos = document.get("videos")
+    if isinstance(videos, dict) and all(
+        isinstance(entry, dict) and "objects" in entry for entry in videos.values()
+    ):
+        return {video: entry["objects"] for video, entry in videos.items()}
+    return document
 
 
-def _labels_of(objects: Any, where: Location) -> dict[str, tuple[str, ...]]:
-    if not isinstance(objects, dict):
-        raise BadValue(where, "must be an object of objects' labels")
-    return {
-        key: (value,) if isinstance(value, str) and value else texts(value, (*where, key))
-        for key, value in objects.items()
-    }
+def _members(path: Path, video: str, objects: Any, report: Report) -> Iterator[tuple[str, Any]]:
+    with report.leaving_out("labels"):
+        if not isinstance(objects, dict):
+            raise MalformedValue(f"{path}: {video}", "must be an object of objects' labels")
+        yield from objects.items()
+
+
+def _labels_of(value: Any, path: Path, where: Location) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        # YouTube-VOS' test set has no categories.
+        value = value.get("category")
+    if value is None:
+        return ()
+    try:
+        return (value,) if isinstance(value, str) and value else texts(value, where)
+    except BadValue as error:
+        raise MalformedValue(f"{path}: {error.place}", error.rule) from None
 
 
 def folder_name(video: AnnotatedVideo) -> str:

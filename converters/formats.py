@@ -6,10 +6,11 @@ import enum
 import itertools
 import os
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Collection, Iterator
 
 from converters import davis, media_kinds, sav
 from converters.coco import load_coco
+from converters.folders import image_files, video_folders
 from converters.json_stream import prefixed_events
 from converters.report import Report
 from converters.tracks_json import FORMAT as TRACKS_FORMAT
@@ -71,15 +72,22 @@ def open_source(
     video_infos: Callable[[str], VideoInfo] | None = None,
     stale: str = "rectangle",
     report: Report | None = None,
+    only: Collection[str] | None = None,
+    resolution: str | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a data set in any of the formats, one at a time.
 
     Malformed values are left out and counted in `report`; without one, or with a
-    strict one, the first raises. The other options are for Label Studio exports
-    alone: see `label_studio.export.load_export`. Raises as `recognise` and the
-    readers do.
+    strict one, the first raises. `only` names videos, others need not come;
+    `resolution` is for DAVIS alone: see `load_davis`. The other options are for
+    Label Studio exports alone: see `label_studio.export.load_export`. Raises as
+    `recognise` and the readers do.
     """
     found = recognise(path)
+    if found == Format.DAVIS:
+        return davis.load_davis(path, report=report, only=only, resolution=resolution)
+    if found == Format.SAV:
+        return sav.load_sav(path, report=report, only=only)
     if found == Format.LABEL_STUDIO:
         from converters.label_studio.export import load_export
 
@@ -89,14 +97,12 @@ def open_source(
     readers = {
         Format.COCO: load_coco,
         Format.YOUTUBE_VIS: load_youtube_vis,
-        Format.SAV: sav.load_sav,
-        Format.DAVIS: davis.load_davis,
         Format.TRACKS: load_tracks,
     }
     return readers[found](path, report=report)
 
 
-def image_folder(path: str | os.PathLike[str]) -> Path:
+def image_folder(path: str | os.PathLike[str], *, resolution: str | None = None) -> Path:
     """Where the images that a data set names are expected, unless the caller knows better."""
     path = Path(path)
     if not path.is_dir():
@@ -104,28 +110,33 @@ def image_folder(path: str | os.PathLike[str]) -> Path:
     found = recognise(path)
     if found == Format.LABEL_STUDIO:
         return path
-    module = davis if found == Format.DAVIS else sav
-    return module.image_folder(path)
+    if found == Format.DAVIS:
+        return davis.image_folder(path, resolution=resolution)
+    return sav.image_folder(path)
 
 
 def _recognise_folder(folder: Path) -> Format:
     if (folder / sav.ANNOTATIONS_FOLDER).is_dir():
         return Format.SAV
-    annotations = folder / "Annotations"
+    annotations = davis.annotation_folder(folder)
     if annotations.is_dir():
         # SA-V's folders are one deeper: a folder an object.
-        videos = davis.annotation_folder(folder)
-        is_deeper = next(videos.glob("*/*/*.png"), None) is not None
-        is_flat = next(videos.glob("*/*.png"), None) is not None
-        return Format.SAV if is_deeper and not is_flat else Format.DAVIS
-    for kind in ("manual", "auto"):
-        if next(folder.rglob(f"*_{kind}.json"), None) is not None:
-            return Format.SAV
+        has_objects = False
+        for video in video_folders(annotations):
+            if next(image_files(video), None) is not None:
+                return Format.DAVIS
+            has_objects |= any(
+                next(image_files(place), None) is not None for place in video_folders(video)
+            )
+        return Format.SAV if has_objects else Format.DAVIS
+    if next(sav.json_files(folder), None) is not None:
+        return Format.SAV
     if _is_target_storage(folder):
         return Format.LABEL_STUDIO
-    splits = sorted(place.parent.name for place in folder.glob(f"*/{sav.ANNOTATIONS_FOLDER}"))
+    names = (sav.ANNOTATIONS_FOLDER, *davis.ANNOTATION_FOLDERS)
+    splits = sorted({place.parent.name for name in names for place in folder.glob(f"*/{name}")})
     raise ValueError(
-        f"{folder} is no data set: a folder must hold Annotations (DAVIS), "
+        f"{folder} is no data set: a folder must hold Annotations (DAVIS, YouTube-VOS), "
         f"{sav.ANNOTATIONS_FOLDER} or <video>_manual.json files (SA-V), or the files of a Label "
         "Studio target storage"
         + (f"; each of its folders {', '.join(splits)} is one" if splits else "")

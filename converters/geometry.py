@@ -98,7 +98,7 @@ def ls_frame_to_index(
         raise ValueError(f"ls_frame={ls_frame!r} must be an integer >= 1")
     if len(frame_times_seconds) == 0:
         raise ValueError("frame_times_seconds is empty, must hold a time a frame")
-    after = bisect.bisect_right(frame_times_seconds, _seek_time_seconds(ls_frame, framerate))
+    after = bisect.bisect_right(frame_times_seconds, seek_time_seconds(ls_frame, framerate))
     return max(0, after - 1)
 
 
@@ -124,7 +124,7 @@ def index_to_ls_frame(
     time = frame_times_seconds[frame_index] if frame_index else 0.0
     # Start below the answer: a seek lands at most 3 ms after its nominal time.
     ls_frame = max(1, math.floor((time - 2 * _SEEK_STEP_SECONDS) * framerate))
-    while _seek_time_seconds(ls_frame, framerate) < time:
+    while seek_time_seconds(ls_frame, framerate) < time:
         ls_frame += 1
     if frames_count is not None and ls_frame > frames_count:
         return None
@@ -156,7 +156,8 @@ def ls_frames_count(duration_seconds: float, framerate: float) -> int:
     return math.floor(duration_seconds * framerate + 0.5)
 
 
-def _seek_time_seconds(ls_frame: int, framerate: float) -> float:
+def seek_time_seconds(ls_frame: int, framerate: float) -> float:
+    """To which time the editor seeks for a 1-based frame (see `ls_frame_to_index`)."""
     steps = math.floor((ls_frame - 1) / framerate / _SEEK_STEP_SECONDS + 0.5)
     return (steps + 1) / _STEPS_PER_SECOND + _TIME_TOLERANCE_SECONDS
 

@@ -1,40 +1,15 @@
-"""Masks in PNG files: DAVIS' palette, whole numbers in, pixels of an object out."""
+"""Indexed PNG files with DAVIS' palette."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from converters.media_kinds import PILLOW_FORMATS
-
 VOID = 255
 """DAVIS marks what belongs to no object for certain with this index."""
 MAX_OBJECTS = VOID - 1
-
-_READABLE_MODES = ("1", "L", "P", "I", "I;16")
-# What PIL raises for a bad file; SyntaxError is for broken PNG chunks.
-_IMAGE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)
-
-
-def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
-    """(H, W) whole numbers or bool, as the PNG has them: indices or gray values.
-
-    Raises ValueError when the file is no image, or has colours without indices.
-    """
-    try:
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            if image.mode not in _READABLE_MODES:
-                raise ValueError(
-                    f"{os.fspath(path)}: has mode {image.mode}, must be an indexed or gray PNG"
-                )
-            return np.asarray(image)
-    except FileNotFoundError:
-        raise
-    except _IMAGE_ERRORS as error:
-        raise ValueError(f"{os.fspath(path)}: is no readable image: {error}") from None
 
 
 def write_indices(path: Path, indices: np.ndarray) -> None:

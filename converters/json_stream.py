@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, Iterable, Iterator, Union
 
 import ijson
 
+from converters.malformed import MalformedValue
+
 Location = tuple[Union[str, int], ...]
 """Where a value is: keys and list positions from the top of the file."""
 
@@ -131,7 +133,7 @@ class _Walk:
 
     def _error(self, message: str) -> ValueError:
         place = location_text(tuple(self._location))
-        return ValueError(f"{self._name}: {place + ': ' if place else ''}{message}")
+        return MalformedValue(f"{self._name}: {place}" if place else self._name, message)
 
     def _walk(self, event: str, value: Any, node: _Node) -> Iterator[Part]:
         """The parts at and below a place, of the value that begins with this event."""

@@ -30,7 +30,9 @@ def naming_file(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except BadValue as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+        name = os.fspath(path)
+        place = f"{name}: {error.place}" if error.place else name
+        raise MalformedValue(place, error.rule) from None
 
 
 def member(value: Any, key: str, location: Location) -> Any:

@@ -32,5 +32,6 @@ class MalformedValue(ValueError):
         rule = _VALUES.sub(lambda found: found.group(1) or "…", self.rule)
         # Files of a folder may stand in brackets, as items do.
         place = re.sub(r"\[[^\]]*\]", "", self.place)
-        field = "" if "/" in place or "\\" in place else place.rpartition(".")[2]
+        is_path = re.search(r"[/\\\s]", place) is None  # of fields; no file's, and no sentence
+        field = place.rpartition(".")[2] if is_path else ""
         return f"{field}: {rule}" if field else rule

@@ -7,7 +7,6 @@ import re
 from pathlib import PurePosixPath
 from typing import Iterable, Sequence
 
-from converters.frame_names import natural_order as natural_order
 from converters.mask_store import MaskStore, StoredMasks
 from converters.report import Report
 from converters.types import AnnotatedVideo, Category, MaskRLE, ObjectId, Track, VideoInfo
@@ -77,6 +76,10 @@ class TrackBuilder:
         self._masks: dict[ObjectId, StoredMasks] = {}
         self._labels: dict[ObjectId, dict[str, None]] = {}
         self._crowds: dict[ObjectId, set[int]] = {}
+
+    @property
+    def object_ids(self) -> tuple[ObjectId, ...]:
+        return tuple(self._masks)
 
     def add_object(self, object_id: ObjectId, labels: Iterable[str] = ()) -> None:
         """An object, or more labels of one."""

@@ -18,30 +18,37 @@ from __future__ import annotations
 import enum
 import os
 from pathlib import Path
-from typing import Iterable, Iterator, Mapping
+from typing import Collection, Iterable, Iterator
 
 import numpy as np
 
 from converters.dataset import check_videos
 from converters.files import write_json
 from converters.folders import (
-    AnnotatedFrame,
+    FolderLabels,
     annotated_frames,
+    check_inside,
     frame_stems,
     image_names,
+    images_by_stem,
+    is_stray,
     load_folder_labels,
     made_folder,
+    mask_files,
+    masks_with_image,
     new_folder,
     unique_folder_names,
     video_folders,
 )
-from converters.indexed_png import read_indices, write_indices
+from converters.indexed_png import write_indices
+from converters.malformed import MalformedValue
+from converters.mask_readings import survey_masks
 from converters.mask_store import MaskStore
 from converters.masks import decode_mask, encode_mask
 from converters.reading import TrackBuilder, video_info
 from converters.report import Report
 from converters.sav_json import SavJson, save_sav_json
-from converters.types import AnnotatedVideo
+from converters.types import AnnotatedVideo, ObjectId
 
 ANNOTATIONS_FOLDER = "Annotations_6fps"
 LABELS_FILE = "labels.json"
@@ -74,6 +81,7 @@ def load_sav(
     *,
     default_label: str = "object",
     report: Report | None = None,
+    only: Collection[str] | None = None,
 ) -> Iterator[AnnotatedVideo]:
     """The videos of a SA-V folder, of either layout, sorted by name; or of one JSON file.
 
@@ -82,24 +90,38 @@ def load_sav(
     a second in SA-V), or 0.0 where only PNGs tell. JSON files are found at any
     depth; `_manual` and `_auto` of one video are its objects together, ids of
     the latter as `auto <id>`. Object ids are masklet ids, or the numbers of
-    folders. Labels are `default_label` where none are kept. `file_names` are
-    relative to `image_folder(source)`.
+    folders, or their names where those are no numbers. A pixel of any index
+    or colour is its object's; of masks with soft edges those of at least half
+    of their white. Labels are `default_label` where none are kept.
+    `file_names` are relative to `image_folder(source)`.
+
+    Args:
+        report: told what is left out: a mask that cannot be read, breaks a rule
+            or has no image (its frame is one of `unknown_frames`), a masklet
+            without an id, a video whose file breaks a rule, or without masks.
+            Without one, or with a strict one, the first of these raises.
+        only: names of videos to read, in the layout of PNGs; None: all.
 
     Raises:
         FileNotFoundError: neither layout is there.
-        ValueError: a value or PNG breaks a rule; the file and place are named.
+        ValueError: a name in `only` is not there; strict, also for what would
+            be left out, with the file and the place.
     """
-    source, store = Path(source), MaskStore()
+    source, report = Path(source), report or Report(strict=True)
+    store = MaskStore()
     if source.is_file():
-        yield _load_jsons(_video_name(source), [source], source.parent, default_label, store)
-    elif (annotations := _annotations_folder(source)) is not None:
-        labels = load_folder_labels(source / LABELS_FILE)
-        for folder in video_folders(annotations):
-            of_video = labels.get(folder.name, {})
-            yield _load_pngs(folder, image_folder(source), of_video, default_label, store)
+        jsons = {_video_name(source): [source]}
+        folder = source.parent
     else:
-        for name, files in _json_files(source).items():
-            yield _load_jsons(name, files, source, default_label, store)
+        annotations, folder = _annotations_folder(source), source
+        if annotations is not None:
+            yield from _load_folders(source, annotations, default_label, store, report, only)
+            return
+        jsons = _json_files(source, report)
+    for name, files in jsons.items():
+        video = _load_jsons(name, files, folder, default_label, store, report)
+        if video is not None:
+            yield video
 
 
 def save_sav(
@@ -164,22 +186,32 @@ def _annotations_folder(folder: Path) -> Path | None:
     return None
 
 
-def _json_files(folder: Path) -> dict[str, list[Path]]:
-    """video -> its JSON files, manual before auto."""
-    files: dict[str, list[Path]] = {}
+def json_files(folder: Path) -> Iterator[Path]:
+    """Its `_manual` and `_auto` files at any depth, manual ones first; without stray ones."""
     for kind in _KINDS:
-        for path in folder.rglob(f"*_{kind}.json"):
-            files.setdefault(_video_name(path), []).append(path)
+        for path in sorted(folder.rglob(f"*_{kind}.json")):
+            if not any(is_stray(folder / part) for part in path.relative_to(folder).parts):
+                yield path
+
+
+def _json_files(folder: Path, report: Report) -> dict[str, list[Path]]:
+    """video -> its JSON files, manual before auto."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in json_files(folder):
+        with report.leaving_out("files"):
+            of_video = files.setdefault(_video_name(path), {})
+            check_inside(path, folder)
+            if path.stem in of_video:
+                raise MalformedValue(
+                    str(path), f"is of the same video as {str(of_video[path.stem])!r}"
+                )
+            of_video[path.stem] = path
     if not files:
         raise FileNotFoundError(
             f"{folder} is no SA-V data set: it must hold {ANNOTATIONS_FOLDER}, or files "
             "<video>_manual.json or <video>_auto.json"
         )
-    for name, paths in files.items():
-        kinds = [path.stem for path in paths]
-        if len(set(kinds)) != len(kinds):
-            raise ValueError(f"{paths[0]} and {paths[1]} are both of video {name!r}")
-    return dict(sorted(files.items()))
+    return {name: list(paths.values()) for name, paths in sorted(files.items()) if paths}
 
 
 def _video_name(path: Path) -> str:
@@ -189,56 +221,98 @@ def _video_name(path: Path) -> str:
     return path.stem
 
 
+def _load_folders(
+    source: Path,
+    annotations: Path,
+    default_label: str,
+    store: MaskStore,
+    report: Report,
+    only: Collection[str] | None,
+) -> Iterator[AnnotatedVideo]:
+    labels, images = load_folder_labels(source / LABELS_FILE, report), image_folder(source)
+    for folder in video_folders(annotations, only):
+        video = None
+        with report.leaving_out("videos"):
+            check_inside(folder, annotations)
+            of_video = labels.get(folder.name, {})
+            video = _load_pngs(folder, images, of_video, default_label, store, report)
+        if video is not None:
+            yield video
+
+
 def _load_pngs(
     folder: Path,
     images: Path,
-    labels: Mapping[str, tuple[str, ...]],
+    labels: FolderLabels,
     default_label: str,
     store: MaskStore,
+    report: Report,
 ) -> AnnotatedVideo:
-    objects = video_folders(folder)
-    for path in objects:
-        if not path.name.isdecimal():
-            raise ValueError(f"{path}: an object's folder must be named by a number")
-    pngs = [png for path in objects for png in sorted(path.glob("*.png"))]
-    frames = annotated_frames(folder.name, pngs, images)
-    if not frames:
-        raise ValueError(f"{folder} holds no PNG of an object")
-    height, width = read_indices(pngs[0]).shape
-    builder = TrackBuilder(store, height, width)
-    for path in objects:
-        builder.add_object(int(path.name), labels.get(path.name, (default_label,)))
+    """Raises MalformedValue for a video without a mask that can be read."""
+    known = images_by_stem(folder.name, images)
+    objects = {
+        path: masks_with_image(mask_files(path, folder, report), known, report)
+        for path in video_folders(folder)
+    }
+    if not any(objects.values()):
+        raise MalformedValue(str(folder), "holds no mask: no PNG of an object")
+    frames = annotated_frames(folder.name, (s for masks in objects.values() for s in masks), known)
+    files = (path for masks in objects.values() for path in masks.values())
+    surveyed = survey_masks(files, folder, report)
+    builder = TrackBuilder(store, *surveyed.size_hw)
+    unknown = set()
+    for path, object_id in zip(objects, _object_ids(list(objects))):
+        builder.add_object(object_id, labels.get(path.name) or (default_label,))
         for frame_index, frame in enumerate(frames):
-            _add_png(builder, path, frame, frame_index)
-    info = video_info(width, height, len(frames))
-    return builder.video(folder.name, info, (frame.file_name for frame in frames))
+            file = objects[path].get(frame.stem)
+            if file is None:
+                continue
+            mask = None
+            with report.leaving_out("masks"):
+                mask = surveyed.objects(file) != 0 if file in surveyed.files else None
+            if mask is None:
+                unknown.add(frame_index)
+            elif mask.any():
+                builder.add_mask(object_id, frame_index, encode_mask(mask))
+    height, width = surveyed.size_hw
+    return AnnotatedVideo(
+        folder.name, video_info(width, height, len(frames)), builder.tracks(),
+        tuple(frame.file_name for frame in frames), unknown_frames=frozenset(unknown),
+    )
 
 
-def _add_png(builder: TrackBuilder, folder: Path, frame: AnnotatedFrame, frame_index: int) -> None:
-    png = folder / f"{frame.stem}.png"
-    if not png.is_file():
-        return
-    mask = read_indices(png) > 0
-    if mask.any():
-        try:
-            builder.add_mask(int(folder.name), frame_index, encode_mask(mask))
-        except ValueError as error:
-            raise ValueError(f"{png}: {error}") from None
+def _object_ids(folders: list[Path]) -> list[ObjectId]:
+    """The folders' numbers; names where they are none, or the same as another's."""
+    numbers = [int(path.name) for path in folders if path.name.isdecimal()]
+    return [
+        int(path.name) if path.name.isdecimal() and numbers.count(int(path.name)) == 1
+        else path.name
+        for path in folders
+    ]
 
 
 def _load_jsons(
-    name: str, files: list[Path], folder: Path, default_label: str, store: MaskStore
-) -> AnnotatedVideo:
-    loaded = [SavJson(path, store) for path in files]
+    name: str, files: list[Path], folder: Path, default_label: str, store: MaskStore, report: Report
+) -> AnnotatedVideo | None:
+    """None when all files were left out."""
+    loaded: list[SavJson] = []
+    for path in files:
+        with report.leaving_out("videos" if len(files) == 1 else "files of a video"):
+            one = SavJson(path, store, report)
+            if loaded and one.shape != loaded[0].shape:
+                raise MalformedValue(
+                    str(path), f"has (height, width, annotated frames) {one.shape}, must have "
+                    f"{loaded[0].shape} as {str(loaded[0].path)!r}",
+                )
+            loaded.append(one)
+    if not loaded:
+        return None
     first = loaded[0]
-    for other in loaded[1:]:
-        if other.shape != first.shape:
-            raise ValueError(
-                f"{other.path}: has (height, width, annotated frames) {other.shape}, must have "
-                f"{first.shape} as {first.path}"
-            )
     tracks = [track for one in loaded for track in one.tracks(default_label)]
     height, width, frame_count = first.shape
     info = video_info(width, height, frame_count, first.fps)
     names = image_names(name, frame_count, first.step, image_folder(folder))
-    return AnnotatedVideo(first.video_id or name, info, tuple(tracks), names)
+    unknown = frozenset(frame for one in loaded for frame in one.unknown_frames)
+    return AnnotatedVideo(
+        first.video_id or name, info, tuple(tracks), names, unknown_frames=unknown
+    )

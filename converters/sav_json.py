@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from converters.files import write_json
-from converters.json_stream import Part, read_parts
+from converters.json_stream import Location, Part, read_parts
 from converters.json_values import (
     BadValue,
     array,
@@ -22,7 +24,8 @@ from converters.json_values import (
 from converters.mask_store import MaskStore, StoredMasks
 from converters.masks import encode_runs, mask_area
 from converters.report import Report
-from converters.types import AnnotatedVideo, Track
+from converters.segmentations import is_missing, read_mask
+from converters.types import AnnotatedVideo, MaskRLE, Track
 
 _FRAME = "masklet[]"
 _MASK = "masklet[][]"
@@ -124,36 +127,39 @@ class SavJson:
     """A `_manual` or `_auto` file, read as a stream, its masks in a temporary file.
 
     Its fields may stand in any order, so masks may come before the size they
-    must have.
+    must have. What breaks a rule is left out as `report` says: a mask, a
+    masklet whose id is missing, the labels. Lengths that are missing are taken
+    from the masks, a missing `masklet_id` from the order.
 
-    Raises ValueError naming the file, the value's place in it
-    (`masklet[12][3].counts`) and the rule it breaks.
+    Raises MalformedValue naming the file, the value's place in it
+    (`masklet[12][3].counts`) and the rule it breaks, for what costs the file.
     """
 
-    def __init__(self, path: Path, store: MaskStore) -> None:
+    def __init__(self, path: Path, store: MaskStore, report: Report) -> None:
         self.path = path
         self._store = store
+        self._report = report
+        self._header: dict[str, Any] = {}
         self._masks: list[StoredMasks | None] = []
+        self._masks_on_first: int | None = None
         self._masks_on_frame = 0
         self._frame_count = 0
-        header: dict[str, Any] = {}
+        self._unknown: set[int] = set()
         with naming_file(path):
             for part in read_parts(path, [*_FIELDS, _FRAME, _MASK]):
                 if part.pattern == _MASK:
-                    self._add_mask(part)
+                    self._take_mask(part)
                 elif part.pattern == _FRAME:
                     self._end_frame(part)
                 else:
-                    header[part.pattern] = part.value
-            self._read_header(header)
+                    self._header[part.pattern] = part.value
+            self._read_header()
 
     def tracks(self, default_label: str) -> list[Track]:
         """One a masklet, in the order of the file."""
         return [
-            Track(
-                object_id, self._labels[number] if self._labels else (default_label,), masks or {}
-            )
-            for number, (object_id, masks) in enumerate(zip(self._object_ids, self._masks))
+            Track(object_id, self._labels.get(number, (default_label,)), self._masks[number] or {})
+            for number, object_id in self._object_ids.items()
         ]
 
     @property
@@ -161,59 +167,107 @@ class SavJson:
         """(height, width, number of annotated frames)."""
         return self._height, self._width, self._frame_count
 
-    def _add_mask(self, part: Part) -> None:
+    @property
+    def unknown_frames(self) -> frozenset[int]:
+        """Frames with a mask that was left out."""
+        return frozenset(self._unknown)
+
+    @contextlib.contextmanager
+    def _leaving_out(self, what: str) -> Iterator[None]:
+        """As `Report.leaving_out`, with the file's name in the place."""
+        with self._report.leaving_out(what), naming_file(self.path):
+            yield
+
+    def _take_mask(self, part: Part) -> None:
         number = self._masks_on_frame
         self._masks_on_frame += 1
-        if self._frame_count == 0:
+        if number == len(self._masks):
             self._masks.append(None)
-        if number >= len(self._masks):
-            raise BadValue(part.location, f"the first frame has {len(self._masks)} masks")
-        if part.value is None:
+        if _is_nothing(part.value):
             return
-        mask = run_length_mask(part.value, part.location)
-        masks = self._masks[number]
+        is_read = False
+        with self._leaving_out("masks"):
+            self._add_mask(number, self._mask(part.value, part.location), part)
+            is_read = True
+        if not is_read:
+            self._unknown.add(self._frame_count)
+
+    def _mask(self, value: Any, where: Location) -> MaskRLE:
+        """`{size, counts}`; with the video's size before it also COCO's polygons, or a `bbox`."""
+        size = self._given_size()
+        if size is None or not isinstance(value, dict) or value.get("counts") is not None:
+            return run_length_mask(_without_bytes(value), where)
+        segmentation, bbox = (*where, "segmentation"), (*where, "bbox")
+        return read_mask(
+            value.get("segmentation"), value.get("bbox"), size, segmentation, bbox, self._report
+        )
+
+    def _add_mask(self, number: int, mask: MaskRLE, part: Part) -> None:
+        masks, size = self._masks[number], (mask.height, mask.width)
+        wanted = self._given_size() or (masks.size_hw if masks is not None else size)
+        if size != wanted:
+            rule = f"mask has size {size[0]} x {size[1]}, must be {wanted[0]} x {wanted[1]}"
+            raise BadValue(part.location, rule)
         if masks is None:
-            masks = self._masks[number] = StoredMasks(self._store, mask.height, mask.width)
+            masks = self._masks[number] = StoredMasks(self._store, *size)
+        # SA-V has empty masks where an object is not visible.
+        if mask_area(mask):
+            masks.add(self._frame_count, mask)
+
+    def _given_size(self) -> tuple[int, int] | None:
+        """(height, width) where the file has said it by now."""
         try:
-            # SA-V has empty masks where an object is not visible.
-            if mask_area(mask):
-                masks.add(self._frame_count, mask)
-        except ValueError as error:
-            raise BadValue(part.location, str(error)) from None
+            height, width = (
+                whole(self._header.get(key), (key,), minimum=1)
+                for key in ("video_height", "video_width")
+            )
+            return height, width
+        except BadValue:
+            return None
 
     def _end_frame(self, part: Part) -> None:
-        if self._masks_on_frame != len(self._masks):
-            raise BadValue(
-                part.location,
-                f"has {self._masks_on_frame} masks, the first frame {len(self._masks)}",
-            )
-        self._masks_on_frame = 0
+        count, self._masks_on_frame = self._masks_on_frame, 0
         self._frame_count += 1
+        if self._masks_on_first is None:
+            self._masks_on_first = count
+        elif count != self._masks_on_first:
+            if self._report.strict:
+                rule = f"has {count} masks, the first frame {self._masks_on_first}"
+                raise BadValue(part.location, rule)
+            self._report.change("frames with more or fewer masks than the first")
 
-    def _read_header(self, header: dict[str, Any]) -> None:
-        def number(key: str) -> int:
-            return whole(member(header, key, ()), (key,), minimum=1)
+    def _read_header(self) -> None:
+        sizes = Counter(masks.size_hw for masks in self._masks if masks is not None)
+        height, width = sizes.most_common(1)[0][0] if sizes else (None, None)
+        self._height = self._length("video_height", height)
+        self._width = self._length("video_width", width)
+        usual = self._frame_count * (self._header.get("masklet_frame_step") or _USUAL_STEP)
+        all_frames = self._length("video_frame_count", usual) if self._frame_count else 1
+        self.step = self._frame_step(all_frames)
+        self.fps = 0.0
+        with self._leaving_out("lengths"):
+            self.fps = self._frame_rate(all_frames)
+        self.video_id = ""
+        with self._leaving_out("names of videos"):
+            self.video_id = text(member(self._header, "video_id", ()), ("video_id",))
+        self._object_ids = self._read_ids()
+        self._labels: dict[int, tuple[str, ...]] = {}
+        with self._leaving_out("labels"):
+            self._labels = self._read_labels()
 
-        self._height, self._width = number("video_height"), number("video_width")
-        for position, masks in enumerate(self._masks):
-            if masks is not None and masks.size_hw != (self._height, self._width):
-                raise BadValue(
-                    ("masklet", 0, position),
-                    f"masks are {masks.size_hw[0]} x {masks.size_hw[1]}, the video "
-                    f"{self._height} x {self._width}",
-                )
-        all_frames = number("video_frame_count") if self._frame_count else 1
-        self.step = self._frame_step(header, all_frames)
-        self.fps = self._frame_rate(header, all_frames)
-        self.video_id = text(member(header, "video_id", ()), ("video_id",))
-        self._object_ids = self._read_ids(header)
-        self._labels = self._read_labels(header)
+    def _length(self, key: str, guess: int | None) -> int:
+        """A whole number of the header; the guess where it has none."""
+        if guess is None:
+            return whole(member(self._header, key, ()), (key,), minimum=1)
+        with self._leaving_out("lengths"):
+            return whole(member(self._header, key, ()), (key,), minimum=1)
+        return guess
 
-    def _frame_step(self, header: dict[str, Any], all_frames: int) -> int:
+    def _frame_step(self, all_frames: int) -> int:
         """Every how many frames of the video there are masks."""
-        count = self._frame_count
-        if header.get("masklet_frame_step") is not None:
-            steps = [whole(header["masklet_frame_step"], ("masklet_frame_step",), minimum=1)]
+        count, given = self._frame_count, self._header.get("masklet_frame_step")
+        if given is not None:
+            steps = [whole(given, ("masklet_frame_step",), minimum=1)]
         else:
             steps = [_USUAL_STEP, 1, *range(2, all_frames + 1)] if count != all_frames else [1]
         for step in steps:
@@ -224,31 +278,71 @@ class SavJson:
             f"has {count} frames, which no step makes of video_frame_count {all_frames}",
         )
 
-    def _frame_rate(self, header: dict[str, Any], all_frames: int) -> float:
-        if header.get("video_duration") is None:
+    def _frame_rate(self, all_frames: int) -> float:
+        if self._header.get("video_duration") is None:
             return 0.0
-        duration = finite(header["video_duration"], ("video_duration",))
+        duration = finite(self._header["video_duration"], ("video_duration",))
         if duration < 0:
             raise BadValue(("video_duration",), f"must be >= 0, is {duration}")
         return all_frames / duration / self.step if duration else 0.0
 
-    def _read_ids(self, header: dict[str, Any]) -> list[int | str]:
-        where = ("masklet_id",)
-        given = array(member(header, "masklet_id", ()), where)
-        ids = [identifier(value, (*where, i)) for i, value in enumerate(given)]
-        if self._frame_count and len(ids) != len(self._masks):
-            raise BadValue(where, f"has {len(ids)} items for {len(self._masks)} masklets")
-        if len(set(ids)) != len(ids):
-            raise BadValue(where, f"{ids} repeat")
-        self._masks += [None] * (len(ids) - len(self._masks))
+    def _read_ids(self) -> dict[int, int | str]:
+        """Number of the masklet -> its id."""
+        where, count = ("masklet_id",), len(self._masks)
+        given: Sequence[Any] = range(count)
+        with self._leaving_out("lists of ids"):
+            given = array(member(self._header, "masklet_id", ()), where)
+        if not self._frame_count:
+            count = len(given)
+            self._masks = [None] * count
+        ids: dict[int, int | str] = {}
+        for number in range(max(count, len(given))):
+            with self._leaving_out("objects"):
+                if not number < min(count, len(given)):
+                    raise BadValue(where, f"has {len(given)} items for {count} masklets")
+                ids[number] = self._read_id(given[number], (*where, number), ids)
         is_auto = self.path.stem.endswith("_auto")
-        return [f"auto {value}" if is_auto else value for value in ids]
+        return {number: f"auto {value}" if is_auto else value for number, value in ids.items()}
 
-    def _read_labels(self, header: dict[str, Any]) -> list[tuple[str, ...]]:
-        if header.get("masklet_labels") is None:
-            return []
+    def _read_id(self, value: Any, where: Location, ids: Mapping[int, int | str]) -> int | str:
+        object_id = identifier(value, where)
+        if object_id in ids.values():
+            raise BadValue(where, f"{object_id!r} repeats")
+        masks = self._masks[where[-1]]
+        if masks is not None and masks.size_hw != (self._height, self._width):
+            raise BadValue(
+                ("masklet", 0, where[-1]),
+                f"masks are {masks.size_hw[0]} x {masks.size_hw[1]}, the video "
+                f"{self._height} x {self._width}",
+            )
+        return object_id
+
+    def _read_labels(self) -> dict[int, tuple[str, ...]]:
+        """Number of the masklet -> its labels."""
+        if self._header.get("masklet_labels") is None:
+            return {}
         where = ("masklet_labels",)
-        given = array(header["masklet_labels"], where)
+        given = array(self._header["masklet_labels"], where)
         if len(given) != len(self._masks):
             raise BadValue(where, f"has {len(given)} items for {len(self._masks)} masklets")
-        return [texts(labels, (*where, i)) for i, labels in enumerate(given)]
+        labels: dict[int, tuple[str, ...]] = {}
+        for number, value in enumerate(given):
+            if value is not None:
+                with self._leaving_out("labels"):
+                    labels[number] = texts(value, (*where, number))
+        return labels
+
+
+def _is_nothing(mask: Any) -> bool:
+    """Whether an object is not on a frame: null, `[]`, or counts that are null and no box."""
+    if isinstance(mask, dict):
+        return all(mask.get(key) is None for key in ("counts", "segmentation", "bbox"))
+    return is_missing(mask)
+
+
+def _without_bytes(mask: Any) -> Any:
+    """The mask, with counts that are Python's `b'...'` as the text in it."""
+    counts = mask.get("counts") if isinstance(mask, dict) else None
+    if isinstance(counts, str) and counts.startswith("b'") and counts.endswith("'"):
+        return {**mask, "counts": counts[2:-1].replace("\\\\", "\\")}
+    return mask

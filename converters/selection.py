@@ -188,6 +188,7 @@ def keep_frames(video: AnnotatedVideo, frames: Sequence[int], report: Report) ->
         info=_info_of(info, frames),
         tracks=tuple(tracks),
         file_names=tuple(names[frame] for frame in frames),
+        unknown_frames=frozenset(new_index[f] for f in video.unknown_frames if f in new_index),
     )
 
 

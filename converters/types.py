@@ -252,3 +252,5 @@ class AnnotatedVideo:
     """One image name a frame, relative to the data set's image folder; empty when unknown."""
     categories: tuple[Category, ...] = ()
     """All of its data set, used or not, where that has ids for them; the same for its videos."""
+    unknown_frames: frozenset[int] = frozenset()
+    """Frames with a mask that could not be read: what is not on them is not known."""

@@ -80,8 +80,8 @@ class KeptState:
             restored.conditioning[entry[0]] = output(*entry)
         for entry in item["history"]:
             restored.remember(entry[0], output(*entry))
-        for step, frames in zip((False, True), item["tracked"]):
-            restored.tracked_reverse.update(dict.fromkeys(frames, step))
+        for is_reverse, frames in zip((False, True), item["tracked"]):
+            restored.tracked_reverse.update(dict.fromkeys(frames, is_reverse))
         return restored
 
 
@@ -104,8 +104,8 @@ def save_state(state: InferenceState, note: Any = None) -> bytes:
                 "conditioning": _entries(item.conditioning),
                 "history": _entries(item.history),
                 "tracked": [
-                    [index for index, is_reverse in item.tracked_reverse.items() if is_reverse is way]
-                    for way in (False, True)
+                    [index for index, way in item.tracked_reverse.items() if way is is_reverse]
+                    for is_reverse in (False, True)
                 ],
             }
         )

@@ -615,7 +615,8 @@ class SAM2VideoPredictor(MetaPredictor):
         return kept
 
     def _looked_at(self, recall: _Recall) -> tuple:
-        return recall.fingerprint, self.options
+        # Plain values: kept states are JSON.
+        return recall.fingerprint, dataclasses.astuple(self.options)
 
     def _objects_that_pay(self) -> int:
         """How many objects to take through the network at once on this device."""

@@ -96,17 +96,13 @@ def open_cases(data: Path, options: argparse.Namespace) -> Sequence:
     """The videos of a data set in any format the converters read."""
     from backend.annotated import cases_of
     from converters.report import Report
-    from sam2_model.evaluation.datasets import is_data_set, open_data_set
 
-    only = getattr(options, "videos", None)
     if not data.exists():
         raise FileNotFoundError(f"{data} is not there")
-    if is_data_set(data):
-        return open_data_set(data, only)
     report = Report(strict=options.strict)
     cases = cases_of(
         data, label_config=options.label_config.read_text() if options.label_config else None,
-        media_root=options.media_root, only=only, report=report,
+        media_root=options.media_root, only=getattr(options, "videos", None), report=report,
     )
     say_malformed(report)
     return cases

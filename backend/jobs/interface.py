@@ -74,7 +74,7 @@ class Queue(Protocol):
         Args:
             is_awaited: the caller waits for it, and calls `leave` whatever comes of it.
 
-        Raises TooManyJobs when its project has too many waiting already.
+        Raises TooManyJobs when too many wait already, of its project or in all.
         """
         ...
 
@@ -161,6 +161,10 @@ class Store(Protocol):
     def save_result(
         self, result: StoredResult, *, request_key: str, media_stamp: str, max_bytes: int
     ) -> None: ...
+
+    def check_can_keep(self) -> None:
+        """Before a job begins: raises StorageUnavailable when its result could not be kept."""
+        ...
 
     def result(self, key: str) -> StoredResult | None: ...
 

@@ -9,7 +9,7 @@ from typing import Any, Callable, Mapping, Sequence
 from backend.deadlines import Deadline
 from backend.errors import Stopping, StorageUnavailable
 from backend.jobs.handles import JobHandle, Work
-from backend.jobs.limits import check_room
+from backend.jobs.limits import QueueLimits, check_room
 from backend.jobs.runner import MAX_ATTEMPTS, JobRunner, lane_of
 from backend.jobs.store import JobStore, Waiting
 from backend.jobs.types import Job, JobKind, JobSpec, JobState
@@ -38,7 +38,7 @@ class JobQueue(JobRunner):
         store: JobStore,
         makers: Mapping[JobKind, Callable[[Job], Work]],
         *,
-        max_queued_per_project: int,
+        limits: QueueLimits,
         posts_unanswered: bool = False,
         max_attempts: int = MAX_ATTEMPTS,
         **places: Any,
@@ -51,7 +51,7 @@ class JobQueue(JobRunner):
             places: more of `JobRunner`'s.
         """
         super().__init__(store, makers, **places)
-        self._max_queued_per_project = max_queued_per_project
+        self._limits = limits
         self._max_attempts = max_attempts
         self._timer: threading.Timer | None = None
         self._posts_unanswered = posts_unanswered
@@ -104,7 +104,7 @@ class JobQueue(JobRunner):
         """
         if is_awaited and self._is_stopping:
             raise Stopping("the service is being stopped: ask again in a moment")
-        check_room(self.store, spec.project_id, spec.priority, self._max_queued_per_project)
+        check_room(self.store, spec.project_id, spec.priority, self._limits)
         with self._lock:
             job, is_new = self.store.add(spec, is_awaited=is_awaited)
             handle = self._handles.get(job.id)

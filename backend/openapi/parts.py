@@ -20,14 +20,14 @@ _REASONS = {
     422: "Well-formed, but this service cannot work on it.",
     429: "Too much is waiting or open; try again later.",
     502: "The media, or Label Studio, cannot be reached.",
-    503: "The model is loading, has failed, or is busy; the service is stopping.",
+    503: "The model is loading, has failed, or is busy; the service stops; the storage is away.",
     507: "The disk is full: nothing can be kept.",
 }
 CREDENTIALS: list[Json] = [{}, {"password": []}, {"token": []}]
 """None where the settings ask for none; else either."""
 KEYED: list[Json] = [*CREDENTIALS, {"panel": []}]
 """The same of routes that a panel's key opens, for its project."""
-_ALWAYS = (400, 401, 403, 413, 507)
+_ALWAYS = (400, 401, 403, 413, 503, 507)
 MEDIA_ERRORS = (404, 422, 429, 502, 503)
 """Of whatever opens a video: 403 and 413 may be about it too."""
 

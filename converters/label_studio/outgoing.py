@@ -7,7 +7,7 @@ batch. What it does refuse, it refuses only where its validation is switched on.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping
 
 from converters.label_studio.config import ImageControlKind, LabelConfig
 from converters.label_studio.keyframes import MAX_LS_FRAME, is_number

@@ -18,10 +18,10 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import ijson
 
+from converters.frame_names import natural_order
 from converters.json_stream import PlainJson
 from converters.label_studio.paths import InputError
 from converters.malformed import MalformedValue
-from converters.reading import natural_order
 from converters.report import Report
 
 Task = Mapping[str, Any]

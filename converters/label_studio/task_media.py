@@ -22,6 +22,7 @@ from converters.label_studio.keyframes import (
 )
 from converters.label_studio.paths import InputError, at
 from converters.label_studio.references import UPLOAD_PREFIX, path_of
+from converters.label_studio.video_clock import inferred_clock, told_clock
 from converters.media_kinds import MediaKind, is_image_name, kind_of_name
 from converters.types import VideoInfo
 
@@ -233,16 +234,21 @@ def _most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int] | N
 
 
 def _assumed_video_info(media: TaskMedia, group: Results) -> VideoInfo | None:
-    """A frame for each of the editor's, of the size of the embedded masks."""
+    """As the regions tell it; else a frame for each of the editor's. Of the size of the
+    embedded masks."""
     size = _most_common(_size_of_video(result) for _, result in group)
     count = max((_count_of_video(result) for _, result in group), default=0)
+    if size is None or not count:
+        return None
+    regions = [result for _, result in group]
+    framerate = framerate_of(media, group)
+    clock = told_clock(regions) or inferred_clock(regions, framerate)
+    if clock is not None:
+        return clock.info(size)
     for path, result in group:
         if result.get("type") == "videorectangle":
             with at(path):
                 _check_one_frame_each(result)
-    if size is None or not count:
-        return None
-    framerate = framerate_of(media, group)
     return VideoInfo(
         width=size[1],
         height=size[0],
@@ -320,7 +326,8 @@ def _check_one_frame_each(region: Mapping[str, Any]) -> None:
                 raise InputError(
                     f"value.sequence[{keyframe.position}].masks",
                     f"entry {key[:20]!r} is not between the frames of two keyframes: the "
-                    "config's frame rate is not the video's, pass video_infos",
+                    "label config's frame rate is not the video's, and the regions do not tell "
+                    "it: give the video, with --with-media or --media-root (video_infos)",
                 )
 
 

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from sam2_model import build_sam2_video_predictor
 from sam2_model.build import DOWNLOAD
 from sam2_model.evaluation.box_clips import BoxResult, evaluate_boxes, lists_boxes, load_box_clips
-from sam2_model.evaluation.datasets import open_data_set
 from sam2_model.evaluation.options import SYNTHETIC
 from sam2_model.evaluation.overlays import save_worst
 from sam2_model.evaluation.semi_supervised import ObjectResult, PromptKind, TrueVideo, evaluate
@@ -29,11 +28,11 @@ def run(options: argparse.Namespace, open_videos: OpenVideos | None = None) -> i
     """Evaluate by parsed options (`options.add_options`) and print; the exit status.
 
     Args:
-        open_videos: opens `options.data` in formats that this package does not
-            read; None: folders in DAVIS, YouTube-VOS or SA-V layout only.
+        open_videos: opens `options.data` as a data set of masks, which this
+            package reads none of; None: such data is an error.
     """
     try:
-        report = _run(options, open_videos or _open_folder)
+        report = _run(options, open_videos or _refuse)
     except (FileNotFoundError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -42,8 +41,11 @@ def run(options: argparse.Namespace, open_videos: OpenVideos | None = None) -> i
     return 0
 
 
-def _open_folder(options: argparse.Namespace) -> Sequence[TrueVideo]:
-    return open_data_set(Path(options.data), options.videos)
+def _refuse(options: argparse.Namespace) -> Sequence[TrueVideo]:
+    raise ValueError(
+        f"{options.data} is neither {SYNTHETIC!r} nor a file that lists boxes; for a data set of "
+        "masks use: sam2-label-studio evaluate"
+    )
 
 
 def _run(options: argparse.Namespace, open_videos: OpenVideos) -> dict:

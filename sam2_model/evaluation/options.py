@@ -2,11 +2,14 @@
 
 DATA is one of:
 
-- a folder in DAVIS, YouTube-VOS or SA-V layout: J and F by the semi-supervised
-  protocol. With DAVIS 2017 val and `--model sam2.1_hiera_large` this is the
-  published measurement;
+- a data set of masks, in any format that `convert` reads (DAVIS, YouTube-VOS,
+  SA-V, COCO, YouTube-VIS, a Label Studio export): J and F by the
+  semi-supervised protocol. With DAVIS 2017 val and `--model sam2.1_hiera_large`
+  this is the published measurement;
 - a JSON file that lists video files with boxes drawn by hand: IoU of boxes;
 - the word `synthetic`: held-out clips of the training generator.
+
+`python -m sam2_model.evaluation` takes the last two.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ SYNTHETIC = "synthetic"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument("data", help="a data set's folder, a file of boxes, or 'synthetic'")
+    parser.add_argument("data", help="a data set's folder or file, a file of boxes, or 'synthetic'")
     parser.add_argument("--model", default="demo", help="a model's name (default: demo)")
     parser.add_argument("--checkpoint", help="a file of weights for the model")
     parser.add_argument("--device", help="cpu, cuda, ...")

@@ -29,7 +29,7 @@ class PromptKind(enum.StrEnum):
 
 
 class TrueVideo(Protocol):
-    """A video and its true masks: `EvaluationVideo`, `SyntheticVideo`."""
+    """A video and its true masks, such as `SyntheticVideo`."""
 
     name: str
 

@@ -40,8 +40,8 @@ class Channel:
         """For each receipt from now on."""
         self._socket.settimeout(seconds)
 
-    def has_something(self, seconds: float) -> bool:
-        """Whether there is something to receive, or the end of it, within that time."""
+    def has_message_within(self, seconds: float) -> bool:
+        """Whether one has begun to come, or the other end has gone."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(1000 * max(0.0, seconds)))

@@ -9,6 +9,8 @@ the inside; `isolated` is what the service uses.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import logging
 import os
 import resource
@@ -108,6 +110,8 @@ class _Decoder:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._idle_seconds = 0.0
+        """As who asks has it."""
         self._threads: list[threading.Thread] = []
 
     def serve(self) -> None:
@@ -128,13 +132,14 @@ class _Decoder:
         except (Exception, MemoryError) as error:
             self._channel.send(_failure(error))
             return None
+        self._idle_seconds = asked["idle_seconds"]
         told = [str(item.message) for item in caught]
         self._channel.send({"info": asdict(source.info), "warnings": told})
         return source
 
     def _answer(self, source: FrameSource) -> None:
         while True:
-            asked, given = self._channel.receive_with_socket()
+            asked, given = self._next_request(source)
             if given is not None:
                 arguments = (source, Channel(given), *asked["range"])
                 thread = threading.Thread(target=_send_range, args=arguments)
@@ -147,6 +152,15 @@ class _Decoder:
                 self._channel.send(_failure(error))
             else:
                 _send_picture(self._channel, asked["frame"], picture, problem)
+
+    def _next_request(self, source: FrameSource) -> tuple[Any, socket.socket | None]:
+        """Memory is given back while none comes: of a 4K video it is a gigabyte."""
+        while not self._channel.has_message_within(self._idle_seconds):
+            source.rest()
+            _give_memory_back()
+            if not any(thread.is_alive() for thread in self._threads):
+                break  # else there will be more, when that range has been read
+        return self._channel.receive_with_socket()
 
 
 def _open(asked: Mapping[str, Any]) -> FrameSource:
@@ -171,6 +185,13 @@ def _send_range(source: FrameSource, channel: Channel, start: int, stop: int, st
             raise  # nobody takes them any more
         except (Exception, MemoryError) as error:
             channel.send(_failure(error))
+
+
+def _give_memory_back() -> None:
+    """What the C library keeps of it for later: FFmpeg's pictures, in many small pieces."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _send_picture(channel: Channel, index: int, picture: Any, problem: str) -> None:

@@ -110,6 +110,9 @@ class FrameSource(abc.ABC):
     def close(self) -> None:
         """Free what is held open; may be called again."""
 
+    def rest(self) -> None:
+        """Free what `frame` keeps open, until the next call of it."""
+
     def __enter__(self) -> Self:
         return self
 

@@ -48,6 +48,8 @@ class DecodingLimits:
     """Of one picture, width times height."""
     max_frames: int | None = None
     """None: as many as there are."""
+    idle_seconds: float = 10.0
+    """A decoder that nobody asks for so long gives its memory back, but for the index."""
 
 
 class IsolatedSource(FrameSource):
@@ -87,6 +89,7 @@ class IsolatedSource(FrameSource):
             "is_list": is_list,
             "max_frames": limits.max_frames,
             "max_pixels": limits.max_pixels,
+            "idle_seconds": limits.idle_seconds,
             "decoder_threads": decoder_threads,
         }
         self._lock = threading.Lock()
@@ -200,7 +203,7 @@ class IsolatedSource(FrameSource):
 def _wait(channel: Channel, seconds: float, is_given_up: Callable[[], bool]) -> None:
     """Until there is an answer. Raises TimeoutError, and OpeningGivenUp."""
     end = time.monotonic() + seconds
-    while not channel.has_something(min(_LOOK_SECONDS, end - time.monotonic())):
+    while not channel.has_message_within(min(_LOOK_SECONDS, end - time.monotonic())):
         if time.monotonic() >= end:
             raise TimeoutError
         if is_given_up():

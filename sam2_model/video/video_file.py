@@ -100,10 +100,18 @@ class VideoFileSource(FrameSource):
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._shown, self._last = None, None
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
+            self._free()
+
+    def rest(self) -> None:
+        with self._lock:
+            self._free()
+
+    def _free(self) -> None:
+        """The decoder that `frame` has open; the next `frame` opens one. Under the lock."""
+        self._shown, self._last = None, None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def _check_open(self) -> None:
         if self._closed:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.backend.http_server import Asked, Reply, Site, serving_site
 
@@ -19,6 +19,8 @@ class LabelStudioSite:
     def __init__(self, site: Site) -> None:
         self.site, self.url = site, site.url
         self.tasks: dict[int, dict] = {}
+        self.projects: dict[int, set[int]] | None = None
+        """Project id -> ids of its tasks; None: whatever is asked for is there."""
         self.predictions: list[dict] = []
         self.failures: list[Callable[[Asked, dict], Reply | None]] = []
         self.attempts = 0
@@ -28,6 +30,14 @@ class LabelStudioSite:
 
     def _answer(self, asked: Asked) -> Reply:
         parts = urlsplit(asked.path)
+        if parts.path.startswith("/api/projects/"):
+            number = int(parts.path.split("/")[3])
+            is_there = self.projects is None or number in self.projects
+            if not is_there:
+                return _json({"status_code": 404, "detail": "No Project matches."}, 404)
+            return _json({"id": number})
+        if parts.path == "/api/tasks/":
+            return self._found(parse_qs(parts.query))
         if parts.path.startswith("/api/tasks/"):
             task = self.tasks.get(int(parts.path.split("/")[3]))
             if task is None:
@@ -40,6 +50,14 @@ class LabelStudioSite:
                 return _json([p for p in self.predictions if p["task"] == wanted])
             return self._post(asked)
         return Reply(status=404)
+
+    def _found(self, query: dict[str, list[str]]) -> Reply:
+        """The one task that is asked for, in the Data Manager's way."""
+        wanted = json.loads(unquote(query["query"][0]))["filters"]["items"][0]["value"]
+        project = int(query["project"][0])
+        is_there = self.projects is None or wanted in self.projects[project]
+        tasks = [{"id": wanted}] if is_there else []
+        return _json({"tasks": tasks, "total": len(tasks)})
 
     def _post(self, asked: Asked) -> Reply:
         self.attempts += 1

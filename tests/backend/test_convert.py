@@ -369,7 +369,7 @@ def test_no_label_needs_a_default(tmp_path):
     save_tracks(tmp_path / "t.json", [annotated_video(info=INFO, tracks=[track])])
     options = ConvertOptions(tmp_path / "t.json", "sav", tmp_path / "s")
     with pytest.raises(ValueError, match="has no label"):
-        convert(options, Report())
+        convert(options, Report(strict=True))
     selection = Selection(default_label="thing")
     convert(dataclasses.replace(options, out=tmp_path / "s2", selection=selection), Report())
     (video,) = load_sav(tmp_path / "s2")
@@ -383,7 +383,7 @@ def test_a_refused_write_leaves_no_folder_behind(tmp_path, capsys, to, options):
     track = moving_track(INFO, [1], labels=())
     save_tracks(tmp_path / "label.json", [annotated_video("bad", info=INFO, tracks=[track])])
     out = tmp_path / "not/yet/there" / ("x" if to != "coco" else "x.json")
-    assert run(tmp_path / "label.json", to, out, *options) == 2
+    assert run(tmp_path / "label.json", to, out, *options, "--strict") == 2
     assert "has no label" in capsys.readouterr().err
     assert not (tmp_path / "not").exists()
 
@@ -818,13 +818,17 @@ def test_what_an_export_loses_and_keeps_is_said(tmp_path, capsys):
 @pytest.mark.parametrize("to", ["coco", "youtube-vis"])
 def test_an_unlabelled_region_names_the_option(tmp_path, capsys, to):
     source, out = tmp_path / "export.json", tmp_path / "out.json"
-    task = polygon_task(1, 1)
+    task, other = polygon_task(1, 1), polygon_task(2, 2)
     del task["annotations"][0]["result"][0]["value"]["polygonlabels"]
-    source.write_text(json.dumps([task]))
-    assert run(source, to, out) == 2
-    assert "object 'p': has no label" in (said := capsys.readouterr().err)
-    assert "--default-label" in said
+    source.write_text(json.dumps([task, other]))
+    assert run(source, to, out) == 0
+    said = capsys.readouterr()
+    assert "1 object, 1 mask; dropped: 1 objects (has no label (--default-label" in said.out
+    assert "object 'p': has no label (--default-label LABEL" in said.err
+    assert run(source, to, out, "--strict") == 2
+    assert "object 'p': has no label" in capsys.readouterr().err
     assert run(source, to, out, "--default-label", "thing") == 0
+    assert "2 objects, 2 masks" in capsys.readouterr().out
 
 
 def test_a_target_storage_is_converted_as_a_folder(tmp_path, capsys):

@@ -15,6 +15,7 @@ from redis.exceptions import OutOfMemoryError
 from backend.app import create_app
 from backend.decoding import open_media
 from backend.engines import Role
+from backend.errors import StorageUnavailable
 from backend.jobs.blobs import FolderBlobs
 from backend.jobs.distributed import keys
 from backend.jobs.types import JobKind, JobState, PostState
@@ -316,6 +317,24 @@ def test_a_person_is_told_when_the_storage_takes_no_result(cluster, monkeypatch,
     assert "planted" not in answer.text and answer.headers["Retry-After"] == "60"
     (region,) = result_of(client, call(task(), box()))
     assert shown_frames(region) == set(range(1, FRAME_COUNT + 1))
+
+
+def test_a_storage_that_is_away_is_told_before_anything_is_tracked(cluster, quick, tmp_path):
+    storage = tmp_path / "storage"
+    client = cluster.web(storage=str(storage))
+    worker = cluster.worker(storage=str(storage))
+    result_of(client, call(task(), box()))
+    (job,) = wait_for_jobs(client)
+    storage.rename(tmp_path / "elsewhere")
+    storage.write_text("no folder")
+    with pytest.raises(StorageUnavailable):  # now the worker knows it too
+        worker.store.result(job.result_key)
+    answers = [client.get(f"/api/jobs/{job.id}/{what}") for what in ("result", "scores")]
+    answers.append(client.post("/predict", json=call(task(2), box("b", keyframe(1, x=30)))))
+    for answer in answers:
+        assert answer.status_code == 503 and answer.headers["Retry-After"] == "10", answer.text
+        assert "SAM2_STORAGE" in answer.json["detail"]
+    assert len(quick.runs) == 1
 
 
 @pytest.mark.parametrize("name", ["set_progress", "save_result", "finish"])

@@ -472,6 +472,21 @@ def test_a_session_without_masks_or_without_a_task_is_not_saved(client, studio, 
     assert studio.asked("POST") == studio.asked("PATCH") == []
 
 
+def test_a_session_that_is_deleted_while_it_is_saved_stays_so(client, studio, task, session):
+    path = f"/api/tasks/{task}/annotations/"
+
+    def slow(call):
+        del studio.special["POST", path]
+        change(client.application.test_client(), "DELETE", session, status=204)
+        return studio.answer(call)
+
+    studio.special["POST", path] = slow
+    saved = save(client, session)  # Label Studio has it, that is not undone
+    assert [item["id"] for item in studio.tasks[task]["annotations"]] == [saved["id"]]
+    assert client.get(session).status_code == 404
+    assert client.get(f"/api/sessions?task_id={task}").json["sessions"] == []
+
+
 def test_a_label_config_that_has_changed_is_told(client, studio, project, task, session):
     studio.projects[project]["label_config"] = CONFIG.replace('"Dog"', '"Wolf"')
     error = save(client, session, 409)

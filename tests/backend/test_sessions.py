@@ -423,6 +423,39 @@ def test_idle_sessions_are_closed_and_deleted_ones_are_gone(make_manager, origin
             act(session.id)
 
 
+def test_more_stored_sessions_than_may_be_are_forgotten_but_no_open_one(
+    make_manager, origin, caplog
+):
+    manager = make_manager(max_stored_sessions=2)
+    with manager.created(origin) as oldest:
+        ids = []
+        for _ in range(3):
+            with manager.created(origin) as session:
+                ids.append(session.id)
+            manager.close(session.id)
+    manager.close(oldest.id)
+    for session_id in (oldest.id, ids[-1]):
+        with manager.using(session_id):
+            pass
+    for session_id in ids[:-1]:
+        with pytest.raises(NotFound), manager.using(session_id):
+            pass
+    assert f"session {ids[0]} is forgotten" in caplog.text
+    assert "SAM2_MAX_STORED_SESSIONS" in caplog.text
+
+
+def test_stored_sessions_over_their_bytes_are_forgotten_but_no_open_one(make_manager, origin):
+    manager = make_manager(max_session_bytes=1, session_idle_seconds=1e-6)
+    with manager.created(origin) as session:
+        click(session, 0, (110, 90, True))
+        manager.forget_surplus()
+        click(session, 1, (112, 90, True))  # it is still there to be changed
+    manager.close_idle()
+    assert manager.of_video(origin.reference)
+    manager.forget_surplus()
+    assert not manager.of_video(origin.reference)
+
+
 def test_others_on_the_task_are_counted(make_manager, origin):
     manager = make_manager()
     mine = dataclasses.replace(origin, task_id=5)

@@ -228,3 +228,56 @@ def test_media_that_cannot_be_had_now_is_tracked_once_it_can(client, studio, med
     is_down.clear()
     wait_until_posted(client, studio)
     assert client.get(f"/api/jobs/{job_id}").json["state"] == "done"
+
+
+# --- tasks that there are not ----------------------------------------------------
+
+
+def of_project(project_id, task_id=1):
+    body = saved(box("a", keyframe(1, x=task_id % 50)), task_id=task_id)
+    body["task"]["project"] = body["project"]["id"] = project_id
+    return body
+
+
+def test_webhooks_for_invented_projects_and_tasks_fail_before_anything_is_opened(
+    client, studio, quick
+):
+    studio.projects = {1: {1}}
+    invented = [of_project(1000 + number, number) for number in range(20)] + [of_project(1, 77)]
+    jobs = [client.post("/webhook", json=body).json["job"] for body in invented]
+    send(client, box("real"))
+    wait_until_posted(client, studio)
+    told = [client.get(f"/api/jobs/{job}").json for job in jobs]
+    assert {job["state"] for job in told} == {"failed"}
+    assert told[3]["error"] == "project 1003: there is none of this id"
+    assert told[-1]["error"] == "task 77: there is none of this id in project 1"
+    assert len(quick.states) == len(studio.predictions) == 1
+
+
+def test_the_answer_to_a_webhook_does_not_wait_for_label_studio(client, studio):
+    may_answer = threading.Event()
+
+    def project(asked):
+        assert may_answer.wait(SECONDS)
+        return Reply(b'{"id": 1}', headers={"Content-Type": "application/json"})
+
+    studio.site.replies["/api/projects/1/"] = project
+    job_id = send(client, box())["job"]
+    assert client.get(f"/api/jobs/{job_id}").json["state"] in ("queued", "running")
+    may_answer.set()
+    wait_until_posted(client, studio)
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_a_label_studio_that_cannot_say_which_tasks_it_has_stops_no_job(client, studio, status):
+    studio.site.replies["/api/projects/1/"] = Reply(status=status)
+    for number in range(2):
+        send(client, box("a", keyframe(1, x=number)), task_id=number + 1)
+    wait_until_posted(client, studio, count=2)
+    assert sum(asked.path == "/api/projects/1/" for asked in studio.site.asked) <= 2
+
+
+def test_a_person_who_waits_is_answered_without_label_studio(client, studio):
+    studio.projects = {}
+    assert client.post("/predict", json=call(task(), box())).json["results"][0]["result"]
+    assert not studio.site.asked

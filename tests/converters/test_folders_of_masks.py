@@ -27,7 +27,7 @@ def png(path, array, mode="L"):
         image.putpalette(davis_palette().tobytes())
     elif mode != "L":
         image = image.convert(mode)
-    image.save(path)
+    image.save(path, format="TIFF" if mode == "CMYK" else None)
 
 
 def jpeg(path):
@@ -218,15 +218,15 @@ def test_sav_folders_have_a_binary_picture_an_object_and_frame(tmp_path):
 def bad_jsons():
     first = [FRAMES[0]]
     yield {"frames": [*first, [FRAMES[0][0]], *FRAMES[2:]]}, r"masklet\[1\]: has 1 masks, the first frame 2"
-    yield {"frames": [*first, [*FRAMES[0], None]]}, r"masklet\[1\]\[2\]: the first frame has 2 masks"
+    yield {"frames": [*first, [*FRAMES[0], None]]}, r"masklet\[1\]: has 3 masks, the first frame 2"
     yield {"frames": [[{"size": [4, 6], "counts": [3]}, None]]}, r"masklet\[0\]\[0\].counts: .*cover 3 pixels"
-    yield {"frames": [[{"size": [6, 4], "counts": [24]}, None]] * 6}, r"masklet\[0\]\[0\]: masks are 6 x 4"
+    yield {"frames": [[{"size": [6, 4], "counts": [24]}, None]] * 6}, r"masklet\[0\]\[0\]: mask has size 6 x 4"
     yield {"frames": FRAMES, "video_frame_count": 23.5}, "video_frame_count: must be a whole number"
     yield {"frames": FRAMES, "video_frame_count": 5}, "masklet: has 6 frames, which no step makes of"
     yield {"frames": FRAMES, "video_height": "del"}, "has no 'video_height'"
     yield {"frames": FRAMES, "video_duration": -1}, "video_duration: must be >= 0"
     yield {"frames": FRAMES, "masklet_id": [1]}, "masklet_id: has 1 items for 2 masklets"
-    yield {"frames": FRAMES, "masklet_id": [1, 1]}, "masklet_id: .*repeat"
+    yield {"frames": FRAMES, "masklet_id": [1, 1]}, r"masklet_id\[1\]: 1 repeats"
     yield {"frames": FRAMES, "masklet_labels": [["a"]]}, "masklet_labels: has 1 items"
     yield {"frames": {}}, "masklet: must be an array"
 
@@ -252,11 +252,11 @@ def _broken(path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: png(f / "00001.png", LEFT, "RGB"), "00001.png: has mode RGB"),
+        (lambda f: png(f / "00001.png", LEFT, "CMYK"), "00001.png: has mode CMYK"),
         (lambda f: png(f / "00001.png", LEFT.T), "00001.png"),
         (lambda f: (f / "00001.png").write_bytes(b"no"), "00001.png: is no readable image"),
         (lambda f: _broken(f / "00001.png"), "00001.png: is no readable image"),
-        (lambda f: png(f / "00002.png", LEFT), "00002.png annotates a frame that has no image"),
+        (lambda f: png(f / "00002.png", LEFT), "00002.png: annotates a frame that has no image"),
     ],
 )
 @pytest.mark.parametrize("layout", ["davis", "sav"])

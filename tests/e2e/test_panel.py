@@ -20,6 +20,8 @@ from tests.video_files import write_video
 
 SIZE = WIDTH, HEIGHT = 320, 240
 FRAME_COUNT = 10
+LONG_FRAME_COUNT = 150
+"""So many that a service can be stopped while it tracks them."""
 RADIUS = 34
 FULL_PAGE = {"width": 1280, "height": 800}
 IN_LABEL_STUDIO = {"width": 900, "height": 480}
@@ -64,6 +66,10 @@ class Service:
         self.video = write_video(
             media / "discs.mp4", FRAME_COUNT, size=SIZE,
             pictures=[scene(index) for index in range(FRAME_COUNT)],
+        )
+        self.long_video = write_video(
+            media / "long.mp4", LONG_FRAME_COUNT, size=SIZE,
+            pictures=[scene(index % FRAME_COUNT) for index in range(LONG_FRAME_COUNT)],
         )
 
     def start(self) -> None:
@@ -171,6 +177,24 @@ def test_from_the_first_click_to_a_correction_that_outlives_a_restart(panel, ser
     panel.press("n")
     panel.click(160, 220)
     assert panel.object_count == 3
+
+
+def test_what_a_stop_of_the_service_interrupts_goes_on_when_asked(panel, service):
+    panel.open(f"{service.url}/panel?file={service.long_video}", new_session=True)
+    panel.click(*orange(0))
+    panel.masked(SIZE)
+    panel.press("t")
+    panel.page.wait_for_function("() => document.getElementById('progress').value > 3")
+    service.stop()
+    panel.page.wait_for_selector("[data-name=connection]")
+    service.start()
+    panel.page.get_by_text("Tracking was interrupted.").wait_for()
+    panel.picture("interrupted")
+    panel.problems.clear()  # what the browser says of requests without an answer
+    panel.page.get_by_role("button", name="Go on").click()
+    panel.page.wait_for_selector("[data-name=interrupted]", state="detached")
+    panel.wait_for_tracking()
+    assert known_masks(panel, LONG_FRAME_COUNT)
 
 
 def test_painting_and_erasing_make_the_mask(panel):

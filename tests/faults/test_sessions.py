@@ -1,6 +1,7 @@
-"""Interactive sessions of real processes that are stopped or killed while they track."""
+"""Interactive sessions of real processes that are stopped, killed, or out of room."""
 
 import json
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 from tests.backend.calls import VIDEO, VIDEO_CONFIG
 from tests.backend.conftest import FRAME_COUNT
 from tests.backend.real_server import STARTING_SECONDS
+from tests.faults.test_machine import fill
 
 CLICK = {"points": [{"x": 126, "y": 98}]}
 AGAIN = {"points": [{"x": 150, "y": 110}, {"x": 150, "y": 140, "positive": False}]}
@@ -131,3 +133,46 @@ def test_a_killed_session_tracks_on_as_if_nothing_had_been(server):
     unbroken = marked(server)
     assert resumed == tracked(server, unbroken, "propagate", {"direction": "both"})
     assert again == corrected(server, unbroken)
+
+
+def test_what_a_full_disk_refuses_has_not_happened(small_disk, server):
+    server.start()
+    path, unbroken = marked(server), marked(server)
+    send(server, f"{path}/objects/a/prompts/5", AGAIN, "PUT")
+
+    def known():
+        frames = [send(server, f"{path}/frames/{i}/masks") for i in range(FRAME_COUNT)]
+        return send(server, path), frames
+
+    before = known()
+    fill(small_disk)
+    for method, change, asked in (
+        ("PUT", "objects/a/prompts/3", CLICK),
+        ("PUT", "objects/b/prompts/3", CLICK),
+        ("PUT", "objects/b", {"labels": ["Dog"]}),
+        ("DELETE", "objects/a/prompts/5", {}),
+        ("DELETE", "objects/a", {}),
+        ("POST", "undo", {}),
+        ("POST", "propagate", {}),
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            send(server, f"{path}/{change}", asked, method)
+        with refused.value:
+            assert refused.value.code == 507, change
+        assert known() == before
+    (small_disk / "filler").unlink()
+    assert server.terminate() == 0
+    server.start()
+    before[0]["can_undo"] = False  # steps are not kept
+    assert known() == before
+    send(server, f"{path}/objects/a/prompts/5", {}, "DELETE")
+
+    server.set("gate", 5)
+    send(server, f"{path}/propagate", {}, "POST")
+    server.wait_at_the_gate()
+    fill(small_disk)
+    server.unset("gate")
+    server.wait_until(lambda: send(server, path)["propagation"]["state"] != "running")
+    assert "make room" in send(server, path)["propagation"]["error"]
+    (small_disk / "filler").unlink()
+    assert tracked(server, path, "resume", {}) == tracked(server, unbroken, "propagate", {})

@@ -6,8 +6,10 @@ import os
 import random
 import signal
 import threading
+import time
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,22 +152,44 @@ def test_a_decoder_ends_with_whoever_started_it_and_so_does_what_starts_them(vid
     source.close()
 
 
+def test_an_idle_decoder_gives_its_memory_back_and_goes_on(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 12, size=(1920, 1088))
+    with IsolatedSource(path, limits=DecodingLimits(idle_seconds=0.2)) as source:
+        kept, here = source.frames(), decoder_of(source)
+        next(kept)  # a range that nobody reads on does not keep others waiting
+        assert shown_index(source.frame(3)) == 3
+        most = memory_bytes(here)
+        assert [index for index, _ in kept] == list(range(1, 12))
+        assert shown_index(source.frame(9)) == 9
+        ends = time.monotonic() + 30
+        while memory_bytes(here) > most - 30 * 2**20 and time.monotonic() < ends:
+            time.sleep(0.05)
+        assert memory_bytes(here) <= most - 30 * 2**20
+        assert shown_index(source.frame(7)) == 7 and decoder_of(source) == here
+
+
+def memory_bytes(process_id):
+    """What is the process's own."""
+    lines = Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")) * 1024
+
+
 def test_a_file_that_nobody_waits_for_any_more_is_given_up(tmp_path, video):
     path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
     with IsolatedSource(video) as other:
-        own = decoder_of(other)
+        known = hostile_media.decoders()
         asked = iter([False, True])
         with pytest.raises(OpeningGivenUp):
             IsolatedSource(path, is_given_up=lambda: next(asked))
         assert shown_index(other.frame(3)) == 3
-        assert hostile_media.wait_for_decoders([own])
+        assert hostile_media.no_more_decode_than(known)
 
 
 def test_a_file_that_takes_too_long_to_open_leaves_no_process(tmp_path):
-    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    path, known = hostile_media.gif_of_costly_frames(tmp_path / "a.gif"), hostile_media.decoders()
     with pytest.raises(VideoDecodeError, match="a.gif: .*took longer than 0.3 s"):
         IsolatedSource(path, limits=DecodingLimits(open_seconds=0.3))
-    assert hostile_media.wait_for_decoders([])
+    assert hostile_media.no_more_decode_than(known)
 
 
 def test_the_decoder_knows_nothing_of_the_environment(video, monkeypatch):

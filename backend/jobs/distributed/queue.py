@@ -11,13 +11,13 @@ from typing import Any, Callable, Iterator, Mapping
 
 from redis.exceptions import RedisError
 
-from backend.errors import Stopping
+from backend.errors import StorageUnavailable, Stopping
 from backend.jobs.distributed.events import EventKind, EventListener
 from backend.jobs.distributed.failures import error_of
 from backend.jobs.distributed.keeper import Keeper
 from backend.jobs.distributed.published import Published
 from backend.jobs.distributed.store import RedisJobStore
-from backend.jobs.limits import check_room
+from backend.jobs.limits import QueueLimits, check_room
 from backend.jobs.runner import MAX_ATTEMPTS
 from backend.jobs.types import Job, JobSpec, JobState, StoredResult
 from backend.log_context import working_for
@@ -50,6 +50,7 @@ class WaitingHandle:
         self._fields: Mapping[str, Any] = {}
         self._failures = store.failures(job.id) if failures is None else failures
         self._work: Any = None
+        self._storage_error: StorageUnavailable | None = None
         self._is_given_up = False
         self.watchers = 0
         """How many wait for it, so that it is refreshed by events."""
@@ -68,7 +69,8 @@ class WaitingHandle:
 
     @property
     def has_ended(self) -> bool:
-        return self._is_given_up or self.state.has_ended or self._waits_for_retry
+        has_error = self._storage_error is not None or self._waits_for_retry
+        return self._is_given_up or self.state.has_ended or has_error
 
     @property
     def _waits_for_retry(self) -> bool:
@@ -82,6 +84,8 @@ class WaitingHandle:
     @property
     def error(self) -> BaseException | None:
         """What it failed with, once it has ended."""
+        if self._storage_error is not None:
+            return self._storage_error  # the job is done, what it found is not to be had
         detail = self._fields.get("error")
         has_failed = self.state is JobState.FAILED or self._waits_for_retry
         return error_of(self._fields.get("failure"), detail) if has_failed else None
@@ -99,9 +103,13 @@ class WaitingHandle:
     def refresh(self) -> None:
         """Look at the job again."""
         fields = self._store.fields(self.job_id)
-        work = self._work_of(fields)
+        work, error = None, None
+        try:
+            work = self._work_of(fields)
+        except StorageUnavailable as caught:
+            error = caught
         with self._changed:
-            self._fields, self._work = fields, work
+            self._fields, self._work, self._storage_error = fields, work, error
             self._changed.notify_all()
 
     def _work_of(self, fields: Mapping[str, Any]) -> Any:
@@ -136,7 +144,7 @@ class DistributedQueue:
         self,
         store: RedisJobStore,
         *,
-        max_queued_per_project: int,
+        limits: QueueLimits,
         view: View,
         posts_unanswered: bool = False,
         max_attempts: int = MAX_ATTEMPTS,
@@ -147,7 +155,7 @@ class DistributedQueue:
                 as this process died.
         """
         self.store = store
-        self._max_queued_per_project = max_queued_per_project
+        self._limits = limits
         self._view = view
         self._posts_unanswered = posts_unanswered
         self._lock = threading.Lock()
@@ -185,7 +193,7 @@ class DistributedQueue:
         """As `Queue.submit`."""
         if is_awaited and self._is_stopping.is_set():
             raise Stopping("the service is being stopped: ask again in a moment")
-        check_room(self.store, spec.project_id, spec.priority, self._max_queued_per_project)
+        check_room(self.store, spec.project_id, spec.priority, self._limits)
         waiter = uuid.uuid4().hex if is_awaited else None
         job, is_new = self.store.add(spec, waiter=waiter, posts_if_lost=self._posts_unanswered)
         with working_for(job=job.id, task=job.task_id, project=job.project_id):

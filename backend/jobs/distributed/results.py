@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from typing import Any, Callable
 
 from redis import Redis
 
-from backend.errors import ResultNotKept
-from backend.jobs.blobs import Blobs
+from backend.errors import ResultNotKept, StorageUnavailable
 from backend.jobs.distributed import keys
+from backend.jobs.distributed.guarded import GuardedBlobs
 from backend.jobs.distributed.records import packed, unpacked
 from backend.jobs.types import StoredResult
-
-logger = logging.getLogger(__name__)
 
 _MAX_REQUESTS_OF_RESULT = 100
 """Data with signed URLs makes a new request of an old one every hour."""
@@ -25,7 +22,7 @@ class RedisResults:
 
     _redis: Redis
     _clock: Callable[[], float]
-    _storage: Blobs | None
+    _storage: GuardedBlobs | None
 
     def save_result(
         self, result: StoredResult, *, request_key: str, media_stamp: str, max_bytes: int
@@ -59,11 +56,13 @@ class RedisResults:
             return
         try:
             self._storage.save(_name(key), body)
-        except Exception as error:  # each kind of storage has its own
-            logger.warning("the storage does not take a result", exc_info=True)
-            raise ResultNotKept(
-                f"the storage (SAM2_STORAGE) does not take a result: {type(error).__name__}"
-            ) from error
+        except StorageUnavailable as error:
+            raise ResultNotKept(f"what was found is not kept: {error}") from error
+
+    def check_can_keep(self) -> None:
+        """Raises StorageUnavailable when the storage that bodies lie in does not answer."""
+        if self._storage is not None:
+            self._storage.check()
 
     def _drop_unused(self, max_bytes: int) -> None:
         total = self.result_bytes()

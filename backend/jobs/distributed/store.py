@@ -7,7 +7,9 @@ from typing import Any, Callable
 from redis import Redis
 
 from backend.jobs.blobs import Blobs
+from backend.jobs.distributed.blobs import RedisBlobs
 from backend.jobs.distributed.connection import server_clock
+from backend.jobs.distributed.guarded import GuardedBlobs
 from backend.jobs.distributed.jobs import RedisJobs
 from backend.jobs.distributed.posts import RedisPosts
 from backend.jobs.distributed.results import RedisResults
@@ -34,7 +36,12 @@ class RedisJobStore(RedisPosts, RedisResults, RedisJobs):
         self.clock = clock or server_clock(redis)
         super().__init__(redis, clock=self.clock, **options)
         self.redis = redis
-        self._storage = storage
+        self._storage = None if storage is None else GuardedBlobs(storage)
+
+    @property
+    def blobs(self) -> Blobs:
+        """For what running jobs leave: where the results' bodies are."""
+        return RedisBlobs(self.redis) if self._storage is None else self._storage
 
     def close(self) -> None:
         self.redis.close()

@@ -22,6 +22,7 @@ from backend.jobs.distributed.failures import failure_of
 from backend.jobs.distributed.queue import DistributedQueue
 from backend.jobs.distributed.worker import DistributedWorker
 from backend.jobs.handles import Outcome
+from backend.jobs.limits import QueueLimits
 from backend.jobs.queue import JobQueue
 from backend.jobs.types import JobKind, JobState
 from backend.scheduler import Priority
@@ -99,10 +100,10 @@ class WebAndWorker(DistributedQueue):
     """The other: a web process and a worker, both in this one."""
 
     def __init__(
-        self, store, makers, *, max_queued_per_project, posts_unanswered=False, **options
+        self, store, makers, *, limits, posts_unanswered=False, **options
     ):
         super().__init__(
-            store, max_queued_per_project=max_queued_per_project,
+            store, limits=limits,
             posts_unanswered=posts_unanswered, view=lambda answer, result: answer,
         )
         self.worker = DistributedWorker(
@@ -133,7 +134,8 @@ def make_queue(engine, open_store, works):
 
     def make(store=None, **options):
         options = {
-            "interactive_places": 2, "max_queued_per_project": 100, "background_places": 1,
+            "interactive_places": 2, "background_places": 1,
+            "limits": QueueLimits(per_project=100, in_all=100),
         } | options
         makers = {JobKind.TRACK: works, JobKind.FINETUNE: works}
         of_engine = WebAndWorker if engine == "redis" else Embedded
@@ -297,13 +299,26 @@ def test_a_job_that_ends_as_its_last_waiter_leaves_is_answered_or_posted(queue, 
 
 
 def test_too_many_waiting_jobs_of_one_project_are_refused_but_no_persons(make_queue):
-    queue = make_queue(max_queued_per_project=2)
+    queue = make_queue(limits=QueueLimits(per_project=2, in_all=100))
     for key in "ab":
         queue.submit(spec(key))
     with pytest.raises(TooManyJobs, match="project 1 has 2 jobs waiting, may have 2"):
         queue.submit(spec("c"))
     queue.submit(spec("d", project_id=2))
     queue.submit(spec("e", INTERACTIVE))
+
+
+def test_too_many_waiting_jobs_of_any_projects_are_refused_batches_first(make_queue):
+    queue = make_queue(limits=QueueLimits(per_project=100, in_all=4))
+    for number in range(2):
+        queue.submit(spec(f"batch {number}", BATCH, project_id=number))
+    with pytest.raises(TooManyJobs, match="2 jobs of all projects wait, 2 may"):
+        queue.submit(spec("batch", BATCH, project_id=9))
+    for number in range(2):
+        queue.submit(spec(f"saved {number}", WEBHOOK, project_id=10 + number))
+    with pytest.raises(TooManyJobs, match=r"4 jobs .*, 4 may \(SAM2_MAX_QUEUED\)"):
+        queue.submit(spec("saved", WEBHOOK, project_id=20))
+    queue.submit(spec("person", INTERACTIVE, project_id=30))
 
 
 def test_a_stopped_queue_begins_again_where_it_was(make_queue, works, store):
@@ -333,7 +348,7 @@ def test_ten_thousand_tasks_of_one_project_do_not_starve_another(
     for number in range(10_000):
         clock.now += 1
         store.add(spec(f"many {number}", BATCH, task_id=number, project_id=1))
-    queue = make_queue(store, max_queued_per_project=10_000)
+    queue = make_queue(store, limits=QueueLimits(per_project=10_000, in_all=100_000))
     queue.start()
     wait_until(lambda: len(works.began) == 1)
     for key in ("few 1", "few 2"):

@@ -25,6 +25,7 @@ from converters.label_studio.export import (
 from converters.label_studio.keyframes import editor_box, editor_boxes
 from converters.label_studio.regions import track_to_frame_regions, track_to_video_region
 from converters.label_studio.results import video_requests
+from converters.label_studio.video_clock import noted_clock
 from converters.masks import decode_mask, encode_mask, mask_box
 from converters.types import AnnotatedVideo, Box, Track, VideoInfo
 from tests.converters.cases import (
@@ -166,11 +167,61 @@ def test_without_the_video_frames_are_the_editors():
         assert item.video.info == INFO
 
 
-def test_without_the_video_another_frame_rate_is_found_out():
-    region = as_region(moving_track(INFO, range(40)), framerate=10.0)
-    config = parse_label_config(VIDEO_XML.replace('"25"', '"10"'))
-    with pytest.raises(ValueError, match=r"masks: entry '\d+' is not between .* pass video_infos"):
-        exported(video_task(region), info=None, config=config)
+def config_of(framerate):
+    return parse_label_config(VIDEO_XML.replace('"25"', f'"{framerate:g}"'))
+
+
+@pytest.mark.parametrize(
+    ("frames", "keyframes"),
+    [(range(40), "thin"), (range(13, 38), "thin"), (range(40), "all")],
+    ids=["thin", "some, thin", "all"],
+)
+@pytest.mark.parametrize("framerate", [10.0, 24.0, 25.0, 30.0])
+@pytest.mark.parametrize("fps", [5.0, 24000 / 1001, 25.0, 30000 / 1001, 30.0, 60.0])
+def test_without_the_video_its_frame_rate_is_found_by_where_masks_lie(
+    fps, framerate, frames, keyframes
+):
+    info = constant_rate_info(40, fps=fps)
+    track = moving_track(info, frames, speed=0.01)
+    region = as_region(track, info=info, framerate=framerate, keyframes=keyframes)
+    item = exported(video_task(region), info=None, config=config_of(framerate))
+    assert masks_of(item) == track.masks and not item.stale
+
+
+@pytest.mark.parametrize("framerate", [10.0, 24.0, 50.0])
+@pytest.mark.parametrize("info", [constant_rate_info(40, fps=17.3), VARIABLE], ids=["even", "not"])
+def test_without_the_video_its_clock_is_that_which_the_regions_tell(info, framerate):
+    track = moving_track(info, [*range(3, 20), *range(24, 40)])
+    region = as_region(track, info=info, framerate=framerate)
+    region["meta"] = {"text": "a person's", "sam2": noted_clock(info)}
+    item = exported(video_task(region), info=None, config=config_of(framerate))
+    assert masks_of(item) == track.masks
+    assert item.video.info.frame_count == 40
+    assert item.video.info.frame_times_seconds == pytest.approx(info.frame_times_seconds, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": 10**9}, {"frames": True}, {"frames": 39}, {"fps": "25"}, {"duration": -1},
+        {"duration": float("inf")}, {"times": []}, {"times": [[0, 0.0]]}, {"times": [[1, 0], [39, 1]]},
+        {"times": [[0, 1.0], [39, 0.0]]}, {"times": [[0, None], [39, 1]]}, {"times": {"0": 1}},
+        {"times": [[0, 0.0]] * 50_000},
+    ],
+)  # fmt: skip
+def test_a_clock_that_no_video_has_is_not_believed(change):
+    track = moving_track(INFO, range(40))
+    region = as_region(track)
+    noted = noted_clock(INFO)
+    region["meta"] = {"sam2": {"video": noted["video"] | change}}
+    item = exported(video_task(region), info=None)
+    assert masks_of(item) == track.masks and item.video.info == INFO
+
+
+def test_without_the_video_a_rate_that_cannot_be_found_is_told_with_what_to_do():
+    region = as_region(moving_track(VARIABLE, range(40)), info=VARIABLE, framerate=10.0)
+    with pytest.raises(ValueError, match="--with-media or --media-root"):
+        exported(video_task(region), info=None, config=config_of(10.0))
 
 
 @pytest.mark.parametrize("kind", [0, 1, 4, 5], ids=["brush", "bitmask", "polygon", "vector"])
