@@ -585,6 +585,12 @@ class TrackWork:
         if job.task_id is not None and job.project_id is not None:
             service.tasks.check(job.task_id, job.project_id)
 
+    def _opening_deadline(self) -> Deadline | None:
+        """Of what a person asked for: the same as theirs where the answer cannot be posted, as
+        nobody would have it later. None: as long as the settings allow."""
+        is_for_them_alone = self._job.priority is Priority.INTERACTIVE and not self._service.can_post
+        return Deadline(self._service.settings.answer_seconds) if is_for_them_alone else None
+
     def _run(self, key: str, handle: JobHandle) -> Outcome:
         service, propagation = self._service, self._propagation
         if (stored := service.store.result(key)) is not None:
@@ -592,9 +598,8 @@ class TrackWork:
             service.store.link_request(propagation.key, key, media_stamp(propagation.files))
             return Outcome(key, self.prediction(), stored.left_out)
         service.store.check_can_keep()
-        # Also when a person waits: when they do no longer, it goes on, or is cancelled.
         with (
-            opening_until(None, handle.is_cancelled),
+            opening_until(self._opening_deadline(), handle.is_cancelled),
             self._windows(key, handle) as windows,
         ):
             propagation.run(

@@ -177,19 +177,19 @@ def memory_bytes(process_id):
 def test_a_file_that_nobody_waits_for_any_more_is_given_up(tmp_path, video):
     path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
     with IsolatedSource(video) as other:
-        own = decoder_of(other)
+        known = hostile_media.decoders()
         asked = iter([False, True])
         with pytest.raises(OpeningGivenUp):
             IsolatedSource(path, is_given_up=lambda: next(asked))
         assert shown_index(other.frame(3)) == 3
-        assert hostile_media.wait_for_decoders([own])
+        assert hostile_media.no_more_decode_than(known)
 
 
 def test_a_file_that_takes_too_long_to_open_leaves_no_process(tmp_path):
-    path = hostile_media.gif_of_costly_frames(tmp_path / "a.gif")
+    path, known = hostile_media.gif_of_costly_frames(tmp_path / "a.gif"), hostile_media.decoders()
     with pytest.raises(VideoDecodeError, match="a.gif: .*took longer than 0.3 s"):
         IsolatedSource(path, limits=DecodingLimits(open_seconds=0.3))
-    assert hostile_media.wait_for_decoders([])
+    assert hostile_media.no_more_decode_than(known)
 
 
 def test_the_decoder_knows_nothing_of_the_environment(video, monkeypatch):
