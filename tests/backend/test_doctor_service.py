@@ -7,7 +7,7 @@ import pytest
 
 from backend.doctor_service import service_findings
 from backend.findings import Level
-from backend.jobs.store import JobStore
+from backend.jobs.store import VERSION, JobStore
 from backend.jobs.types import JobState
 from backend.settings import Settings
 from tests.backend.http_server import Reply, serving_site
@@ -36,7 +36,7 @@ def test_what_waits_and_what_was_refused_is_told_with_its_reason(settings):
         texts = [text for _, text, _ in found(settings)]  # while the service has it open
     assert any("1 predictions wait for Label Studio: reason 0" in text for text in texts)
     assert any("1 predictions were refused, the last one: reason 1" in text for text in texts)
-    assert "jobs: 2 done" in texts and any("whole, version 2" in text for text in texts)
+    assert "jobs: 2 done" in texts and any(f"whole, version {VERSION}" in text for text in texts)
 
 
 def test_a_damaged_file_and_one_of_another_version_are_told(settings):
