@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,19 @@ hypothesis_settings.register_profile("fuzz", max_examples=300)
 FRAME_COUNT = 8
 SIZE = (320, 240)
 """Width and height: those of the captured payloads' media."""
+
+
+@pytest.fixture(autouse=True)
+def process_as_it_was():
+    """A command line that is run in this process sets it up for itself: how it logs, and to
+    whom its files are open."""
+    root, mask = logging.getLogger(), os.umask(0o077)
+    os.umask(mask)
+    level = root.level
+    yield
+    os.umask(mask)
+    root.setLevel(level)
+    root.handlers[:] = [h for h in root.handlers if type(h) is not logging.StreamHandler]
 
 
 def payload(name: str) -> dict:
