@@ -77,9 +77,11 @@ class Studio:
         return _number_after("project", said)
 
     def import_video(self, project_id: int, video: Path, *, every: int | None = None) -> int:
-        """A task of the video (and every so-manieth frame); its number."""
+        """A new task of the video (and every so-manieth frame); its number."""
         frames = [] if every is None else ["--frames", f"every={every}"]
-        said = self.command("import", str(video), "--project", str(project_id), *frames)
+        said = self.command(
+            "import", str(video), "--project", str(project_id), "--again", *frames
+        )
         return _number_after("task", said)
 
 
