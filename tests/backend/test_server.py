@@ -130,14 +130,14 @@ def test_more_connections_than_there_are_descriptors_for_keep_nobody_waiting(
         "SAM2_MEDIA_CACHE": str(tmp_path / "cache"),
     })  # fmt: skip
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, limits[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (330, limits[1]))
     try:
         server.start()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     try:
         with contextlib.ExitStack() as idle:
-            for _ in range(450):
+            for _ in range(120):
                 idle.enter_context(connected(server))
             # Those that say nothing are closed after some seconds, and make room.
             assert ask(f"{server.url}/health")["status"] == "UP"
