@@ -97,7 +97,6 @@ def make_task(
     from sam2_model.video import open_frame_source
 
     fields = TaskFields.of(config)
-    fingerprint = file_fingerprint(path)
     if path.is_dir() and fields.video is not None:
         raise ValueError(f"{path} is a folder, but the project's config shows a video file")
     check_use(fields, every=every, reference=reference)
@@ -118,7 +117,6 @@ def make_task(
                 source, frame_indices, path.stem, project_id, client, jpeg_quality, progress
             )
             data["every"] = every or 1
-    data[FINGERPRINT] = fingerprint
     return data
 
 

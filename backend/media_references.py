@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
 import re
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from converters.label_studio.references import path_of
+from converters.label_studio.references import path_of, resolved_uri
 
 _RESOLVED = re.compile(r"/tasks/(\d{1,18})/(?:presign|resolve)/", re.ASCII)
 _SHOWN_CHARACTERS = 80
@@ -32,10 +29,8 @@ def meant_by(address: str, label_studio_url: str | None) -> MediaReference:
     path = address.removeprefix(label_studio_url or "")
     found = _RESOLVED.match(path)
     if found is not None:
-        encoded = parse_qs(urlsplit(path).query).get("fileuri", [""])[-1]
-        with contextlib.suppress(binascii.Error, UnicodeDecodeError):
-            padded = encoded + "=" * (-len(encoded) % 4)
-            uri = base64.urlsafe_b64decode(padded).decode("utf-8")
+        uri = resolved_uri(parse_qs(urlsplit(path).query).get("fileuri", [""])[-1])
+        if uri is not None:
             return MediaReference(uri, int(found[1]))
     return MediaReference(address)
 

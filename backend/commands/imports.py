@@ -72,18 +72,19 @@ def _import(options: argparse.Namespace, settings: Settings) -> int:
     failed = 0
     for path in options.videos:
         try:
-            task_id = known.get((file_fingerprint(path), every))
+            fingerprint = file_fingerprint(path)
+            task_id = known.get((fingerprint, every))
             if task_id is not None:
                 print(f"task {task_id}: {path.name}, imported before")
                 continue
-            data = _task_data(path, client, config, options)
+            data = _task_data(path, client, config, options) | {FINGERPRINT: fingerprint}
         except (ValueError, OSError) as error:
             # The others are imported all the same, and a repeat leaves them out.
             failed += 1
             print(f"not imported: {path}: {error}", file=sys.stderr)
             continue
         (task_id,) = client.import_tasks(options.project, [{"data": data}])
-        known[data[FINGERPRINT], every] = task_id
+        known[fingerprint, every] = task_id
         print(f"task {task_id}: {path.name}")
     print(f"{client.url}/projects/{options.project}/data")
     if failed:

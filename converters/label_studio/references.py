@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import unicodedata
 from pathlib import PurePosixPath
@@ -61,8 +60,8 @@ def paths_of(reference: str) -> list[str]:
     except ValueError:  # such as "http://[": a name like any other
         return [reference]
     whole, meant = unquote(reference), unquote(parts.path)
-    uri = _resolved(query.get("fileuri", [""])[-1])
-    if uri is not None:
+    uri = resolved_uri(query.get("fileuri", [""])[-1])
+    if uri is not None and is_cloud(uri):
         return paths_of(uri)
     if kind_of_name(meant) is not None:
         found = [meant]
@@ -122,11 +121,11 @@ def _with_slashes(path: str) -> str:
     return path.replace("\\", "/")
 
 
-def _resolved(encoded: str) -> str | None:
-    """The URI in Label Studio's own address of a file in a bucket."""
+def resolved_uri(encoded: str) -> str | None:
+    """What `fileuri` says in Label Studio's own address of a file in a bucket; None for what
+    it has not encoded."""
     try:
         padded = encoded + "=" * (-len(encoded) % 4)
-        uri = base64.urlsafe_b64decode(padded).decode("utf-8")
-    except (binascii.Error, ValueError):
+        return base64.urlsafe_b64decode(padded).decode("utf-8")
+    except ValueError:  # base64's and UTF-8's errors are such
         return None
-    return uri if is_cloud(uri) else None
